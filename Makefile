@@ -1,0 +1,37 @@
+# make sweep: the main job. make test: all checks. PYTHON=python3.12 takes another interpreter, and its own environment.
+PYTHON ?= python3
+VENV ?= .venv$(if $(filter-out python3,$(notdir $(PYTHON))),-$(notdir $(PYTHON)))
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# one worker's tests need 8 devices; two processes share two cores
+TEST := JAX_PLATFORMS=cpu XLA_FLAGS="--xla_force_host_platform_device_count=8"
+
+.PHONY: sweep test speed clean
+
+sweep: $(VENV)/.installed
+	$(BIN)/dopt sweep benchmarks/connectivity_delay.yaml
+
+test: $(VENV)/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy
+	$(TEST) $(BIN)/python -m pytest -n 2 --dist worksteal
+
+speed: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.speed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dopt needs Python 3.11 or newer, this is %s; say make PYTHON=python3.12" % sys.version.split()[0])'
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing dopt into $(VENV) (once)"
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@echo "installing what the checks need"
+	@$(PIP) --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv* build *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,35 @@
+"""dopt: which way of parallel training wins, and what do connectivity and delay cost?"""
+
+from dopt import algorithms, cluster, data, delays, metrics, mixing, problems, schedule, topology
+from dopt.algorithms import Method, chain
+from dopt.run import Result, Run, run
+from dopt.sweep.engine import sweep
+from dopt.sweep.results import Results, load
+from dopt.types import AXIS, Clock, InputError, Problem
+from dopt.version import VERSION
+
+__version__ = VERSION
+
+__all__ = [
+    "AXIS",
+    "Clock",
+    "InputError",
+    "Method",
+    "Problem",
+    "Result",
+    "Results",
+    "Run",
+    "algorithms",
+    "chain",
+    "cluster",
+    "data",
+    "delays",
+    "load",
+    "metrics",
+    "mixing",
+    "problems",
+    "run",
+    "schedule",
+    "sweep",
+    "topology",
+]

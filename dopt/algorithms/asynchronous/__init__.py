@@ -1,0 +1,1 @@
+"""Gradients of old models: behind a server, or with explicit delays."""

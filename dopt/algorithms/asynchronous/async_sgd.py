@@ -1,0 +1,25 @@
+"""x <- x + u(g), g = ∇fᵢ(x^v): each gradient is applied as it arrives at the server, however old it is.
+
+Dean et al. 2012 (Downpour SGD); Li et al. 2014 (OSDI, the parameter server).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optax
+
+from dopt.algorithms.method import Method, method
+
+
+@method(
+    family="asynchronous",
+    source="Li et al. 2014, parameter server (OSDI)",
+    sends="server",
+    cluster="nobody",
+    events=True,
+)
+def async_sgd(optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None) -> Method:
+    """Asynchronous SGD: the server applies each stale gradient as it arrives."""
+    inner = optax.with_extra_args_support(optimizer)
+    return Method(inner.init, inner.update)

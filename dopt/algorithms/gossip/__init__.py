@@ -1,0 +1,1 @@
+"""No server: neighbours on a graph."""

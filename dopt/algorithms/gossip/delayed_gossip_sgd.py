@@ -1,0 +1,34 @@
+"""xᵢ <- W_ii xᵢ + Σ_{j≠i} W_ij xⱼ^{k-τ_ij} + u(gᵢ): neighbours' models are τ_ij steps old, one's own is fresh.
+
+Combine then adapt over delayed links; x⁰ stands before the start (Tsianos-Rabbat 2011). With `delay_self` one's own
+model is as old as the others', which keeps the average on irregular graphs. The delays live in the mix.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import optax
+
+from dopt.algorithms.gossip.gossip_sgd import gossip_sgd
+from dopt.algorithms.method import Method, method
+
+
+@method(
+    family="gossip",
+    source="Tsianos-Rabbat 2011, distributed consensus under fixed delays",
+    sends="neighbours",
+    needs="doubly stochastic",
+    staleness="edge",
+)
+def delayed_gossip_sgd(
+    optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None, delay_self: bool = False
+) -> Method:
+    """Decentralized SGD over slow links: neighbours' models are old.
+
+    Args:
+      mix: a delayed one, as `dopt.mixing.mix(W, delay=4)`; its extra argument `staleness` is handed on.
+      delay_self: take one's own model from the ring, too.
+    """
+    return gossip_sgd(optimizer, mix._replace(apply=partial(mix.apply, delay_self=delay_self)))

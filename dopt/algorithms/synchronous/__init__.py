@@ -1,0 +1,1 @@
+"""A barrier every step, or every H steps."""

@@ -1,0 +1,23 @@
+"""x <- x + u((1/n) Σᵢ gᵢ): every worker steps on the mean gradient (bulk-synchronous parallel, MapReduce).
+
+Valiant 1990 (BSP); Dean-Ghemawat 2004 (MapReduce); Zinkevich et al. 2010. The mean is one psum over the workers.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optax
+
+from dopt.algorithms.method import Method, mean, method
+
+
+@method(family="synchronous", source="bulk-synchronous parallel, Valiant 1990", sends="allreduce", cluster="all")
+def allreduce_sgd(optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None) -> Method:
+    """Synchronous gradient descent: all step on the mean gradient."""
+    inner = optax.with_extra_args_support(optimizer)
+
+    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+        return inner.update(mean(grads), state, params, **extra)
+
+    return Method(inner.init, update)

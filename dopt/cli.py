@@ -1,0 +1,432 @@
+"""The command `dopt`: sweep, run, list, figures, doctor."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import platform
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError
+from importlib.metadata import version as installed
+from pathlib import Path
+from typing import Any, NoReturn
+
+from dopt.registry import Registry, did_you_mean
+from dopt.types import InputError
+from dopt.version import VERSION
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see `{self.prog} --help`")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; exit codes 0, 2 (input), 1 (a figure's claim fails, doctor finds a fault), 130/143 (interrupted)."""
+    try:
+        return _command(sys.argv[1:] if arguments is None else list(arguments))
+    except InputError as error:
+        print(f"dopt: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        number = getattr(interrupt, "number", signal.SIGINT)
+        print("dopt: interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        return 128 + number
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def parser() -> Parser:
+    top = Parser(prog="dopt", description=__doc__, allow_abbrev=False)
+    top.add_argument("--version", action="version", version=f"dopt {VERSION}")
+    commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+
+    def results_and_wandb(p: argparse.ArgumentParser) -> None:
+        p.add_argument("--results", metavar="DIR", help="where results lie (default: results/NAME)")
+        p.add_argument(
+            "--wandb",
+            choices=("auto", "online", "offline", "off"),
+            default="auto",
+            help="log to Weights & Biases (default: auto, if logged in)",
+        )
+        p.add_argument("--devices", type=int, metavar="N", help="how many devices to use; on a CPU, N virtual ones")
+
+    sweep = commands.add_parser("sweep", allow_abbrev=False, help="run a sweep file, or what is missing of it")
+    sweep.add_argument("file", metavar="FILE", help="YAML in the W&B sweep schema")
+    sweep.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="fix a parameter to another value, or [a, b] to several",
+    )
+    sweep.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    results_and_wandb(sweep)
+
+    run = commands.add_parser(
+        "run",
+        allow_abbrev=False,
+        help="make one run",
+        epilog="Options of plug-ins are dotted: --topology.degree=4 --delay.max=8",
+    )
+    from dopt.run import Run
+
+    for f in dataclasses.fields(Run):
+        if f.name != "options":
+            run.add_argument(
+                f"--{f.name}",
+                metavar="VALUE",
+                default=argparse.SUPPRESS,
+                help=f"default: {f.default}" if f.default is not dataclasses.MISSING else "needed",
+            )
+    results_and_wandb(run)
+
+    listing = commands.add_parser("list", allow_abbrev=False, help="what there is, a line each, with its source")
+    listing.add_argument(
+        "what", nargs="?", help="algorithms, topologies, weights, delays, clusters, problems, data, partitions"
+    )
+
+    figures = commands.add_parser(
+        "figures", allow_abbrev=False, help="draw figures, running what is missing, and check their claims"
+    )
+    figures.add_argument("names", nargs="*", metavar="NAME")
+    figures.add_argument(
+        "--folder", default="paper_figs", metavar="DIR", help="where figure files lie (default: paper_figs)"
+    )
+    figures.add_argument("--results", metavar="DIR", help="where results lie (default: results/NAME)")
+
+    doctor = commands.add_parser(
+        "doctor", allow_abbrev=False, help="versions, devices, memory, data, W&B, results folder"
+    )
+    doctor.add_argument("--results", default="results", metavar="DIR")
+    doctor.add_argument("--devices", type=int, metavar="N")
+    return top
+
+
+def _command(arguments: list[str]) -> int:
+    known, rest = parser().parse_known_args(arguments)
+    dotted = _dotted(rest) if known.command == "run" else {}
+    if rest and known.command != "run":
+        flags = [action for action in ("--set", "--results", "--wandb", "--devices", "--dry-run", "--folder", "--help")]
+        near = (
+            did_you_mean(rest[0].split("=")[0], flags)
+            if rest[0].startswith("-")
+            else f"; see `dopt {known.command} --help`"
+        )
+        raise InputError(f"{known.command}: unknown argument {rest[0]!r}{near}")
+    return {"sweep": _sweep, "run": _run, "list": _list, "figures": _figures, "doctor": _doctor}[known.command](
+        known, dotted
+    )
+
+
+def _dotted(rest: list[str]) -> dict[str, Any]:
+    """`--name=value` and `--name value` pairs that argparse does not know: options of plug-ins."""
+    from dopt.run import Run
+
+    found, queue = {}, list(rest)
+    while queue:
+        flag = queue.pop(0)
+        name, equals, value = flag.removeprefix("--").partition("=")
+        if not flag.startswith("--") or "." not in name:
+            fields = [f"--{f.name}" for f in dataclasses.fields(Run) if f.name != "options"]
+            raise InputError(f"run: unknown argument {flag!r}{did_you_mean(flag.split('=')[0], fields)}")
+        if not equals:
+            if not queue:
+                raise InputError(f"run: {flag} needs a value")
+            value = queue.pop(0)
+        found[name] = value
+    return {name: _value(text) for name, text in found.items()}
+
+
+def _value(text: str) -> Any:
+    """A value as YAML reads it: a number, true, none, a list, a word."""
+    from dopt.sweep.spec import load_yaml
+
+    return None if text in ("None", "none", "null") else load_yaml(text)
+
+
+def _devices(count: int | None) -> list[Any] | None:
+    """The first `count` devices; on a CPU, as many virtual ones. None: as JAX finds them."""
+    if count is None:
+        return None
+    if count < 1:
+        raise InputError(f"devices: must be at least 1, got {count}")
+    import jax
+
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        jax.config.update("jax_num_cpu_devices", count)  # says nothing to accelerators
+    found = jax.devices()
+    if count > len(found):
+        raise InputError(f"devices: there are {len(found)} ({found[0].platform}), got {count}")
+    return found[:count]
+
+
+def _console(stderr: bool = False) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=stderr)
+
+
+# -- commands -------------------------------------------------------------------------------------------------------
+
+
+def _sweep(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
+    from dopt.report.terminal import ProgressShow, summary
+    from dopt.sweep import spec
+    from dopt.sweep.engine import sweep
+
+    changes = {}
+    for text in args.set:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"set: must be KEY=VALUE, got {text!r}")
+        changes[name] = _value(value)
+    if args.dry_run:
+        return _dry_run(spec.read(args.file, changes), _devices(args.devices))
+    out, show = _console(), ProgressShow(_console(stderr=True))
+    results = sweep(
+        args.file, results=args.results, set=changes, wandb=args.wandb, devices=_devices(args.devices), show=show
+    )
+    if show.new == 0:
+        out.print(f"all {len(results.runs)} runs of {results.name} are there already; nothing to run", highlight=False)
+    out.print(summary(results))
+    paths = [results.folder / "plan.json", results.folder / "slabs"]
+    name = spec.read(args.file, changes).name
+    for folder in (Path(args.file).resolve().parent.parent / "paper_figs", Path("paper_figs")):
+        if (folder / f"{name}.py").is_file():
+            from dopt.report import figures
+
+            paths += figures.draw(figures.find(name, folder), results, name)
+            break
+    out.print("\n".join(["wrote", *(f"  {_short(path)}" for path in paths)]), highlight=False, soft_wrap=True)
+    return 0
+
+
+def _short(path: Path) -> str:
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def _dry_run(asked: Any, devices: list[Any] | None) -> int:
+    from dopt.report.terminal import table
+    from dopt.sweep.engine import prepare
+
+    planned = prepare(asked, devices)
+    out = _console()
+    merged = f" ({asked.merged} more merged)" if asked.merged else ""
+    out.print(f"{asked.name}: {len(asked.runs)} runs{merged}, {len(planned)} groups", highlight=False)
+    rows = []
+    for number, p in enumerate(planned):
+        memory = "unknown" if p.memory is None else f"{p.memory / 2**20:.1f} MiB"
+        rows.append([number, len(p.runs), len(p.slabs), p.width, memory, f"{p.compile_seconds:.1f} s"])
+    out.print(table("", ["group", "runs", "slabs", "width", "memory of a slab", "compiled in"], rows))
+    for number, p in enumerate(planned):
+        out.print(
+            f"group {number} is one because its runs share " + _reason(p, planned), highlight=False, soft_wrap=True
+        )
+    return 0
+
+
+def _reason(p: Any, planned: Sequence[Any]) -> str:
+    """What the runs of a group share that changes shapes or code; against other groups, what tells it from them."""
+    import json
+
+    from dopt.group import TRACED
+
+    keys = [json.loads(q.key) for q in planned]
+    mine = json.loads(p.key)
+    if len(planned) > 1:
+        names = [name for name in mine if any(key.get(name) != mine[name] for key in keys)]
+    else:
+        names = [
+            name
+            for name in (
+                "algorithm",
+                "mix",
+                "delays",
+                "clock",
+                "problem",
+                "data",
+                "workers",
+                "steps",
+                "batch_size",
+                "precision",
+                "executor",
+            )
+            if mine.get(name) is not None
+        ]
+    vary = [name for name in TRACED if len({str(getattr(run, name)) for run in p.runs}) > 1]
+    shared = ", ".join(f"{name}={mine[name]}" for name in names)
+    return f"{shared}; what differs between them is a value the program takes: {', '.join(vary) or 'nothing'}"
+
+
+def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
+    import pandas as pd
+
+    from dopt.report.terminal import history
+    from dopt.run import Run
+
+    given = {f.name: _value(getattr(args, f.name)) for f in dataclasses.fields(Run) if hasattr(args, f.name)}
+    run = Run.from_dict({**given, **dotted})
+    if isinstance(run.metrics, str):
+        run = dataclasses.replace(run, metrics=(run.metrics,))
+    devices = _devices(args.devices)
+    from dopt.sweep.engine import run_one
+
+    if args.results:
+        from dopt.sweep.store import Store
+
+        Store(args.results).check_writable()
+    result = run_one(run, devices)
+    frame = pd.DataFrame(result.history)
+    out = _console()
+    out.print(history(frame))
+    if result.diverged:
+        out.print(f"diverged at step {result.diverged_step}", highlight=False)
+    for note in result.notes:
+        out.print(note, highlight=False)
+    from dopt.sweep.engine import keep_one
+
+    for path in keep_one(result, args.results, args.wandb, say=lambda line: print(line, file=sys.stderr)):
+        out.print(f"wrote {_short(path)}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _registries() -> dict[str, Registry]:
+    from dopt.algorithms import ALGORITHMS
+    from dopt.cluster import LAWS
+    from dopt.data import PARTITIONS, SETS
+    from dopt.delays import DELAYS
+    from dopt.mixing import WEIGHTS
+    from dopt.problems import PROBLEMS
+    from dopt.topology import TOPOLOGIES
+
+    return {
+        "algorithms": ALGORITHMS,
+        "topologies": TOPOLOGIES,
+        "weights": WEIGHTS,
+        "delays": DELAYS,
+        "clusters": LAWS,
+        "problems": PROBLEMS,
+        "data": SETS,
+        "partitions": PARTITIONS,
+    }
+
+
+def _list(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
+    from dopt.report.terminal import table
+
+    registries = _registries()
+    if args.what is not None and args.what not in registries:
+        raise InputError(f"list: unknown kind {args.what!r}{did_you_mean(args.what, registries)}")
+    out = _console()
+    for what in [args.what] if args.what else registries:
+        out.print(
+            table(
+                what,
+                ["name", "what it is", "source"],
+                [[e.name, e.summary, e.source] for e in registries[what].values()],
+            )
+        )
+        if what == "topologies":
+            out.print(
+                "and networkx:FUNCTION with its arguments as topology.*, or a file (edge list, GraphML)",
+                highlight=False,
+            )
+        out.print()
+    return 0
+
+
+def _figures(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
+    from dopt.report import figures
+    from dopt.report.terminal import ProgressShow, table
+    from dopt.sweep.engine import sweep
+
+    folder = Path(args.folder)
+    modules = {name: figures.find(name, folder) for name in args.names or figures.available(folder)}
+    if not modules:
+        raise InputError(
+            f"figures: no figure files in {str(folder)!r}; run it where the folder paper_figs is, or give --folder"
+        )
+    out, wrong = _console(), 0
+    for name, module in modules.items():
+        source = module.SWEEP if isinstance(module.SWEEP, Mapping) else folder.resolve().parent / module.SWEEP
+        results = sweep(source, results=args.results, show=ProgressShow(_console(stderr=True)))
+        for path in figures.draw(module, results, name):
+            out.print(f"wrote {_short(path)}", highlight=False, soft_wrap=True)
+        claims = module.claims(results)
+        verdicts = [
+            ("holds" if c.holds else "fails")
+            if c.reproduced
+            else ("not reproduced" if not c.holds else "holds after all")
+            for c in claims
+        ]
+        wrong += sum(c.holds != c.reproduced for c in claims)
+        rows = [[c.statement, c.expected, c.measured, c.tolerance, v] for c, v in zip(claims, verdicts, strict=True)]
+        out.print(table(name, ["claim", "expected", "measured", "tolerance", "verdict"], rows))
+    return 1 if wrong else 0
+
+
+def _doctor(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
+    import jax
+
+    from dopt.data.files import cache_folder
+    from dopt.execute import device_memory
+    from dopt.report.terminal import table
+    from dopt.sweep.store import Store
+    from dopt.sweep.tracking import login_status
+
+    def version(package: str) -> str:
+        try:
+            return installed(package)
+        except PackageNotFoundError:
+            return "missing"
+
+    packages = (
+        "jax",
+        "jaxlib",
+        "optax",
+        "flax",
+        "networkx",
+        "numpy",
+        "scipy",
+        "scikit-learn",
+        "pandas",
+        "pyarrow",
+        "wandb",
+    )
+    rows: list[list[Any]] = [
+        ["dopt", VERSION],
+        ["python", platform.python_version()],
+        *([p, version(p)] for p in packages),
+    ]
+    devices = _devices(args.devices) or jax.devices()
+    memory = device_memory(devices[0])
+    rows.append(["devices", f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"])
+    rows.append(["memory for a slab", "unknown" if memory is None else f"{memory / 2**30:.1f} GiB"])
+    own = os.environ.get("DOPT_DATA_DIR")
+    found = (
+        f"{own} ({len(list(Path(own).iterdir()))} files)"
+        if own and Path(own).is_dir()
+        else f"{own} is not a folder"
+        if own
+        else "DOPT_DATA_DIR is not set; digits come with scikit-learn, the rest is fetched"
+    )
+    rows += [["data", found], ["cache", str(cache_folder())], ["W&B", login_status()]]
+    fault = bool(own and not Path(own).is_dir())
+    try:
+        Store(args.results).check_writable()
+        rows.append(["results", f"{args.results} can be written"])
+    except InputError as error:
+        rows.append(["results", str(error)])
+        fault = True
+    _console().print(table("", ["what", "found"], rows))
+    return int(fault)

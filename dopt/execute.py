@@ -1,0 +1,177 @@
+"""Where a worker's program runs: one function for each executor, chosen outside the program.
+
+Arrays are laid out [runs, workers, ...] everywhere; `Axes` says which of the two an argument has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from dopt.registry import did_you_mean
+from dopt.types import AXIS, Clock, InputError, Tree
+
+EXECUTORS = {
+    "vmap": "all workers simulated on one device; with several devices, the runs are split over them",
+    "pmap": "one worker per device, psum and pmean between them",
+    "shard_map": "one worker per device of a mesh",
+    "mesh": "the vmapped program on sharded arrays: several workers per device",
+}
+RUNS = "runs"
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Which leading axes an argument has. A leaf, to stand for a whole subtree of arguments."""
+
+    runs: bool
+    workers: bool
+
+
+PER_RUN_AND_WORKER, PER_RUN, PER_WORKER, COMMON = (
+    Axes(True, True),
+    Axes(True, False),
+    Axes(False, True),
+    Axes(False, False),
+)
+
+
+def state_axes(state: Tree) -> Tree:
+    """The axes of a method's state: all its leaves have both, but for the clocks, which are common."""
+    return jax.tree.map(
+        lambda s: COMMON if isinstance(s, Clock) else PER_RUN_AND_WORKER, state, is_leaf=lambda s: isinstance(s, Clock)
+    )
+
+
+def check(executor: str, workers: int, devices: Sequence[Any], events: bool, algorithm: str) -> None:
+    """Refuse what does not fit, before anything is compiled."""
+    if executor not in EXECUTORS:
+        raise InputError(f"executor: unknown name {executor!r}{did_you_mean(executor, EXECUTORS)}")
+    if events and executor != "vmap":
+        raise InputError(
+            f"executor: {algorithm} is driven by a server's arrivals and has no axis of workers to place on {executor}; use vmap"
+        )
+    if executor in ("pmap", "shard_map") and workers > len(devices):
+        raise InputError(
+            f"executor: {executor} needs a device per worker; there are {len(devices)} for workers={workers}; use mesh or vmap, or --devices"
+        )
+    if executor == "mesh" and workers % len(devices):
+        raise InputError(
+            f"executor: mesh splits workers evenly over devices; {len(devices)} do not divide workers={workers}; use --devices or vmap"
+        )
+
+
+def place(
+    program: Callable,
+    in_axes: tuple,
+    out_axes: Tree,
+    *,
+    executor: str,
+    workers: int,
+    devices: Sequence[Any],
+    events: bool = False,
+    donate: bool = False,
+) -> Any:
+    """`program`, written for one worker of one run, as a compiled function of arrays [runs, workers, ...].
+
+    Args:
+      program: takes one worker's slices, with collectives over "workers"; with `events`, there are no workers.
+      in_axes: one prefix tree of `Axes` per argument.
+      out_axes: a prefix tree of `Axes` for the result.
+      donate: let the first argument's memory be reused.
+    """
+
+    def along(axis: str, tree: Tree, position: int = 0) -> Tree:
+        return jax.tree.map(lambda a: position if getattr(a, axis) else None, tree)
+
+    def over_runs(f: Callable) -> Callable:
+        return jax.vmap(f, along("runs", in_axes), along("runs", out_axes))
+
+    donated = (0,) if donate else ()
+    if executor == "pmap":
+
+        def positions(tree: Tree) -> Tree:
+            return jax.tree.map(lambda a: int(a.runs) if a.workers else None, tree)
+
+        return jax.pmap(
+            over_runs(program),
+            AXIS,
+            in_axes=positions(in_axes),
+            out_axes=positions(out_axes),
+            devices=devices[:workers],
+            donate_argnums=donated,
+        )
+    if executor == "shard_map":
+        mesh = _mesh(devices[:workers], AXIS)
+
+        def specs(tree: Tree) -> Tree:
+            return jax.tree.map(lambda a: (P(None, AXIS) if a.runs else P(AXIS)) if a.workers else P(), tree)
+
+        def block(*args: Any) -> Tree:
+            here = jax.tree.map(
+                lambda a, sub: jax.tree.map(lambda x: x.squeeze(int(a.runs)), sub) if a.workers else sub, in_axes, args
+            )
+            there = over_runs(program)(*here)
+            return jax.tree.map(
+                lambda a, sub: jax.tree.map(lambda x: jax.numpy.expand_dims(x, int(a.runs)), sub) if a.workers else sub,
+                out_axes,
+                there,
+            )
+
+        # check_vma=False: with it, a gradient of replicated params would be summed already, silently
+        mapped = jax.shard_map(block, mesh=mesh, in_specs=specs(in_axes), out_specs=specs(out_axes), check_vma=False)
+        return jax.jit(mapped, donate_argnums=donated)
+
+    simulated = (
+        program
+        if events
+        else jax.vmap(program, along("workers", in_axes), along("workers", out_axes), axis_name=AXIS, axis_size=workers)
+    )
+    if len(devices) == 1:
+        return jax.jit(over_runs(simulated), donate_argnums=donated)
+    axis = AXIS if executor == "mesh" else RUNS
+    mesh = _mesh(devices, axis)
+
+    def shardings(tree: Tree) -> Tree:
+        def one(a: Axes) -> NamedSharding:
+            if executor == "mesh":
+                return NamedSharding(mesh, (P(None, AXIS) if a.runs else P(AXIS)) if a.workers else P())
+            return NamedSharding(mesh, P(RUNS) if a.runs else P())
+
+        return jax.tree.map(one, tree)
+
+    return jax.jit(
+        over_runs(simulated), in_shardings=shardings(in_axes), out_shardings=shardings(out_axes), donate_argnums=donated
+    )
+
+
+def _mesh(devices: Sequence[Any], axis: str) -> jax.sharding.Mesh:
+    return jax.sharding.Mesh(np.asarray(devices), (axis,), axis_types=(AxisType.Auto,))
+
+
+def memory(compiled: Any) -> int | None:
+    """Bytes that one call needs on a device, by the compiler's own analysis; None where it gives none."""
+    found = compiled.memory_analysis()
+    if found is None:
+        return None
+    return int(
+        found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes - found.alias_size_in_bytes
+    )
+
+
+def device_memory(device: Any) -> int | None:
+    """Bytes a device can give to one slab: its own limit, or half of the host's free memory for a CPU."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return int(0.9 * stats["bytes_limit"])
+    if device.platform != "cpu":
+        return None
+    import psutil
+
+    return int(psutil.virtual_memory().available / 2)

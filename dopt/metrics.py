@@ -1,0 +1,37 @@
+"""Pure functions of models: how far apart, how far from the optimum, still finite."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from dopt.types import Tree
+
+CHOICES = {
+    "loss": "f at the mean model",
+    "suboptimality": "f at the mean model minus f*",
+    "grad_norm": "norm of the gradient of f at the mean model",
+    "consensus_distance": "(1/n) Σᵢ ‖xᵢ - x̄‖²",
+}
+
+
+def square_distance(a: Tree, b: Tree) -> jax.Array:
+    """‖a - b‖² over all leaves; (1/n) Σᵢ of it to the mean is the consensus distance."""
+    return sum(jnp.sum((x - y) ** 2) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def consensus_distance(params: Tree) -> float:
+    """(1/n) Σᵢ ‖xᵢ - x̄‖² of stacked models, leaves [workers, ...]."""
+    return float(sum(np.sum((x - x.mean(0)) ** 2) / len(x) for x in map(np.asarray, jax.tree.leaves(params))))
+
+
+def all_finite(params: Tree) -> jax.Array:
+    """Whether no leaf has a NaN or an infinity."""
+    return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]))
+
+
+def steps_to(steps: np.ndarray, values: np.ndarray, target: float) -> float:
+    """First recorded step at which `values` is at most `target`; NaN where it never is."""
+    reached = np.flatnonzero(np.asarray(values) <= target)
+    return float(steps[reached[0]]) if len(reached) else float("nan")

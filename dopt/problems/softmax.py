@@ -1,0 +1,39 @@
+"""fᵢ(W, b) = mean over worker i's samples of -log softmax(xW + b)[y] + (l2/2)(‖W‖² + ‖b‖²): multinomial regression."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from dopt.problems.base import Shards, convex_optimum, half_square, problem, regularizer
+from dopt.types import Batch, Key, Params, Problem
+
+
+@problem(source="multinomial logistic regression", data=True)
+def softmax(shards: Shards, workers: int, *, l2: float = 1e-3, weighted: bool = False) -> Problem:
+    """Softmax regression with bias, strongly convex by l2 (on weights and bias)."""
+    l2, note = regularizer(l2)
+    features = shards.train["x"].shape[-1]
+
+    def init(key: Key) -> Params:
+        return {"w": jnp.zeros((features, shards.classes)), "b": jnp.zeros(shards.classes)}
+
+    def loss(params: Params, batch: Batch) -> jax.Array:
+        logits = batch["x"] @ params["w"] + params["b"]
+        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["y"]).mean() + l2 * half_square(params)
+
+    def accuracy(params: Params, test: Batch) -> jax.Array:
+        return jnp.mean(jnp.argmax(test["x"] @ params["w"] + params["b"], -1) == test["y"])
+
+    return Problem(
+        init,
+        loss,
+        shards.train,
+        shards.counts,
+        test=shards.test,
+        metrics={"accuracy": accuracy} if shards.test else {},
+        optimum=convex_optimum(loss, init, shards, l2, weighted, "softmax"),
+        weighted=weighted,
+        note=note,
+    )

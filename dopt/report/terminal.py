@@ -1,0 +1,117 @@
+"""The terminal: one progress display, and tables."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from dopt.report.cells import tuned
+from dopt.sweep.engine import Show
+from dopt.sweep.results import Results
+
+
+class _Rate(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f} runs/s" if task.speed else "- runs/s")
+
+
+class ProgressShow(Show):
+    """Runs done of all, rate, time left, diverged so far, current slab; on a terminal only."""
+
+    def __init__(self, console: Console):
+        self.console = console
+        self.progress = Progress(
+            TextColumn("{task.completed:.0f} of {task.total:.0f} runs"),
+            BarColumn(bar_width=30),
+            _Rate(),
+            TimeRemainingColumn(compact=True),
+            TextColumn("{task.fields[diverged]} diverged"),
+            TextColumn("{task.fields[slab]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self.task: Any = None
+        self.whole = 0.0  # runs of finished slabs
+        self.size = 0
+        self.diverged = 0
+        self.new = 0
+
+    def start(self, total: int, finished: int) -> None:
+        self.whole = finished
+        if finished == total:
+            return
+        self.task = self.progress.add_task("", total=total, completed=finished, diverged=0, slab="compiling")
+        self.progress.start()
+
+    def slab(self, name: str, runs: int) -> None:
+        self.size = runs
+        self._update(slab=name)
+
+    def chunk(self, share: float) -> None:
+        self._update(completed=self.whole + share * self.size)
+
+    def done(self, runs: int, diverged: int) -> None:
+        self.whole += runs
+        self.new += runs
+        self.diverged += diverged
+        self._update(completed=self.whole, diverged=self.diverged)
+
+    def _update(self, **fields: Any) -> None:
+        if self.task is not None:
+            self.progress.update(self.task, **fields)
+
+    def say(self, line: str) -> None:
+        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def stop(self) -> None:
+        self.progress.stop()
+
+
+def number(value: Any) -> str:
+    """A table's way to write a value."""
+    if isinstance(value, float):
+        if math.isinf(value):
+            return "not reached"
+        return "-" if math.isnan(value) else f"{value:.4g}"
+    return str(value)
+
+
+def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:
+    made = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        made.add_column(column, overflow="fold")
+    for row in rows:
+        made.add_row(*(number(value) for value in row))
+    return made
+
+
+def summary(results: Results) -> Table:
+    """Best learning rate per cell, what it reaches, and whether the rate grid should have gone on."""
+    cells = tuned(results)
+    metric, target = results.metric.get("name", "loss"), results.metric.get("target")
+    if target is None:
+        cells = cells.drop(columns="steps_to_target")
+    names = {
+        "learning_rate": "best rate",
+        "steps_to_target": f"steps to {metric} {target}",
+        "final": f"final {metric}",
+        "edge": "grid edge",
+    }
+    cells["edge"] = cells["edge"].map({True: "at the edge", False: ""})
+    title = f"{results.name}: {len(results.runs)} runs"
+    if results.merged:
+        title += f" ({results.merged} more were merged: they differ only in what their method does not read)"
+    return table(title, [names.get(c, c) for c in cells], cells.itertuples(index=False))
+
+
+def history(frame: pd.DataFrame, rows: int = 11) -> Table:
+    """A few evenly spaced rows of one run's history, first and last among them."""
+    pick = sorted({round(i * (len(frame) - 1) / max(rows - 1, 1)) for i in range(rows)})
+    return table("", frame.columns, frame.iloc[pick].itertuples(index=False))

@@ -1,0 +1,1 @@
+"""Sweeps: a file of parameters -> runs -> groups -> slabs -> a store, and views of it."""

@@ -1,0 +1,302 @@
+"""A plan -> results: slab after slab, each claimed, run, and stored, then shown and logged."""
+
+from __future__ import annotations
+
+import platform
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import pandas as pd
+
+from dopt import group
+from dopt.run import Result, Run
+from dopt.run import run as execute
+from dopt.sweep import plan as planning
+from dopt.sweep import spec
+from dopt.sweep.results import Results, load, one_type
+from dopt.sweep.store import Store, slug
+from dopt.sweep.tracking import Tracker
+from dopt.types import InputError
+
+CHUNK = 0.25  # seconds between two looks
+PACKAGES = ("dopt", "jax", "jaxlib", "optax", "flax", "networkx", "numpy", "scipy", "scikit-learn")
+
+
+class Interrupted(KeyboardInterrupt):
+    """SIGINT or SIGTERM between two chunks; what is finished is kept."""
+
+    def __init__(self, number: int):
+        super().__init__()
+        self.number = number
+
+
+class Show:
+    """What a sweep tells whoever watches; this one says nothing."""
+
+    def start(self, total: int, finished: int) -> None: ...
+    def slab(self, name: str, runs: int) -> None: ...
+    def chunk(self, share: float) -> None: ...
+    def done(self, runs: int, diverged: int) -> None: ...
+    def say(self, line: str) -> None: ...
+    def stop(self) -> None: ...
+
+
+@contextmanager
+def interruptible() -> Iterator[Callable[[], None]]:
+    """A check to call between chunks: raises `Interrupted` once a signal has come. A second signal ends at once."""
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    before = {}
+
+    def handle(number: int, frame: Any) -> None:
+        came.append(number)
+        signal.signal(number, before[number])
+
+    def check() -> None:
+        if came:
+            raise Interrupted(came[0])
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        before[number] = signal.signal(number, handle)
+    try:
+        yield check
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def pace(check: Callable[[], None], tell: Callable[[float], None] = lambda share: None) -> group.Look:
+    """A look between chunks that keeps them about `CHUNK` seconds long."""
+    last: list[tuple[float, int]] = []
+
+    def look(done: int, total: int) -> int:
+        check()
+        now = time.perf_counter()
+        tell(done / total)
+        size = max(1, total // 16)
+        if last:
+            then, before = last.pop()
+            size = round(CHUNK * (done - before) / max(now - then, 1e-6))
+        last.append((now, done))
+        return max(1, size)
+
+    return look
+
+
+def run_one(run: Run, devices: Sequence[Any] | None = None) -> Result:
+    """`dopt.run`, stopped by a signal within a chunk."""
+    with interruptible() as check:
+        return execute(run, devices=devices, look=pace(check))
+
+
+def keep_one(result: Result, results: str | Path | None, wandb: str, say: Callable[[str], None]) -> list[Path]:
+    """Store one run's tables in a folder (if there is one) and log it to W&B; returns the paths written."""
+    outcome = group.Outcome(result.history, result.params, result.diverged_step, result.spectral_gap)
+    runs, history = tables([result.run], [outcome])
+    folder = Path(results) if results else Path("results")
+    written = []
+    if results:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, frame in (("runs", runs), ("history", history)):
+            written.append(folder / f"{slug(result.id)}.{name}.parquet")
+            frame.to_parquet(written[-1], index=False)
+    tracker = Tracker(wandb, group="runs", folder=folder, say=say)
+    if tracker.mode != "off":
+        tracker.log(runs, history)
+    return written
+
+
+def sweep(
+    source: str | Path | Mapping[str, Any],
+    *,
+    results: str | Path | None = None,
+    set: Mapping[str, Any] | None = None,
+    wandb: str = "off",
+    devices: Sequence[Any] | None = None,
+    show: Show | None = None,
+) -> Results:
+    """Run what a sweep file asks for and is not in the results folder yet.
+
+    Args:
+      source: a YAML file in the W&B sweep schema, or its content.
+      results: the folder; `results/NAME` by default, `results/NAME_CHANGES` where `set` changes something.
+      set: parameters to fix to other values, as `{"steps": 100}`.
+      wandb: auto, online, offline or off.
+      devices: JAX devices to use; the first one by default. Runs are split over several.
+
+    Returns:
+      The tables of the whole folder.
+
+    Raises:
+      InputError: the sweep cannot mean anything, or the folder holds another one or cannot be written.
+      Interrupted: SIGINT or SIGTERM; finished slabs are kept.
+    """
+    show = show or Show()
+    asked = spec.parse(source, changes=set) if isinstance(source, Mapping) else spec.read(source, set)
+    store = Store(results if results is not None else default_folder(asked.name, set))
+    store.check_writable()
+    with interruptible() as check:
+        try:
+            planned = _plan(asked, store, devices)
+            tracker = Tracker(wandb, group=asked.name, folder=store.folder, project=asked.project, say=show.say)
+            _work(planned, store, tracker, devices, show, check)
+        finally:
+            show.stop()
+    return load(store.folder)
+
+
+def default_folder(name: str, changes: Mapping[str, Any] | None) -> Path:
+    suffix = "".join(f"_{key}-{value}" for key, value in (changes or {}).items())
+    return Path("results") / slug(name + suffix)
+
+
+def prepare(asked: spec.Sweep, devices: Sequence[Any] | None) -> list[planning.Planned]:
+    """Groups, widths and slabs of a new sweep; every check that a run can fail is made before anything is compiled."""
+    built = [(key, runs, group.Group(runs, devices=devices)) for key, runs in planning.groups_of(asked.runs).items()]
+    planned = []
+    for number, (key, runs, made) in enumerate(built):
+        begin = time.perf_counter()
+        width, compiled = planning.choose_width(made, len(runs))
+        one = planning.Planned(
+            key, runs, width, compiled.memory, planning.cut(number, runs, width), made, {width: compiled}
+        )
+        one.compile_seconds = time.perf_counter() - begin
+        planned.append(one)
+    return planned
+
+
+def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None) -> list[planning.Planned]:
+    written = store.plan() if store.folder.exists() else None
+    if written is not None:
+        store.create()
+        return _same(asked, store, written)
+    planned = None
+    if store.folder.exists():  # somebody may be planning right now
+        store.create()
+    else:
+        planned = prepare(asked, devices)  # may refuse: nothing is written then
+        store.create()
+    with store.locked("plan", wait=True):
+        written = store.plan()
+        if written is not None:
+            return _same(asked, store, written)
+        planned = planned or prepare(asked, devices)
+        store.write_plan(planning.write(asked, planned, devices or jax.devices()))
+    return planned
+
+
+def _same(asked: spec.Sweep, store: Store, written: dict[str, Any]) -> list[planning.Planned]:
+    """The plan that is there, if it is this sweep's."""
+    if written["order"] != [run.id for run in asked.runs]:
+        theirs = {run["id"]: run for g in written["groups"] for slab in g["slabs"] for run in slab["runs"]}
+        new = [run for run in asked.runs if run.id not in theirs]
+        one = next(iter(theirs.values()))
+        differs = [
+            k
+            for k, v in (new[0].to_dict() if new else {}).items()
+            if (list(v) if isinstance(v, tuple) else v) not in [r.get(k) for r in theirs.values()]
+        ]
+        what = f"; new: {', '.join(differs)}" if differs else ""
+        raise InputError(
+            f"results: {store.folder} holds another sweep ({len(theirs)} runs of {one['algorithm']}{what}); choose another folder with --results"
+        )
+    return planning.read(written)
+
+
+def _work(
+    planned: Sequence[planning.Planned],
+    store: Store,
+    tracker: Tracker,
+    devices: Sequence[Any] | None,
+    show: Show,
+    check: Callable[[], None],
+) -> None:
+    """Do every slab that is missing; those that another process works on are waited for, and done if it dies."""
+    names = [name for p in planned for name, _ in p.slabs]
+    total = sum(len(p.runs) for p in planned)
+    there = {name for name in names if store.finished(name, show.say)}
+    show.start(total, sum(len(runs) for p in planned for name, runs in p.slabs if name in there))
+    for name in there:
+        _log(store, tracker, name)
+    missing = [(p, name, runs) for p in planned for name, runs in p.slabs if name not in there]
+    while missing:
+        left = []
+        for p, name, runs in missing:
+            check()
+            with store.locked(name, wait=False) as mine:
+                if not mine:
+                    left.append((p, name, runs))
+                    continue
+                if not store.finished(name, show.say):
+                    show.slab(name, len(runs))
+                    _slab(p, name, runs, store, devices, show, check)
+                diverged = int(store.read_slab(name)[0]["diverged"].sum())
+                _log(store, tracker, name)
+            show.done(len(runs), diverged)
+        if len(left) == len(missing):
+            time.sleep(0.2)
+        missing = left
+
+
+def _log(store: Store, tracker: Tracker, name: str) -> None:
+    """Hand a slab to W&B, once."""
+    mark = store.folder / "locks" / f"{name}.logged-{tracker.mode}"
+    if tracker.mode != "off" and not mark.exists():
+        tracker.log(*store.read_slab(name))
+        mark.touch()
+
+
+def _slab(
+    p: planning.Planned,
+    name: str,
+    runs: list[Run],
+    store: Store,
+    devices: Sequence[Any] | None,
+    show: Show,
+    check: Callable[[], None],
+) -> None:
+    if p.group is None:
+        p.group = group.Group(p.runs, devices=devices)
+    if p.width not in p.compiled:
+        begin = time.perf_counter()
+        p.compiled[p.width] = p.group.compile(p.width)
+        p.compile_seconds = time.perf_counter() - begin
+    begin = time.perf_counter()
+    outcomes = p.compiled[p.width].execute(runs, pace(check, show.chunk))
+    seconds = time.perf_counter() - begin
+    manifest = {
+        "slab": name,
+        "runs": [run.id for run in runs],
+        "group": p.key,
+        "width": p.width,
+        "device": p.group.devices[0].device_kind,
+        "devices": len(p.group.devices),
+        "seconds": {"compile": p.compile_seconds, "run": seconds},
+        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+        "notes": p.group.notes,
+    }
+    store.write_slab(name, *tables(runs, outcomes), manifest)
+
+
+def tables(runs: Sequence[Run], outcomes: Sequence[group.Outcome]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(runs, history) of a slab."""
+    rows, histories = [], []
+    for run, outcome in zip(runs, outcomes, strict=True):
+        final = {f"final.{k}": v[-1] for k, v in outcome.history.items()}
+        fields = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in run.to_dict().items()}
+        fields |= {"spectral_gap": outcome.spectral_gap, "diverged": outcome.diverged_step is not None}
+        rows.append({"id": run.id, **fields, "diverged_step": outcome.diverged_step, **final})
+        histories.append(pd.DataFrame({"id": run.id, **outcome.history}))
+    table = pd.DataFrame(rows)
+    table["delay"] = one_type(table["delay"])
+    table["diverged_step"] = table["diverged_step"].astype("Int64")
+    return table, pd.concat(histories, ignore_index=True)

@@ -1,0 +1,489 @@
+"""Real data and its split over workers. The tests on a9a, mushrooms and MNIST need a DOPT_DATA_DIR that has them."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import http.server
+import math
+import os
+import struct
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dopt import data
+from dopt.data import libsvm, mnist
+from dopt.data.files import find, unpack
+from dopt.types import InputError
+
+OWN = os.environ.get("DOPT_DATA_DIR")
+TINY = b"+1 1:0.5 3:1\n-1 2:0.25\n-1 13:2\n"  # in the format of heart_scale: 13 features
+TINY_SHA256 = hashlib.sha256(TINY).hexdigest()
+CUTS: list[Callable[..., list[np.ndarray]]] = [
+    data.iid,
+    data.contiguous,
+    data.by_label,
+    functools.partial(data.dirichlet, alpha=1e4),
+]
+
+
+def needs(*names: str) -> pytest.MarkDecorator:
+    missing = [name for name in names if not OWN or not (Path(OWN) / name).is_file()]
+    return pytest.mark.skipif(bool(missing), reason=f"DOPT_DATA_DIR={OWN or '(not set)'} has no {', '.join(missing)}")
+
+
+@pytest.fixture(autouse=True)
+def _fresh() -> Iterator[None]:
+    """No set read under another test's folders."""
+    data.load.cache_clear()
+    yield
+    data.load.cache_clear()
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, no folder of the user's, and official pages that refuse to answer."""
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("DOPT_CACHE_DIR", str(folder))
+    monkeypatch.delenv("DOPT_DATA_DIR", raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    for module in (libsvm, mnist):
+        monkeypatch.setattr(module, "URL", "http://127.0.0.1:9/")  # the discard port: nobody listens
+    return folder
+
+
+@pytest.fixture
+def page(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder behind a local stand-in for the official pages."""
+    folder = tmp_path / "page"
+    folder.mkdir()
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        for module in (libsvm, mnist):
+            monkeypatch.setattr(module, "URL", f"http://127.0.0.1:{server.server_port}/")
+        yield folder
+        server.shutdown()
+        thread.join()
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def idx(array: np.ndarray) -> bytes:
+    return (
+        bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.astype(np.uint8).tobytes()
+    )
+
+
+def tiny_mnist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Six images whose label is the value of all their pixels, as all four files."""
+    labels = np.arange(6)
+    images = np.broadcast_to(labels[:, None, None], (6, 28, 28))
+    for name in mnist.SHA256:
+        content = idx(images if "images" in name else labels)
+        write(folder / name, gzip.compress(content))
+        monkeypatch.setitem(mnist.SHA256, name, hashlib.sha256(content).hexdigest())
+
+
+# Partitions
+
+
+@pytest.mark.parametrize("cut", CUTS)
+@settings(deadline=None)  # a hundred draws in vain take a while
+@given(sample_count=st.integers(1, 120), n=st.integers(1, 120), seed=st.integers(0, 2**32 - 1))
+def test_every_sample_belongs_to_exactly_one_worker(cut: Callable, sample_count: int, n: int, seed: int) -> None:
+    labels = np.random.default_rng(seed).integers(0, 5, sample_count)
+    if n > sample_count:
+        with pytest.raises(InputError, match=f"^workers: .* {sample_count}; got {n}$"):
+            cut(labels, n)
+        return
+    try:
+        parts = cut(labels, n)
+    except InputError:  # Dirichlet shares may leave a worker empty where samples are few
+        assert isinstance(cut, functools.partial)
+        assert sample_count < 20 * n
+        return
+    assert len(parts) == n
+    assert min(map(len, parts)) >= 1
+    assert sorted(np.concatenate(parts)) == list(range(sample_count))
+
+
+@pytest.mark.parametrize("cut", [data.iid, data.contiguous, data.by_label])
+@given(n=st.integers(1, 60))
+def test_sizes_differ_by_at_most_one(cut: Callable, n: int) -> None:
+    sizes = [len(part) for part in cut(np.arange(60) % 7, n)]
+    assert max(sizes) - min(sizes) <= 1
+
+
+@given(sample_count=st.integers(1, 200), n=st.integers(1, 20), seed=st.integers(0, 1000))
+def test_pieces_by_label_are_sorted_and_stable(sample_count: int, n: int, seed: int) -> None:
+    labels = np.random.default_rng(seed).integers(0, 4, sample_count)
+    order = np.concatenate(data.by_label(labels, min(n, sample_count)))
+    assert list(zip(labels[order], order, strict=True)) == sorted(zip(labels, range(sample_count), strict=True))
+
+
+def test_contiguous_keeps_the_order() -> None:
+    assert [list(part) for part in data.contiguous(np.zeros(5), 2)] == [[0, 1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("cut", [data.iid, functools.partial(data.dirichlet, alpha=1.0)])
+def test_a_seed_is_a_partition(cut: Callable) -> None:
+    labels = np.arange(500) % 10
+    first, again, other = cut(labels, 4, seed=1), cut(labels, 4, seed=1), cut(labels, 4, seed=2)
+    assert all(map(np.array_equal, first, again))
+    assert not all(map(np.array_equal, first, other))
+
+
+def test_small_alpha_concentrates_and_large_alpha_balances_classes() -> None:
+    labels = np.arange(10_000) % 10
+
+    def largest_share(alpha: float) -> float:
+        parts = data.dirichlet(labels, 5, alpha=alpha)
+        counts = np.array([np.bincount(labels[part], minlength=10) for part in parts])  # [workers, classes]
+        return float((counts.max(0) / counts.sum(0)).mean())  # 1: each class has one owner; 1/5: it is spread evenly
+
+    assert largest_share(0.01) > 0.9
+    assert largest_share(1e4) < 0.22
+
+
+def test_dirichlet_gives_up_with_advice() -> None:
+    with pytest.raises(InputError, match=r"^alpha: 100 draws .* raise alpha or use fewer workers$"):
+        data.dirichlet(np.zeros(50, int), 50, alpha=0.01)
+
+
+@pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan, math.inf])
+def test_alpha_must_be_positive_and_finite(alpha: float) -> None:
+    with pytest.raises(InputError, match=r"^alpha: must be positive and finite"):
+        data.dirichlet(np.arange(10), 2, alpha=alpha)
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_there_is_at_least_one_worker(cut: Callable) -> None:
+    with pytest.raises(InputError, match=r"^workers: .*; got 0$"):
+        cut(np.arange(3), 0)
+
+
+def test_partitions_are_registered_with_source_and_checked_options() -> None:
+    assert set(data.PARTITIONS) == {"iid", "contiguous", "by_label", "dirichlet"}
+    assert all(entry.source and entry.summary for entry in data.PARTITIONS.values())
+    assert data.PARTITIONS["dirichlet"].options({"alpha": 1}, "partition") == {"alpha": 1.0, "seed": 0}
+    with pytest.raises(InputError, match=r"^partition\.alpha: dirichlet needs it"):
+        data.PARTITIONS["dirichlet"].options({}, "partition")
+
+
+@given(sample_count=st.integers(1, 100), n=st.integers(1, 100), seed=st.integers(0, 1000))
+def test_shard_restores_every_sample_by_counts(sample_count: int, n: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    train: dict[str, np.ndarray] = {
+        "x": rng.normal(size=(sample_count, 3)),
+        "y": rng.integers(0, 4, sample_count).astype(np.int32),
+    }
+    cuts = np.sort(rng.integers(0, sample_count + 1, n - 1))  # of any size, also empty
+    parts = np.split(rng.permutation(sample_count), cuts)
+    shards, counts = data.shard(train, parts)
+    assert counts.dtype == np.int32
+    assert counts.tolist() == [len(part) for part in parts]
+    for name, leaf in train.items():
+        assert shards[name].shape == (n, max(counts), *leaf.shape[1:])
+        assert shards[name].dtype == leaf.dtype
+        for row, part, count in zip(shards[name], parts, counts, strict=True):
+            np.testing.assert_array_equal(row[:count], leaf[part])
+            assert not row[count:].any()
+
+
+# Sets
+
+
+def assert_set(dataset: data.Dataset, train: int, features: int, test: int | None = None) -> None:
+    for part, size in ((dataset.train, train), (dataset.test, test)):
+        assert (part is None) == (size is None)
+        if part is not None:
+            x, y = part["x"], part["y"]
+            assert x.shape == (size, features)
+            assert x.dtype == np.float64
+            assert y.shape == (size,)
+            assert y.dtype == np.int32
+            assert y.min() >= 0
+            assert y.max() < dataset.classes
+    assert set(dataset.train["y"]) == set(range(dataset.classes))
+
+
+def logistic(x: np.ndarray, z: np.ndarray, w: np.ndarray, ridge: float) -> float:
+    return float(np.logaddexp(0, -z * (x @ w)).mean() + ridge / 2 * w @ w)
+
+
+def logistic_optimum(x: np.ndarray, z: np.ndarray, ridge: float) -> float:
+    """f* of l2-regularized logistic regression by Newton's method, z in {-1, 1}."""
+    w = np.zeros(x.shape[1])
+    for _ in range(20):
+        p = 1 / (1 + np.exp(z * (x @ w)))
+        gradient = ridge * w - x.T @ (z * p) / len(z)
+        hessian = (x.T * (p * (1 - p))) @ x / len(z) + ridge * np.eye(len(w))
+        w = w - np.linalg.solve(hessian, gradient)
+    return logistic(x, z, w, ridge)
+
+
+def test_importing_data_is_cheap() -> None:
+    heavy = "{'sklearn', 'pooch', 'platformdirs', 'requests'}"
+    subprocess.run([sys.executable, "-c", f"import sys, dopt.data; assert not {heavy} & set(sys.modules)"], check=True)
+
+
+def test_digits_holds_out_every_fifth_sample() -> None:
+    from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]
+
+    digits = data.load("digits")
+    assert_set(digits, train=1438, features=64, test=359)
+    assert digits.test is not None
+    x, y = load_digits(return_X_y=True)
+    np.testing.assert_array_equal(digits.test["x"] * 16, x[4::5])
+    np.testing.assert_array_equal(digits.test["y"], y[4::5])
+    np.testing.assert_array_equal(digits.train["x"][:5] * 16, x[[0, 1, 2, 3, 5]])
+    assert digits.train["x"].max() == 1
+
+
+def test_a_set_is_read_once_and_cannot_be_changed() -> None:
+    digits = data.load("digits")
+    assert data.load("digits") is digits
+    with pytest.raises(ValueError, match="read-only"):
+        digits.train["x"][0] = 1
+
+
+def test_an_unknown_set_or_option_is_answered_with_help() -> None:
+    with pytest.raises(InputError, match=r"^data: unknown name 'mushroom'; did you mean 'mushrooms'\?$"):
+        data.load("mushroom")
+    with pytest.raises(InputError, match=r"^data\.scale: digits has no such option"):
+        data.load("digits", scale=2)
+
+
+def test_sets_are_registered_with_source_and_summary() -> None:
+    assert {"digits", "mnist", "a9a", "w8a", "mushrooms", "phishing"} <= set(data.SETS)
+    assert all(entry.source and entry.summary for entry in data.SETS.values())
+    assert data.SETS["w8a"].source.endswith("/datasets/binary/w8a")
+
+
+@pytest.mark.parametrize(
+    ("name", "rows", "features", "positive", "optimum"),
+    [
+        pytest.param("a9a", 32561, 123, 7841, 0.333340752068716, marks=needs("a9a")),
+        pytest.param("mushrooms", 8124, 112, None, 0.050301979486148, marks=needs("mushrooms")),
+    ],
+)
+def test_logistic_regression_has_its_known_values(
+    name: str, rows: int, features: int, positive: int | None, optimum: float
+) -> None:
+    dataset = data.load(name)
+    has_test = dataset.test is not None
+    assert_set(dataset._replace(test=None), rows, features)
+    assert has_test == (Path(OWN or "") / f"{name}.t").is_file()
+    x, y = dataset.train["x"], dataset.train["y"]
+    assert positive is None or y.sum() == positive
+    assert logistic(x, 2 * y - 1, np.zeros(features), 1e-3) == pytest.approx(math.log(2), abs=1e-15)
+    assert logistic_optimum(x, 2 * y - 1, 1e-3) == pytest.approx(optimum, abs=1e-12)
+
+
+@needs("a9a", "mushrooms", *mnist.SHA256)
+def test_official_files_have_their_checksums() -> None:
+    folder = Path(OWN or "")
+    for name, expected in libsvm.SHA256.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == expected
+    for name, expected in mnist.SHA256.items():
+        assert hashlib.sha256(unpack(folder / name)).hexdigest() == expected
+
+
+@needs(*mnist.SHA256)
+def test_mnist_has_its_shapes() -> None:
+    digits = data.load("mnist")
+    assert_set(digits, train=60000, features=784, test=10000)
+    assert digits.train["x"].min() == 0
+    assert digits.train["x"].max() == 1
+    assert digits.train["x"].mean() == pytest.approx(0.1307, abs=1e-4)  # known to every MNIST tutorial
+    assert digits.train["y"][:5].tolist() == [5, 0, 4, 1, 9]
+
+
+# Files
+
+
+def test_a_missing_file_says_in_one_line_what_to_do(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOPT_DATA_DIR", "/nowhere")
+    with pytest.raises(InputError) as error:
+        data.load("a9a")
+    line = str(error.value)
+    assert line.startswith("data: a9a not found in DOPT_DATA_DIR=/nowhere and could not be fetched (")
+    assert line.endswith("); download http://127.0.0.1:9/a9a and set DOPT_DATA_DIR to its folder")
+    assert "\n" not in line
+    assert list(cache.iterdir()) == []
+    monkeypatch.delenv("DOPT_DATA_DIR")
+    with pytest.raises(InputError, match=r"^data: a9a not found in DOPT_DATA_DIR \(not set\) and could not be fetched"):
+        data.load("a9a")
+
+
+def test_a_cache_that_cannot_be_made_is_a_reason(cache: Path, page: Path) -> None:
+    write(page / "heart_scale", TINY)
+    write(cache, b"a file where the folder should be")
+    with pytest.raises(InputError, match=r"heart_scale .* could not be fetched \(.*exists.*\); download"):
+        data.load("heart_scale")
+
+
+def test_a_libsvm_file_is_read_dense_with_labels_as_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOPT_DATA_DIR", str(tmp_path))
+    write(tmp_path / "heart_scale", TINY)
+    heart = data.load("heart_scale")
+    assert_set(heart, train=3, features=13)
+    assert heart.train["y"].tolist() == [1, 0, 0]
+    assert heart.train["x"][0].tolist() == [0.5, 0, 1] + 10 * [0]
+    assert heart.train["x"][2, 12] == 2
+
+
+def test_the_file_t_beside_a_set_is_its_test_set(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in (cache, tmp_path / "own"):
+        write(folder / "heart_scale", TINY)
+        write(folder / "heart_scale.t", b"+1 2:1\n+1 3:1\n")
+        data.load.cache_clear()
+        heart = data.load("heart_scale")
+        assert_set(heart, train=3, features=13, test=2)
+        assert heart.test is not None
+        assert heart.test["y"].tolist() == [1, 1]
+        monkeypatch.setenv("DOPT_DATA_DIR", str(tmp_path / "own"))
+
+
+@pytest.mark.parametrize(
+    ("content", "test", "message"),
+    [
+        (b"<html>log in</html>\n", None, "heart_scale is no LIBSVM text with 13 features"),
+        (b"+1 14:1\n-1 1:1\n", None, "heart_scale is no LIBSVM text with 13 features"),
+        (b"+1 0:1\n-1 1:1\n", None, "heart_scale is no LIBSVM text with 13 features"),
+        (b"1 1:1\n2 1:1\n3 1:1\n", None, "heart_scale must have two labels, has 3"),
+        (TINY, b"2 1:1\n", r"heart_scale\.t has labels that .*heart_scale has not"),
+    ],
+)
+def test_a_file_of_another_kind_is_named(
+    content: bytes, test: bytes | None, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOPT_DATA_DIR", str(tmp_path))
+    write(tmp_path / "heart_scale", content)
+    if test is not None:
+        write(tmp_path / "heart_scale.t", test)
+    with pytest.raises(InputError, match=f"^data: .*{message}"):
+        data.load("heart_scale")
+
+
+def test_fetched_once_then_read_from_the_cache(cache: Path, page: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(page / "a9a", TINY)
+    monkeypatch.setitem(libsvm.SHA256, "a9a", TINY_SHA256)
+    assert_set(data.load("a9a"), train=3, features=123)
+    (page / "a9a").unlink()
+    data.load.cache_clear()
+    assert_set(data.load("a9a"), train=3, features=123)
+    assert [path.name for path in cache.iterdir()] == ["a9a"]  # no leftovers, and no record where a checksum is known
+
+
+def test_own_files_come_before_the_cache_and_are_not_checked(
+    cache: Path, tmp_path: Path, page: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOPT_DATA_DIR", str(tmp_path / "own"))
+    write(cache / "a9a", b"-1 1:1\n")
+    write(tmp_path / "own" / "a9a", TINY)
+    assert_set(data.load("a9a"), train=3, features=123)
+
+
+def test_a_wrong_checksum_in_the_cache_is_refused(cache: Path) -> None:
+    path = write(cache / "a9a", TINY)
+    with pytest.raises(InputError, match=f"^data: {path} has sha256 {TINY_SHA256}, expected f5d5ff.*; delete"):
+        data.load("a9a")
+    assert path.is_file()  # ours to refuse, the user's to delete
+
+
+def test_a_wrong_checksum_of_a_download_is_refused_and_nothing_kept(cache: Path, page: Path) -> None:
+    write(page / "a9a", TINY)
+    with pytest.raises(InputError, match=rf"a9a .* could not be fetched \(.*sha256 {TINY_SHA256}, expected f5d5ff.*\)"):
+        data.load("a9a")
+    assert list(cache.iterdir()) == []
+
+
+def test_the_first_download_is_recorded_and_later_ones_must_match(cache: Path, page: Path) -> None:
+    write(page / "heart_scale", TINY)
+    data.load("heart_scale")
+    assert (cache / "heart_scale.sha256").read_text() == f"{TINY_SHA256}\n"
+    write(cache / "heart_scale", TINY + TINY)
+    data.load.cache_clear()
+    with pytest.raises(InputError, match=f"heart_scale has sha256 .*, expected {TINY_SHA256}; delete"):
+        data.load("heart_scale")
+    (cache / "heart_scale").unlink()
+    data.load("heart_scale")  # fetched again, the same as at first
+    (cache / "heart_scale").unlink()
+    write(page / "heart_scale", TINY + TINY)
+    data.load.cache_clear()
+    with pytest.raises(InputError, match=f"could not be fetched .*expected {TINY_SHA256}"):
+        data.load("heart_scale")
+
+
+def test_find_reads_the_default_cache_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import platformdirs
+
+    monkeypatch.delenv("DOPT_CACHE_DIR", raising=False)
+    monkeypatch.delenv("DOPT_DATA_DIR", raising=False)
+    monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / name)
+    path = write(tmp_path / "dopt" / "tiny", TINY)
+    assert find("tiny", "http://127.0.0.1:9/tiny", TINY_SHA256) == path
+
+
+def test_mnist_is_fetched_and_checked_by_its_unpacked_bytes(
+    page: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_mnist(page, monkeypatch)
+    digits = data.load("mnist")
+    assert_set(digits._replace(classes=6), train=6, features=784, test=6)
+    np.testing.assert_array_equal(digits.train["x"] * 255, np.repeat(np.arange(6.0)[:, None], 784, axis=1))
+    assert digits.classes == 10
+    name = "train-labels-idx1-ubyte.gz"
+    write(cache / name, gzip.compress(unpack(cache / name), 0))  # packed otherwise: still good
+    data.load.cache_clear()
+    data.load("mnist")
+    write(cache / name, gzip.compress(idx(np.arange(6)[::-1])))
+    data.load.cache_clear()
+    with pytest.raises(InputError, match=f"^data: .*{name} has sha256"):
+        data.load("mnist")
+
+
+IMAGES = np.zeros((6, 28, 28))
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("train-images-idx3-ubyte.gz", gzip.compress(idx(IMAGES)[:-1]), "is truncated or too long"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(idx(IMAGES)[:9]), "is no idx file of bytes with 3 dimensions"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(idx(IMAGES))[:-9], "is truncated or damaged"),
+        ("train-images-idx3-ubyte.gz", idx(IMAGES), "is truncated or damaged"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(idx(np.arange(6))), "is no idx file of bytes with 3 dimensions"),
+        ("train-images-idx3-ubyte.gz", gzip.compress(idx(IMAGES[:5])), "must hold 6 images of 28 x 28"),
+        ("t10k-labels-idx1-ubyte.gz", gzip.compress(b"\0\0\x0d\1" + bytes(10)), "is no idx file of bytes with 1"),
+        ("t10k-labels-idx1-ubyte.gz", gzip.compress(idx(np.full(6, 10))), "must hold digits 0..9, holds 10"),
+    ],
+)
+def test_a_damaged_idx_file_is_named(
+    name: str, content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOPT_DATA_DIR", str(tmp_path))
+    tiny_mnist(tmp_path, monkeypatch)
+    write(tmp_path / name, content)
+    with pytest.raises(InputError, match=f"^data: .*{name} {message}"):
+        data.load("mnist")

@@ -52,8 +52,8 @@ def sqrt(workers: int) -> np.ndarray:
 @PROFILES.register(source="one straggler, as in Koloskova et al. 2022, 2206.08307")
 def straggler(workers: int, *, slowdown: float = 10.0) -> np.ndarray:
     """The last worker is `slowdown` times slower than the others."""
-    if not slowdown > 0:
-        raise InputError(f"cluster.slowdown: must be positive, got {slowdown}")
+    if not 0 < slowdown < np.inf:
+        raise InputError(f"cluster.slowdown: must be positive and finite, got {slowdown}; 10 is usual")
     return np.append(np.ones(workers - 1), slowdown)
 
 
@@ -71,7 +71,7 @@ class Cluster(NamedTuple):
 
 
 def options(law: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """All options of a cluster: `profile` and its own, or a list `scale`; and `shift`, seconds for everyone.
+    """All options of a cluster: `profile` and its own, or a list `scale` (None: not given); and `shift`, seconds for everyone.
 
     Raises:
       InputError: an unknown law, profile or option.
@@ -79,12 +79,13 @@ def options(law: str, given: Mapping[str, Any]) -> dict[str, Any]:
     LAWS[law]
     rest = dict(given)
     shift = coerce("cluster.shift", rest.pop("shift", 0.0), float)
-    if "scale" in rest:
-        scale = coerce("cluster.scale", rest.pop("scale"), list)
+    scale = rest.pop("scale", None)
+    if scale is not None:
+        scale = tuple(coerce("cluster.scale", x, float) for x in coerce("cluster.scale", scale, list))
         if rest:
             raise InputError(f"cluster.{next(iter(rest))}: cluster.scale says it all; leave it out")
         return {"scale": scale, "shift": shift}
-    profile = PROFILES[rest.pop("profile", "equal")]
+    profile = PROFILES[coerce("cluster.profile", rest.pop("profile", "equal"), str)]
     return {"profile": profile.name, **profile.options(rest, "cluster"), "shift": shift}
 
 
@@ -92,24 +93,36 @@ def make(law: str, workers: int, seed: int, **given: Any) -> Cluster:
     """The cluster of a law and its options.
 
     Raises:
-      InputError: a scale that is not positive, a list of another length, or a negative shift.
+      InputError: no workers, a scale that is not positive, a list of another length, a negative shift, or a seed that
+        is no key.
     """
+    if workers < 1:
+        raise InputError(f"workers: must be at least 1, got {workers}")
+    if not 0 <= seed < 2**64:
+        raise InputError(f"seed: must lie in [0, 2^64), got {seed}")
     full = options(law, given)
     shift = full.pop("shift")
     if "scale" in full:
-        scale = np.asarray(full["scale"], float)
+        scale = np.array(full["scale"], float)
         if scale.shape != (workers,):
             raise InputError(f"cluster.scale: must be one number for each of workers={workers}, got {scale.size}")
     else:
         scale = PROFILES[full.pop("profile")].make(workers, **full)
-    if not (np.isfinite(scale).all() and scale.min() > 0):
-        raise InputError(f"cluster.scale: must be positive and finite, got {scale.min()}")
+    bad = np.flatnonzero(~(np.isfinite(scale) & (scale > 0)))
+    if bad.size:
+        raise InputError(f"cluster.scale: must be positive and finite, got {scale[bad[0]]} for worker {bad[0]}")
     if not (np.isfinite(shift) and shift >= 0):
         raise InputError(f"cluster.shift: must be finite and not negative, got {shift}")
     return Cluster(law, scale, np.full(workers, shift), seed)
 
 
+def worker_times(cluster: Cluster, worker: int, count: int) -> np.ndarray:
+    """[count] seconds of one worker's computations; the first ones do not depend on `count`."""
+    # a stream of its own for each (seed, worker): no other worker's draws can move it
+    stream = np.random.Generator(np.random.Philox(key=np.array([cluster.seed, worker], np.uint64)))
+    return cluster.shift[worker] + cluster.scale[worker] * LAWS[cluster.law].make(stream.random(count))
+
+
 def compute_times(cluster: Cluster, count: int) -> np.ndarray:
     """[workers, count] seconds; the first columns do not depend on `count`."""
-    u = np.stack([np.random.Generator(np.random.Philox(key=[cluster.seed, i])).random(count) for i in range(cluster.workers)])
-    return cluster.shift[:, None] + cluster.scale[:, None] * LAWS[cluster.law].make(u)
+    return np.stack([worker_times(cluster, i, count) for i in range(cluster.workers)])

@@ -15,7 +15,7 @@ import numpy as np
 from jax import lax
 
 from dopt.registry import Registry
-from dopt.types import Clock, InputError, Key, Tree
+from dopt.types import Clock, InputError, Tree
 
 DELAYS = Registry("delay")
 law = DELAYS.register
@@ -96,9 +96,8 @@ def cumulative(probabilities: np.ndarray, slots: int) -> np.ndarray:
     return steps
 
 
-def sample(key: Key, distribution: jax.Array, shape: tuple[int, ...] = ()) -> jax.Array:
-    """Draw int32 delays of `shape` by inverting `distribution` [slots]."""
-    u = jax.random.uniform(key, shape, jnp.float32)
+def at(distribution: jax.Array, u: jax.Array) -> jax.Array:
+    """int32 delays [...]: the distribution function [slots] inverted at uniform u [...]."""
     return jnp.sum(u[..., None] >= distribution.astype(jnp.float32), axis=-1, dtype=jnp.int32)
 
 

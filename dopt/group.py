@@ -129,6 +129,7 @@ class Group:
         lengths = {self.length(self.timeline(run)) for run in runs}
         self.longest_run = max(lengths)
         self.ragged = self.first.seconds is not None and self.first.cluster is not None
+        self.staleness = self._staleness(runs)
         self.slots = (
             max((len(self.delay_table(run)) for run in runs), default=1) if self.method.traits["staleness"] else 1
         )
@@ -140,6 +141,13 @@ class Group:
         if self.first.executor == "vmap":
             return available if devices else available[:1]
         return available[: self.workers]
+
+    def _staleness(self, runs: Sequence[Run]) -> str | None:
+        """Where a step's staleness comes from; drawn only where some law is not constant."""
+        if self.events:
+            return "schedule"
+        kind: str | None = self.method.traits["staleness"]
+        return "constant" if kind and all(isinstance(run.delay, int) for run in runs) else kind
 
     def matrix(self, run: Run) -> np.ndarray | None:
         if self.own_matrix is not None:
@@ -262,13 +270,10 @@ class Group:
 
     @cached_property
     def program(self) -> Program:
-        counts = self._counts(self.problem)
-        samples = np.shape(jax.tree.leaves(self.problem.data)[0])[1]
         asked = [name for name in ("loss", "grad_norm", "consensus_distance") if self._asked(name)]
         if self._asked("suboptimality"):
             asked.append("loss")
         asked += [name for name in self.problem.metrics if self._asked(name)]
-        staleness = "step" if self.events else self.method.traits["staleness"] and _delay_form(self.first)
         return Program(
             problem=self.problem,
             workers=self.workers,
@@ -278,8 +283,9 @@ class Group:
             metrics=tuple(dict.fromkeys(asked)),
             records=len(self.record_steps(self.longest_run)),
             longest=int(self.common.count.max()),
-            padded=bool((counts < samples).any()) or self.first.eval_samples is not None,
-            staleness=staleness or None,
+            full=int(self.data.count.min()),
+            full_evaluated=int(self.data.evaluated_count.min()),
+            staleness=self.staleness,
             ragged=self.ragged,
             always_records=bool((self.common.slot >= 0).all()),
         )

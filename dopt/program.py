@@ -18,13 +18,12 @@ import numpy as np
 import optax
 from jax import lax
 
-from dopt import delays, metrics
+from dopt import delays, draws, metrics
 from dopt.algorithms.asynchronous.server import Arrival, Tables, server
 from dopt.types import AXIS, Key, Problem, Tree
 
 LONGEST = 1024  # steps of a segment: bounds the memory of batches drawn ahead
 NEVER = np.int32(2**31 - 1)
-BATCHES, DELAYS, NOISE = range(3)  # streams of random numbers, each a fold of the seed
 
 
 class Inputs(NamedTuple):
@@ -87,20 +86,27 @@ class Program:
     metrics: tuple[str, ...]
     records: int
     longest: int  # steps of a segment
-    padded: bool  # shards differ in length
-    staleness: str | None  # None, "step" or "edge" (of a law that is not constant)
+    full: int  # samples that every worker has
+    full_evaluated: int  # the same, of what metrics look at
+    staleness: str | None  # None; drawn per "step" or per "edge"; "constant"; "schedule"
     ragged: bool  # runs differ in length
     always_records: bool  # every segment ends in a record
 
     # -- pieces that workers and servers share --
 
-    def loss(self, params: Tree, samples: Tree, count: Any, share: Any, key: Key | None) -> jax.Array:
-        """fᵢ on all of one worker's samples."""
-        call = self._loss
-        if not self.padded:
-            return share * call(params, samples, key)
-        each = jax.vmap(lambda s: call(params, jax.tree.map(lambda a: a[None], s), key))(samples)
-        return share * jnp.sum(jnp.where(jnp.arange(each.shape[0]) < count, each, 0)) / count
+    def loss(self, params: Tree, samples: Tree, count: Any, share: Any, key: Key | None, full: int) -> jax.Array:
+        """fᵢ on all of one worker's samples, of which the first `full` are true on every worker.
+
+        The loss of a batch is a mean, so what may be padding is taken one by one, with a mask.
+        """
+        size = len(jax.tree.leaves(samples)[0])
+        head = self._loss(params, jax.tree.map(lambda a: a[:full], samples), key)
+        if full == size:
+            return share * head
+        tail = jax.tree.map(lambda a: a[full:], samples)
+        each = jax.vmap(lambda s: self._loss(params, jax.tree.map(lambda a: a[None], s), key))(tail)
+        there = jnp.arange(full, size) < count
+        return share * (full * head + jnp.sum(jnp.where(there, each, 0))) / count
 
     def _loss(self, params: Tree, batch: Tree, key: Key | None) -> jax.Array:
         return self.problem.loss(params, batch, key) if self.noisy else self.problem.loss(params, batch)
@@ -109,21 +115,12 @@ class Program:
     def noisy(self) -> bool:
         return len(inspect.signature(self.problem.loss).parameters) > 2
 
-    def stream(self, inputs: Inputs, which: int) -> Key:
-        return jax.random.fold_in(jax.random.key(inputs.seed), which)
-
     def drawn(self, inputs: Inputs, worker: Any, number: Any, count: Any) -> tuple[Any, Any]:
-        """(sample numbers [batch] or None, noise key or None) of the worker's `number`-th computation: a function of
-        (seed, worker, number) alone."""
-
-        def key(which: int) -> Key:
-            return jax.random.fold_in(jax.random.fold_in(self.stream(inputs, which), worker), number)
-
+        """(sample numbers [batch] or None, noise key or None) of the worker's `number`-th computation."""
         index = None
         if self.batch_size is not None:
-            bits = jax.random.bits(key(BATCHES), (self.batch_size,), jnp.uint32)
-            index = (bits % count.astype(jnp.uint32)).astype(jnp.int32)
-        return index, key(NOISE) if self.noisy else None
+            index = draws.samples(inputs.seed, worker, number, self.batch_size, count)
+        return index, draws.key(inputs.seed, worker, number) if self.noisy else None
 
     def gradient(
         self, params: Tree, data: Data, index: Any, key: Key | None, worker: Any = None
@@ -136,15 +133,16 @@ class Program:
         share = data.share[at]
         if index is None:
             samples, count = jax.tree.map(lambda a: a[at], (data.samples, data.count))
-            return jax.value_and_grad(self.loss)(params, samples, count, share, key)
+            return jax.value_and_grad(self.loss)(params, samples, count, share, key, self.full)
         batch = jax.tree.map(lambda a: a[*at, index], data.samples)
         return jax.value_and_grad(lambda p: share * self._loss(p, batch, key))(params)
 
     def local_value_and_grad(self, params: Tree, data: Data) -> tuple[jax.Array, Tree]:
         """fᵢ and ∇fᵢ on what metrics look at; the gradient only where it is asked for."""
+        seen = (data.evaluated, data.evaluated_count, data.share, None, self.full_evaluated)
         if "grad_norm" not in self.metrics:
-            return self.loss(params, data.evaluated, data.evaluated_count, data.share, None), None
-        return jax.value_and_grad(self.loss)(params, data.evaluated, data.evaluated_count, data.share, None)
+            return self.loss(params, *seen), None
+        return jax.value_and_grad(self.loss)(params, *seen)
 
     def empty(self, params: Tree, state: Any) -> Carry:
         """A trajectory that has not begun."""
@@ -235,11 +233,12 @@ class Program:
         """Staleness of each step: [steps], or [steps, workers] of each sender."""
         if self.staleness is None:
             return None
-        key = self.stream(inputs, DELAYS)
-        if self.staleness == "edge":
-            key = jax.random.fold_in(key, worker)
-        shape = (self.workers,) if self.staleness == "edge" else ()
-        return jax.vmap(lambda k: delays.sample(jax.random.fold_in(key, k), inputs.delay, shape))(steps)
+        if self.staleness == "constant":
+            return jnp.broadcast_to(delays.at(inputs.delay, jnp.float32(0)), steps.shape)
+        who, lanes = (worker, self.workers) if self.staleness == "edge" else (draws.EVERYONE, 1)
+        u = jax.vmap(lambda k: draws.uniforms(inputs.seed, who, k, draws.DELAYS, lanes))(steps)
+        ages = delays.at(inputs.delay, u)
+        return ages if self.staleness == "edge" else ages[:, 0]
 
     def senders(self, inputs: Inputs, worker: Any) -> Any:
         """[workers] bool: whose models this worker mixes in; None where delays are not per sender."""

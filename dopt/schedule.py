@@ -6,12 +6,13 @@ replays the arrays. A new rule is one function here.
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
-from dopt.cluster import Cluster, compute_times
+from dopt.cluster import Cluster, compute_times, worker_times
 from dopt.types import InputError
 
 
@@ -48,37 +49,71 @@ def always_busy(
     gradient is one update, so the horizons `steps` and `gradients` are the same. Li et al. 2014 (OSDI).
 
     Raises:
-      InputError: no gradient arrives within `seconds`.
+      InputError: not exactly one horizon, one that is not positive and finite or asks for more than 2^31 arrivals, or
+        no gradient arrives within `seconds`.
     """
-    n, wanted = cluster.workers, steps if steps is not None else gradients
-    # as many draws as the fastest can need: guess from the mean speeds, and look again
-    speed = 1 / (cluster.scale + cluster.shift)
-    horizon = wanted / speed.sum() if wanted is not None else seconds
-    count = int(1.2 * horizon * speed.max()) + 16
-    while True:
-        finish = np.cumsum(compute_times(cluster, count), axis=1)  # [workers, count]
-        complete = finish[:, -1].min()  # until here no arrival is missing
-        if (finish <= complete).sum() > wanted if wanted is not None else complete > seconds:
-            break
-        count *= 2
-    order = np.lexsort((np.repeat(np.arange(n), count), finish.ravel()))
-    order = order[: wanted if wanted is not None else int((finish <= seconds).sum())]
-    if not len(order):
-        raise InputError(f"seconds: no gradient arrives within {seconds:g} s, the first comes at {finish.min():.3g} s; give more seconds")
-    worker, batch = np.divmod(order, count)
-    before = np.zeros((n, batch.max() + 2), np.int64)  # versions at which worker i pulled for its m-th computation
-    before[worker, batch + 1] = np.arange(1, len(order) + 1)
-    read = before[worker, batch]
-    number = np.arange(len(order))
+    _check_horizon(steps, gradients, seconds)
+    wanted = steps if steps is not None else gradients
+    finish = _pushes(cluster, wanted, seconds)
+    counts = np.array([len(own) for own in finish])
+    flat = np.concatenate(finish)
+    # a worker's pushes lie in order and workers follow each other, so a stable sort keeps ties in worker order
+    order = np.argsort(flat, kind="stable")[:wanted]
+    version = np.arange(1, len(order) + 1)  # after each event
+    after = np.zeros(len(flat), np.int64)  # the version that the worker of a push pulls right after it
+    after[order] = version
+    worker = np.repeat(np.arange(cluster.workers), counts)[order]
+    batch = order - (np.cumsum(counts) - counts)[worker]
+    read = np.where(batch > 0, after[order - 1], 0)
     return Schedule(
         worker.astype(np.int32),
         batch.astype(np.int32),
         read.astype(np.int32),
-        (number - read).astype(np.int32),
+        (version - 1 - read).astype(np.int32),
         np.ones(len(order), bool),
-        finish.ravel()[order],
-        number + 1,
+        flat[order],
+        version,
     )
+
+
+def _pushes(cluster: Cluster, wanted: int | None, seconds: float | None) -> list[np.ndarray]:
+    """Each worker's [pushes] times, ascending: all until `seconds`, or all of a span that has at least `wanted`."""
+    pace = cluster.scale + cluster.shift  # [workers] mean seconds of a computation
+    horizon = seconds if seconds is not None else (wanted or 0) / (1 / pace).sum()
+    _check_count("steps, gradients or seconds", float((horizon / pace).sum()))
+    counts = (1.2 * horizon / pace).astype(np.int64) + 16  # a guess; look again if the luck was better
+    while True:
+        finish = [np.cumsum(worker_times(cluster, i, count)) for i, count in enumerate(counts)]
+        complete = min(own[-1] for own in finish)  # before this instant, no push is missing
+        if seconds is not None and complete > seconds:
+            within = [own[: np.searchsorted(own, seconds, side="right")] for own in finish]
+            if not any(map(len, within)):
+                first = min(own[0] for own in finish)
+                raise InputError(
+                    f"seconds: no gradient arrives within {seconds:g} s, the first comes at {first:.3g} s; give more seconds"
+                )
+            return within
+        if wanted is not None:
+            within = [own[: np.searchsorted(own, complete)] for own in finish]
+            if sum(map(len, within)) >= wanted:
+                return within
+        counts *= 2
+
+
+def _check_horizon(steps: int | None, gradients: int | None, seconds: float | None) -> None:
+    given = {"steps": steps, "gradients": gradients, "seconds": seconds}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) != 1:
+        raise InputError(f"steps: give exactly one of steps, gradients, seconds; got {', '.join(names) or 'none'}")
+    value = given[names[0]]
+    if value is not None and not 0 < value < np.inf:
+        raise InputError(f"{names[0]}: must be positive and finite, got {value}")
+
+
+def _check_count(name: str, count: float) -> None:
+    """Versions are int32, and a longer clock would only fill the memory."""
+    if not count < 2**31:
+        raise InputError(f"{name}: must ask for fewer than 2^31 events, got about {count:.3g}; give a shorter horizon")
 
 
 def in_flight_staleness(schedule: Schedule, workers: int) -> np.ndarray:
@@ -87,7 +122,7 @@ def in_flight_staleness(schedule: Schedule, workers: int) -> np.ndarray:
     For always-busy workers and one-gradient rules, delivered plus in-flight staleness is exactly (n - 1) x steps.
     """
     pulled = np.zeros(workers, np.int64)
-    np.maximum.at(pulled, schedule.worker, np.arange(1, len(schedule.worker) + 1))
+    np.maximum.at(pulled, schedule.worker, np.cumsum(schedule.applied))
     return schedule.steps - pulled
 
 
@@ -106,28 +141,41 @@ def barrier(
     done when the last worker has done it. Without a cluster a step takes one second.
 
     Raises:
-      InputError: the horizon is shorter than one step.
+      InputError: not exactly one horizon, one that is not positive and finite, shorter than one step or of more than
+        2^31 steps, or a cluster or `neighbours` of another number of workers.
     """
+    _check_horizon(steps, gradients, seconds)
+    if cluster is not None and cluster.workers != workers:
+        raise InputError(f"workers: must be the cluster's {cluster.workers}, got {workers}")
+    if neighbours is not None and neighbours.shape != (workers, workers):
+        raise InputError(f"neighbours: must be [{workers}, {workers}], got {list(neighbours.shape)}")
     if gradients is not None and gradients < workers:
-        raise InputError(f"gradients: a step of {workers} workers computes {workers}, got {gradients}; give at least that many")
+        raise InputError(
+            f"gradients: a step of {workers} workers computes {workers}, got {gradients}; give at least that many"
+        )
     wanted = gradients // workers if gradients is not None else steps
-    if cluster is None:
-        time = np.arange(1, int(wanted if wanted is not None else seconds) + 1, dtype=float)
-    else:
-        count = wanted if wanted is not None else 64
+    # no step is faster than the slowest worker's mean, in the mean: a guess of how many fit into `seconds`
+    pace = 1.0 if cluster is None else float((cluster.scale + cluster.shift).max())
+    guess = wanted if wanted is not None else (seconds or 0) / pace
+    _check_count("steps, gradients or seconds", guess)
+    count = wanted if wanted is not None else int(guess) + 16
+    time = _finished(cluster, neighbours, count)
+    while seconds is not None and time[-1] <= seconds:
+        count *= 2
         time = _finished(cluster, neighbours, count)
-        while wanted is None and time[-1] <= seconds:
-            count *= 2
-            time = _finished(cluster, neighbours, count)
     if seconds is not None:
-        time = time[time <= seconds]
-    if not len(time):
-        raise InputError(f"seconds: no step is done within {seconds:g} s; give more seconds")
+        first, time = time[0], time[time <= seconds]
+        if not len(time):
+            raise InputError(
+                f"seconds: no step is done within {seconds:g} s, the first is at {first:.3g} s; give more seconds"
+            )
     return Barrier(time, workers * np.arange(1, len(time) + 1))
 
 
-def _finished(cluster: Cluster, neighbours: np.ndarray | None, count: int) -> np.ndarray:
+def _finished(cluster: Cluster | None, neighbours: np.ndarray | None, count: int) -> np.ndarray:
     """[count] seconds at which each step is done by all."""
+    if cluster is None:
+        return np.arange(1, count + 1, dtype=float)
     times = compute_times(cluster, count)
     if neighbours is None:
         return np.cumsum(times.max(0))
@@ -140,14 +188,20 @@ def _finished(cluster: Cluster, neighbours: np.ndarray | None, count: int) -> np
 
 
 def save(schedule: Schedule, path: str | Path) -> None:
-    """Write a schedule as a .npz file."""
-    np.savez(path, **schedule._asdict())
+    """Write a schedule in NumPy's .npz format, to exactly this path (NumPy alone would append the suffix)."""
+    with Path(path).open("wb") as file:
+        np.savez(file, **schedule._asdict())
 
 
 def load(path: str | Path) -> Schedule:
     """Read what `save` wrote; InputError where it is something else."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
-            return Schedule(**{name: arrays[name] for name in Schedule._fields})
-    except (OSError, ValueError, KeyError) as error:
+            schedule = Schedule(**{name: arrays[name] for name in Schedule._fields})
+    # TypeError: a lone .npy array is no context; the others: empty, cut, foreign or incomplete
+    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
         raise InputError(f"schedule: {path} is not a schedule written by dopt ({error})") from error
+    if len({column.shape for column in schedule}) != 1 or schedule.time.ndim != 1:
+        shapes = ", ".join(f"{name} {list(c.shape)}" for name, c in schedule._asdict().items())
+        raise InputError(f"schedule: {path} must have columns of one length, got {shapes}")
+    return schedule

@@ -1,4 +1,4 @@
-"""fᵢ(W, b) = mean over worker i's samples of -log softmax(xW + b)[y] + (l2/2)(‖W‖² + ‖b‖²): multinomial regression."""
+"""fᵢ(W, b) = mean over worker i's samples of -log softmax(Wx + b)[y] + (l2/2)(‖W‖² + ‖b‖²): multinomial regression."""
 
 from __future__ import annotations
 
@@ -17,14 +17,19 @@ def softmax(shards: Shards, workers: int, *, l2: float = 1e-3, weighted: bool = 
     features = shards.train["x"].shape[-1]
 
     def init(key: Key) -> Params:
-        return {"w": jnp.zeros((features, shards.classes)), "b": jnp.zeros(shards.classes)}
+        return {"w": jnp.zeros((shards.classes, features)), "b": jnp.zeros(shards.classes)}
+
+    # classes before samples: on a CPU, many small products of this form are three to five times faster than x @ w
+    def logits(params: Params, x: jax.Array) -> jax.Array:
+        return params["w"] @ x.T + params["b"][:, None]
 
     def loss(params: Params, batch: Batch) -> jax.Array:
-        logits = batch["x"] @ params["w"] + params["b"]
-        return optax.softmax_cross_entropy_with_integer_labels(logits, batch["y"]).mean() + l2 * half_square(params)
+        right = jax.nn.one_hot(batch["y"], shards.classes, axis=0, dtype=params["w"].dtype)
+        cross_entropy = optax.softmax_cross_entropy(logits(params, batch["x"]), right, axis=0)
+        return cross_entropy.mean() + l2 * half_square(params)
 
     def accuracy(params: Params, test: Batch) -> jax.Array:
-        return jnp.mean(jnp.argmax(test["x"] @ params["w"] + params["b"], -1) == test["y"])
+        return jnp.mean(jnp.argmax(logits(params, test["x"]), 0) == test["y"])
 
     return Problem(
         init,

@@ -1,0 +1,47 @@
+"""Random numbers by their coordinates: a function of (seed, worker, number) alone.
+
+Not of the method, the chunk, the width of a slab, the executor or the other runs. One Threefry block per two numbers,
+with (seed, worker) as key and (number, stream and lane) as counter: a chain of `fold_in` would hash, and compile, five
+times as much. Salmon et al. 2011, parallel random numbers: as easy as 1, 2, 3.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend.random import threefry_2x32
+
+from dopt.types import Key
+
+BATCHES, DELAYS, NOISE = (np.uint32(stream << 28) for stream in range(3))  # streams: 2^28 lanes each
+EVERYONE = np.uint32(0xFFFFFFFF)  # in place of a worker, for what all share
+
+
+def words(seed: Any, worker: Any, number: Any, stream: Any, lanes: int) -> jax.Array:
+    """[lanes] uint32, uniform, for one (seed, worker, number)."""
+    half = -(-lanes // 2)
+    k0, k1, counter = (jnp.asarray(x).astype(jnp.uint32) for x in (seed, worker, number))
+    # the hash cannot be lowered where vmap has batched its arguments along different axes: give all of them all axes
+    nothing = (k0 ^ k1 ^ counter) * jnp.uint32(0)
+    lane = stream + jnp.arange(half, dtype=jnp.uint32)
+    count = jnp.concatenate([jnp.broadcast_to(counter, (half,)), lane]) + nothing
+    return threefry_2x32((k0 + nothing, k1 + nothing), count)[:lanes]
+
+
+def samples(seed: Any, worker: Any, number: Any, batch_size: int, count: Any) -> jax.Array:
+    """[batch_size] int32 sample numbers, uniform with replacement from `count` (to 2^-32 x count)."""
+    bits = words(seed, worker, number, BATCHES, batch_size)
+    return (bits % jnp.asarray(count).astype(jnp.uint32)).astype(jnp.int32)
+
+
+def uniforms(seed: Any, worker: Any, number: Any, stream: Any, lanes: int) -> jax.Array:
+    """[lanes] float32 in [0, 1), multiples of 2^-24."""
+    return (words(seed, worker, number, stream, lanes) >> 8).astype(jnp.float32) * jnp.float32(2**-24)
+
+
+def key(seed: Any, worker: Any, number: Any) -> Key:
+    """A JAX key for whatever a loss draws (noise, dropout)."""
+    return jax.random.wrap_key_data(words(seed, worker, number, NOISE, 2), impl="threefry2x32")

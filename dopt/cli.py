@@ -170,7 +170,8 @@ def _devices(count: int | None) -> list[Any] | None:
 def _console(stderr: bool = False) -> Any:
     from rich.console import Console
 
-    return Console(stderr=stderr)
+    console = Console(stderr=stderr)
+    return console if console.is_terminal else Console(stderr=stderr, width=140)
 
 
 # -- commands -------------------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ def _sweep(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
         out.print(f"all {len(results.runs)} runs of {results.name} are there already; nothing to run", highlight=False)
     out.print(summary(results))
     paths = [results.folder / "plan.json", results.folder / "slabs"]
-    name = spec.read(args.file, changes).name
+    name = results.name
     for folder in (Path(args.file).resolve().parent.parent / "paper_figs", Path("paper_figs")):
         if (folder / f"{name}.py").is_file():
             from dopt.report import figures

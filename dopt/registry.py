@@ -8,6 +8,7 @@ import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from dopt.types import InputError
@@ -44,13 +45,8 @@ class Entry:
         Raises:
           InputError: an unknown option, one of the wrong type, or a missing one without default.
         """
-        implied = set(implied)
-        hints = typing.get_type_hints(self.make)
-        known = {
-            p.name: p.default
-            for p in inspect.signature(self.make).parameters.values()
-            if p.kind is p.KEYWORD_ONLY and p.name not in implied
-        }
+        hints, defaults = _keyword_only(self.make)
+        known = {name: default for name, default in defaults.items() if name not in set(implied)}
         for name in given:
             if name not in known:
                 near = did_you_mean(name, known) if known else "; it has no options"
@@ -61,6 +57,13 @@ class Entry:
                 raise InputError(f"{what}.{name}: {self.name} needs it; give {what}.{name}")
             resolved[name] = coerce(f"{what}.{name}", value, hints.get(name, Any))
         return resolved
+
+
+@cache
+def _keyword_only(function: Callable) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(type hints, defaults) of a function's keyword-only parameters."""
+    parameters = inspect.signature(function).parameters.values()
+    return typing.get_type_hints(function), {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
 def coerce(name: str, value: Any, hint: Any) -> Any:

@@ -10,7 +10,7 @@ import math
 import typing
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -152,8 +152,13 @@ def _digest(value: Any) -> str:
 # -- resolving ------------------------------------------------------------------------------------------------------
 
 
+@cache
+def _hints() -> dict[str, Any]:
+    return typing.get_type_hints(Run)
+
+
 def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
-    hints = typing.get_type_hints(Run)
+    hints = _hints()
     values = {
         f.name: coerce(f.name, getattr(run, f.name), hints[f.name])
         for f in dataclasses.fields(Run)
@@ -246,7 +251,10 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
     values["metrics"] = _metrics(values["metrics"])
     if values["record_every"] is None:
         values["record_every"] = max(1, _expected_steps(values, method.traits["events"]) // 50)
-    return Run(**values, options=options)
+    resolved = Run(**values, options=options)
+    if problem is None and graph is None:
+        vars(resolved)["id"] = identity(resolved)  # resolving it once more would give the same
+    return resolved
 
 
 def options_of(run: Run, prefix: str) -> dict[str, Any]:

@@ -196,7 +196,8 @@ def save(schedule: Schedule, path: str | Path) -> None:
 def load(path: str | Path) -> Schedule:
     """Read what `save` wrote; InputError where it is something else."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        # opened here: of a cut file, np.load would leave it open
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             schedule = Schedule(**{name: arrays[name] for name in Schedule._fields})
     # TypeError: a lone .npy array is no context; the others: empty, cut, foreign or incomplete
     except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 from pathlib import Path
 from typing import Any
@@ -228,6 +229,33 @@ def test_one_very_fast_worker_costs_no_draws_of_the_slow_ones(monkeypatch: pytes
     assert sum(drawn) < 200_000
 
 
+@pytest.fixture
+def bursty(monkeypatch: pytest.MonkeyPatch) -> str:
+    """A law of mean 1 whose draws are nearly all short, so that a guess from the mean draws far too few."""
+    rare = 1e-4
+    entry = dataclasses.replace(LAWS["constant"], make=lambda u: np.where(u < rare, (1 - 0.01) / rare, 0) + 0.02 * u)
+    monkeypatch.setitem(LAWS, "bursty", entry)
+    return "bursty"
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_draws_are_extended_until_no_arrival_is_missing(bursty: str, n: int) -> None:
+    machines = make(bursty, n, seed=7, profile="linear")
+    events = event_loop(machines, 3000)
+    assert events.time[-1] < 0.2 * 3000 / n  # the guess from the mean was too low by far
+    by_seconds = always_busy(machines, seconds=float(events.time[-1]))
+    assert_same(by_seconds, events)
+    done = barrier(machines, workers=n, steps=1000)
+    np.testing.assert_array_equal(barrier(machines, workers=n, seconds=float(done.time[-1])).time, done.time)
+
+
+def test_an_arrival_that_the_guess_did_not_draw_is_not_skipped(bursty: str) -> None:
+    for seed in range(10):
+        # a worker on time, whose pushes would fill the count, and one that turns out far faster than its mean
+        machines = make(bursty, 4, seed, scale=[1.0, 30.0, 30.0, 30.0])
+        assert_same(always_busy(machines, steps=500), event_loop(machines, 500))
+
+
 # -- barriers --
 
 
@@ -276,13 +304,18 @@ def test_a_barrier_of_neighbours_on_the_complete_graph_is_the_full_one(
 
 
 def test_a_worker_waits_for_its_senders_and_for_itself_only() -> None:
-    machines = make("exponential", 3, seed=6)
-    c = compute_times(machines, 2)
     senders = np.array([[0, 1, 0], [0, 0, 0], [0, 0, 0]], bool)  # worker 0 hears worker 1; 1 and 2 hear nobody
-    first = np.array([max(c[0, 0], c[1, 0]), c[1, 0], c[2, 0]])
-    own = first + c[:, 1]
-    second = np.array([max(own[0], own[1]), own[1], own[2]])
-    np.testing.assert_array_equal(barrier(machines, senders, workers=3, steps=2).time, [first.max(), second.max()])
+    turned = 0
+    for seed in range(20):
+        machines = make("exponential", 3, seed)
+        c = compute_times(machines, 2)
+        first = np.array([max(c[0, 0], c[1, 0]), c[1, 0], c[2, 0]])
+        own = first + c[:, 1]
+        second = np.array([max(own[0], own[1]), own[1], own[2]])
+        expected = [first.max(), second.max()]
+        np.testing.assert_array_equal(barrier(machines, senders, workers=3, steps=2).time, expected)
+        turned += not np.array_equal(barrier(machines, senders.T, workers=3, steps=2).time, expected)
+    assert turned  # some of the seeds tell rows from columns
 
 
 @given(kinds, seeds, workers, st.integers(1, 100), st.booleans())

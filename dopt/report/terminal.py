@@ -104,7 +104,7 @@ def summary(results: Results) -> Table:
         "final": f"final {metric}",
         "edge": "grid edge",
     }
-    cells["edge"] = cells["edge"].map({True: "at the edge", False: ""})
+    cells["edge"] = cells["edge"].map({True: "edge", False: ""})
     title = f"{results.name}: {len(results.runs)} runs"
     if results.merged:
         title += f" ({results.merged} more were merged: they differ only in what their method does not read)"

@@ -27,6 +27,9 @@ class Results:
       varied: the parameters that the sweep varies.
       metric: name, goal and target of the sweep's metric.
       folder: where it all lies.
+      name: the sweep's.
+      merged: runs left out of the sweep, since they differ only in what their method does not read.
+      missing: runs that are not finished yet.
     """
 
     runs: pd.DataFrame
@@ -34,12 +37,9 @@ class Results:
     varied: tuple[str, ...]
     metric: Mapping[str, Any]
     folder: Path
+    name: str
     merged: int = 0
     missing: int = 0
-
-    @property
-    def name(self) -> str:
-        return self.folder.name
 
     def to_xarray(self) -> xarray.Dataset:
         """The history as a Dataset [varied parameters..., record]; [run, record] where they are not a full grid."""
@@ -76,14 +76,9 @@ def load(folder: str | Path) -> Results:
         runs["delay"] = one_type(runs["delay"])
     else:
         runs, history = pd.DataFrame(columns=columns), pd.DataFrame(columns=["id", "step"])
+    missing = len(plan["order"]) - len(runs)
     return Results(
-        runs,
-        history,
-        tuple(plan["varied"]),
-        plan["metric"],
-        Path(folder),
-        plan["merged"],
-        len(plan["order"]) - len(runs),
+        runs, history, tuple(plan["varied"]), plan["metric"], Path(folder), plan["name"], plan["merged"], missing
     )
 
 

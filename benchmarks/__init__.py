@@ -1,0 +1,1 @@
+"""Questions, one sweep file each; `speed` measures dopt itself."""

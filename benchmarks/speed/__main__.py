@@ -1,0 +1,190 @@
+"""Measure and print: per step, compile seconds, memory, as ratios to hand-written JAX and to NumPy."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import platform
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from benchmarks.speed.by_hand import Setting, jax_program, numpy_program
+from dopt import Run
+from dopt.group import Group, matrix, timeline
+from dopt.sweep import plan, spec
+from dopt.sweep.engine import tables
+
+HERE = Path(__file__).parent
+SWEEP = HERE.parent / "connectivity_delay.yaml"
+METRICS = ("loss", "grad_norm", "consensus_distance", "accuracy")
+METHODS = {
+    "allreduce_sgd": {},
+    "delayed_sgd": {"delay": 4},
+    "async_sgd": {"cluster": "exponential", "steps": 4000},
+    "gossip_sgd": {},
+    "delayed_gossip_sgd": {"delay": 4},
+}
+
+
+def seconds(call: Callable[[], Any]) -> float:
+    begin = time.perf_counter()
+    call()
+    return time.perf_counter() - begin
+
+
+def setting(group: Group) -> Setting:
+    data, test, run = group.data, group.common.test, group.first
+    return Setting(
+        np.asarray(data.samples["x"]),
+        np.asarray(data.samples["y"]),
+        data.count,
+        test["x"],
+        test["y"],
+        int(data.samples["y"].max()) + 1,
+        run.batch_size or 1,
+        group.longest_run,
+        run.record_every or 1,
+        group.slots,
+    )
+
+
+def hand_arguments(group: Group, runs: Sequence[Run]) -> tuple[Any, ...]:
+    """(seeds, rates, delays, W, arrivals), each [runs, ...]."""
+    n = group.workers
+    mixes = [matrix(run) if run.topology else np.eye(n) for run in runs]
+    arrivals = [timeline(run, None).worker if group.events else np.zeros(1, np.int32) for run in runs]
+    return (
+        np.array([run.seed for run in runs], np.int32),
+        np.array([run.learning_rate for run in runs], np.float32),
+        np.array([run.delay for run in runs], np.int32),
+        np.stack(mixes).astype(np.float32),
+        np.stack(arrivals),
+    )
+
+
+def compare(name: str, slabs: Sequence[Sequence[Run]], everything: Sequence[Run], width: int, pairs: int) -> dict[str, Any]:
+    """Both programs on the same slabs, turn by turn."""
+    group = Group(everything)
+    method, steps = group.first.algorithm, group.longest_run
+    by_hand = setting(group)
+    program = jax_program(method, by_hand)
+    arguments = [hand_arguments(group, slab) for slab in slabs]
+
+    def compile_hand() -> Any:
+        # a fresh function each time, or JAX would find the last trace
+        return jax.jit(jax.vmap(lambda *a: program(*a))).lower(*arguments[0]).compile()
+
+    group.compile(width), compile_hand()  # whatever JAX sets up once
+    compile_times: dict[str, list[float]] = {"dopt": [], "by_hand": []}
+    for _ in range(3):
+        compile_times["dopt"].append(seconds(lambda: group.compile(width)))
+        compile_times["by_hand"].append(seconds(compile_hand))
+    ours, theirs = group.compile(width), compile_hand()
+    times: dict[str, list[float]] = {"dopt": [], "by_hand": []}
+    for pair in range(-1, pairs):
+        slab, given = slabs[pair % len(slabs)], arguments[pair % len(slabs)]
+        calls = {"dopt": lambda slab=slab: ours.execute(slab), "by_hand": lambda given=given: np.asarray(theirs(*given))}
+        for who in ("dopt", "by_hand") if pair % 2 else ("by_hand", "dopt"):
+            took = seconds(calls[who])
+            if pair >= 0:  # the first pair warms up
+                times[who].append(took)
+    unvectorised = seconds(lambda: numpy_program(method, by_hand)(0, arguments[0][1], arguments[0][2], arguments[0][3], arguments[0][4]))
+    outcomes = ours.execute(slabs[0])
+    ratios = np.array(times["dopt"]) / np.array(times["by_hand"])
+    per = 1e6 / (steps * width)
+    return {
+        "name": name,
+        "runs_of_a_slab": width,
+        "steps": steps,
+        "pairs": pairs,
+        "microseconds_per_run_and_step": {who: float(np.median(t)) * per for who, t in times.items()} | {"numpy": unvectorised * per},
+        "ratio_to_hand_written_jax": float(np.median(ratios)),
+        "ratio_quartiles": [float(q) for q in np.quantile(ratios, [0.25, 0.75])],
+        "numpy_over_dopt": unvectorised / float(np.median(times["dopt"])),
+        "compile_seconds": {who: float(np.median(t)) for who, t in compile_times.items()},
+        "compile_ratio": float(np.median(compile_times["dopt"]) / np.median(compile_times["by_hand"])),
+        "memory_bytes": {"dopt": ours.memory, "by_hand": _memory(theirs)},
+        "final_loss": {
+            "dopt": float(np.median([o.history["loss"][-1] for o in outcomes])),
+            "by_hand": float(np.median(np.asarray(theirs(*arguments[0]))[:, -1, 0])),
+        },
+        "tables_seconds": seconds(lambda: tables(slabs[0], outcomes)),
+    }
+
+
+def _memory(compiled: Any) -> int | None:
+    from dopt import execute
+
+    return execute.memory(compiled)
+
+
+def the_sweep(pairs: int) -> tuple[dict[str, Any], int]:
+    """The 320 runs of connectivity_delay, slab by slab; and how many groups they form."""
+    asked = spec.read(SWEEP, {"metrics": [list(METRICS)]})
+    groups = plan.groups_of(asked.runs)
+    runs = max(groups.values(), key=len)
+    width = plan.width_of(len(runs), jax.devices()[:1])
+    slabs = [slab for _, slab in plan.cut(0, runs, width) if len(slab) == width]
+    return compare("connectivity_delay, a slab", slabs, runs, width, pairs), len(groups)
+
+
+def one_run(method: str, width: int, pairs: int) -> dict[str, Any]:
+    fields = {"steps": 2000, "workers": 16, "learning_rate": 0.2, "batch_size": 8, "partition": "by_label", "metrics": METRICS}
+    run = Run(algorithm=method, **{**fields, **METHODS[method]}).resolve()
+    return compare(f"{method}, {width} run{'s' * (width > 1)}", [[run] * width], [run], width, pairs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
+    parser.add_argument("--pairs", type=int, default=15, help="interleaved pairs of measurements (default: 15)")
+    parser.add_argument("--only", choices=["sweep", *METHODS], help="one row of the table")
+    parser.add_argument("--width", type=int, default=1, help="runs vmapped together in the rows of single methods (default: 1)")
+    parser.add_argument("--out", type=Path, help="the JSON file (default: results/ beside this file, by device and date)")
+    args = parser.parse_args()
+    rows, groups = [], None
+    if args.only in (None, "sweep"):
+        row, groups = the_sweep(args.pairs)
+        rows.append(row)
+        show(row)
+    for method in METHODS:
+        if args.only in (None, method):
+            rows.append(one_run(method, args.width, args.pairs))
+            show(rows[-1])
+    device = jax.devices()[0]
+    today = datetime.date.today().isoformat()
+    found = {
+        "date": today,
+        "device": device.device_kind,
+        "platform": device.platform,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {p: version(p) for p in ("dopt", "jax", "jaxlib", "optax", "numpy")},
+        "groups_of_the_sweep": groups,
+        "rows": rows,
+    }
+    out = args.out or HERE / "results" / f"{device.platform}-jax{version('jax')}-{today}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(found, indent=1) + "\n")
+    print(f"wrote {out}")
+
+
+def show(row: dict[str, Any]) -> None:
+    per, compiling = row["microseconds_per_run_and_step"], row["compile_seconds"]
+    print(
+        f"{row['name']:28s} dopt {per['dopt']:8.2f} us  by hand {per['by_hand']:8.2f} us  ratio {row['ratio_to_hand_written_jax']:.3f} "
+        f"[{row['ratio_quartiles'][0]:.3f}, {row['ratio_quartiles'][1]:.3f}]  numpy/dopt {row['numpy_over_dopt']:5.1f}  "
+        f"compile {compiling['dopt']:.2f} s / {compiling['by_hand']:.2f} s = {row['compile_ratio']:.2f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()

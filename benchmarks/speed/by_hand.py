@@ -1,0 +1,195 @@
+"""What a careful researcher would write for one paper: jit(vmap(lax.scan)), and the same in NumPy.
+
+Softmax regression, n workers, minibatches. As fast as we know how to make it: batches are drawn for the whole run ahead
+of the scan, old models lie in a ring written by index, runs are vmapped in slabs, and the loss is written classes first.
+Every function records the same metrics at the same steps as dopt does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import lax
+
+L2 = 1e-3
+
+
+class Setting(NamedTuple):
+    """One problem and horizon."""
+
+    x: Any  # [workers, samples, features]
+    y: Any  # [workers, samples]
+    counts: Any  # [workers]
+    test_x: Any
+    test_y: Any
+    classes: int
+    batch: int
+    steps: int
+    every: int
+    slots: int  # length of the ring of old models
+
+
+def jax_program(method: str, s: Setting) -> Callable:
+    """run(seed, rate, delay, W, arrivals) -> history [metrics, records], one run; vmap it over runs."""
+    n, _, features = s.x.shape
+    x, y, counts = jnp.asarray(s.x, jnp.float32), jnp.asarray(s.y), jnp.asarray(s.counts)
+    test_x, test_y = jnp.asarray(s.test_x, jnp.float32), jnp.asarray(s.test_y)
+    rows = jnp.arange(n)
+
+    def logits(p: Any, x: Any) -> Any:
+        return p["w"] @ x.T + p["b"][:, None]
+
+    def penalty(p: Any) -> Any:
+        return 0.5 * L2 * (jnp.sum(p["w"] ** 2) + jnp.sum(p["b"] ** 2))
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        return optax.softmax_cross_entropy(logits(p, x), jax.nn.one_hot(y, s.classes, axis=0), axis=0).mean() + penalty(p)
+
+    def weighed(p: Any) -> Any:  # f: the mean over workers of each one's own mean
+        each = jax.vmap(lambda x, y: optax.softmax_cross_entropy(logits(p, x), jax.nn.one_hot(y, s.classes, axis=0), axis=0))(x, y)
+        inside = jnp.arange(x.shape[1]) < counts[:, None]
+        return jnp.mean(jnp.sum(jnp.where(inside, each, 0), 1) / counts) + penalty(p)
+
+    def record(p: Any) -> Any:
+        mean = jax.tree.map(lambda a: a.mean(0), p)
+        f, g = jax.value_and_grad(weighed)(mean)
+        apart = sum(jnp.sum((a - m) ** 2) for a, m in zip(jax.tree.leaves(p), jax.tree.leaves(mean), strict=True)) / n
+        return jnp.stack([f, optax.tree.norm(g), apart, jnp.mean(jnp.argmax(logits(mean, test_x), 0) == test_y)])
+
+    def gradients(p: Any, index: Any) -> Any:
+        return jax.vmap(jax.grad(loss))(p, x[rows[:, None], index], y[rows[:, None], index])
+
+    def mixed(w: Any, p: Any) -> Any:
+        return jax.tree.map(lambda a: jnp.einsum("ij,j...->i...", w, a), p)
+
+    def minus(p: Any, rate: Any, g: Any) -> Any:
+        return jax.tree.map(lambda a, b: a - rate * b, p, g)
+
+    def everyone(g: Any) -> Any:
+        return jax.tree.map(lambda a: jnp.broadcast_to(a.mean(0), a.shape), g)
+
+    def write(ring: Any, k: Any, p: Any) -> Any:
+        return jax.tree.map(lambda r, a: r.at[k % s.slots].set(a), ring, p)
+
+    def read(ring: Any, k: Any) -> Any:
+        return jax.tree.map(lambda r: r[k % s.slots], ring)
+
+    def step(carry: Any, k: Any, drawn: Any, rate: Any, delay: Any, w: Any) -> Any:
+        p, ring = carry
+        if method == "allreduce_sgd":
+            return minus(p, rate, everyone(gradients(p, drawn))), ring
+        if method == "gossip_sgd":
+            return minus(mixed(w, p), rate, gradients(p, drawn)), ring
+        if method == "delayed_sgd":
+            ring = write(ring, k, p)
+            return minus(p, rate, everyone(gradients(read(ring, k - delay), drawn))), ring
+        if method == "delayed_gossip_sgd":
+            ring = write(ring, k, p)
+            own = jnp.diag(w)
+            old = mixed(w - jnp.diag(own), read(ring, k - delay))
+            fresh = jax.tree.map(lambda a: own.reshape(-1, *[1] * (a.ndim - 1)) * a, p)
+            return minus(jax.tree.map(jnp.add, old, fresh), rate, gradients(p, drawn)), ring
+        worker, index = drawn  # async_sgd: p is the server's model [1, ...], ring the table of pulled ones
+        stale = jax.tree.map(lambda a: a[worker], ring)
+        g = jax.grad(loss)(stale, x[worker, index], y[worker, index])
+        p = jax.tree.map(lambda a, b: a - rate * b[None], p, g)
+        return p, jax.tree.map(lambda t, a: t.at[worker].set(a[0]), ring, p)
+
+    def run(seed: Any, rate: Any, delay: Any, w: Any, arrivals: Any) -> Any:
+        key = jax.random.key(seed)
+        if method == "async_sgd":
+            most = counts[arrivals][:, None]
+            drawn: Any = (arrivals, jax.random.randint(key, (s.steps, s.batch), 0, most))
+        else:
+            drawn = jax.random.randint(key, (s.steps, n, s.batch), 0, counts[:, None])
+        models = 1 if method == "async_sgd" else n
+        p = {"w": jnp.zeros((models, s.classes, features)), "b": jnp.zeros((models, s.classes))}
+        slots = {"async_sgd": n, "allreduce_sgd": 0, "gossip_sgd": 0}.get(method)
+        one = jax.tree.map(lambda a: a[0], p) if method == "async_sgd" else p
+        ring = jax.tree.map(lambda a: jnp.zeros((s.slots if slots is None else slots, *a.shape)), one)
+
+        def block(carry: Any, xs: Any) -> Any:
+            carry, _ = lax.scan(lambda c, x: (step(c, x[0], x[1], rate, delay, w), None), carry, xs)
+            return carry, record(carry[0])
+
+        blocks = jax.tree.map(lambda a: a.reshape(s.steps // s.every, s.every, *a.shape[1:]), (jnp.arange(s.steps), drawn))
+        _, history = lax.scan(block, (p, ring), blocks)
+        return jnp.concatenate([record(p)[None], history])
+
+    return run
+
+
+def numpy_program(method: str, s: Setting) -> Callable:
+    """run(seed, rates, delays, W, arrivals) -> history [records, runs, metrics] of a slab of runs at once."""
+    n, samples, features = s.x.shape
+    x, counts = s.x.astype(np.float32), np.asarray(s.counts)
+    right = np.eye(s.classes, dtype=np.float32)[s.y]  # [workers, samples, classes]
+    inside = (np.arange(samples) < counts[:, None]) / counts[:, None] / n
+    test_x, test_y = s.test_x.astype(np.float32), np.asarray(s.test_y)
+
+    def gradient(w: Any, b: Any, x: Any, right: Any) -> Any:  # w [..., classes, features], x [..., batch, features]
+        z = x @ np.swapaxes(w, -1, -2) + b[..., None, :]
+        z = np.exp(z - z.max(-1, keepdims=True))
+        error = (z / z.sum(-1, keepdims=True) - right) / x.shape[-2]
+        return np.swapaxes(error, -1, -2) @ x + L2 * w, error.sum(-2) + L2 * b
+
+    def record(w: Any, b: Any) -> Any:
+        mw, mb = w.mean(1), b.mean(1)  # [runs, ...]
+        z = np.einsum("nsf,rcf->rnsc", x, mw, optimize=True) + mb[:, None, None]
+        top = z.max(-1, keepdims=True)
+        e = np.exp(z - top)
+        total = e.sum(-1, keepdims=True)
+        f = np.einsum("ns,rns->r", inside, (np.log(total) + top)[..., 0] - (z * right).sum(-1)) + 0.5 * L2 * ((mw**2).sum((1, 2)) + (mb**2).sum(1))
+        error = (e / total - right) * inside[..., None]
+        gw, gb = np.einsum("rnsc,nsf->rcf", error, x, optimize=True) + L2 * mw, error.sum((1, 2)) + L2 * mb
+        norm = np.sqrt((gw**2).sum((1, 2)) + (gb**2).sum(1))
+        apart = (((w - mw[:, None]) ** 2).sum((1, 2, 3)) + ((b - mb[:, None]) ** 2).sum((1, 2))) / n
+        accuracy = np.mean(np.argmax(test_x @ np.swapaxes(mw, 1, 2) + mb[:, None], -1) == test_y, -1)
+        return np.stack([f, norm, apart, accuracy], -1)
+
+    def run(seed: int, rates: Any, delays: Any, w_mix: Any, arrivals: Any) -> Any:
+        rng, runs = np.random.default_rng(seed), len(rates)
+        rate = np.asarray(rates, np.float32)[:, None, None]
+        mix = np.asarray(w_mix, np.float32)
+        models = 1 if method == "async_sgd" else n
+        w, b = np.zeros((runs, models, s.classes, features), np.float32), np.zeros((runs, models, s.classes), np.float32)
+        slots = n if method == "async_sgd" else s.slots
+        ring_w = np.zeros((runs, slots, *(w.shape[2:] if method == "async_sgd" else w.shape[1:])), np.float32)
+        ring_b = np.zeros((runs, slots, *(b.shape[2:] if method == "async_sgd" else b.shape[1:])), np.float32)
+        every, rows, history = np.arange(runs), np.arange(n)[:, None], [record(w, b)]
+        for k in range(s.steps):
+            if method == "async_sgd":
+                i = arrivals[:, k]
+                index = (rng.random((runs, s.batch)) * counts[i][:, None]).astype(int)
+                gw, gb = gradient(ring_w[every, i], ring_b[every, i], x[i[:, None], index], right[i[:, None], index])
+                w, b = w - (rate * gw)[:, None], b - (rate[..., 0] * gb)[:, None]
+                ring_w[every, i], ring_b[every, i] = w[:, 0], b[:, 0]
+            else:
+                index = (rng.random((runs, n, s.batch)) * counts[:, None]).astype(int)
+                at_w, at_b = w, b
+                if method.startswith("delayed"):
+                    ring_w[:, k % slots], ring_b[:, k % slots] = w, b
+                    old = (k - delays) % slots
+                    old_w, old_b = ring_w[every, old], ring_b[every, old]
+                    if method == "delayed_sgd":
+                        at_w, at_b = old_w, old_b
+                gw, gb = gradient(at_w, at_b, x[rows, index], right[rows, index])
+                if method in ("allreduce_sgd", "delayed_sgd"):
+                    gw, gb = gw.mean(1, keepdims=True), gb.mean(1, keepdims=True)
+                elif method == "gossip_sgd":
+                    w, b = (mix @ w.reshape(runs, n, -1)).reshape(w.shape), mix @ b
+                else:
+                    own = np.diagonal(mix, axis1=1, axis2=2)[..., None]
+                    off = mix - own * np.eye(n, dtype=np.float32)
+                    w, b = (off @ old_w.reshape(runs, n, -1)).reshape(w.shape) + own[..., None] * w, off @ old_b + own * b
+                w, b = w - rate[..., None] * gw, b - rate * gb
+            if (k + 1) % s.every == 0:
+                history.append(record(w, b))
+        return np.stack(history)
+
+    return run

@@ -15,12 +15,12 @@ import jax
 import networkx as nx
 import numpy as np
 
-from dopt import cluster, data, delays, execute, metrics, mixing, schedule, topology
+from dopt import cluster, data, delays, divergence, execute, metrics, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS
 from dopt.algorithms.asynchronous.server import Arrival
 from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
 from dopt.problems import PROBLEMS, Shards
-from dopt.program import LONGEST, NEVER, Carry, Common, Data, Inputs, Program
+from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program
 from dopt.run import OWN, Run, make_optimizer, options_of
 from dopt.types import InputError, Problem, Tree
 
@@ -325,12 +325,14 @@ class Group:
     @property
     def _axes(self) -> tuple[Any, Any, Any, Any]:
         """Axes of carry, inputs, data, start."""
+        # field by field: pmap takes a flat tuple of axes for one per leaf where their numbers happen to agree
+        inputs = Inputs(*[PER_RUN] * len(Inputs._fields))
         if self.events:
             state = jax.tree.map(lambda a: PER_RUN if a.runs else COMMON, self._state_axes)
-            return Carry(PER_RUN, state, PER_RUN, PER_RUN, PER_RUN), PER_RUN, COMMON, COMMON
+            return Carry(PER_RUN, state, PER_RUN, PER_RUN), inputs, COMMON, COMMON
         return (
-            Carry(PER_RUN_AND_WORKER, self._state_axes, PER_RUN_AND_WORKER, PER_RUN_AND_WORKER, PER_RUN),
-            PER_RUN,
+            Carry(PER_RUN_AND_WORKER, self._state_axes, PER_RUN_AND_WORKER, PER_RUN),
+            inputs,
             PER_WORKER,
             PER_WORKER,
         )
@@ -385,14 +387,13 @@ class Group:
 
     # -- reading results --
 
-    def outcome(self, run: Run, carry: Carry, row: int) -> Outcome:
-        """One run's history and models, from a slab's arrays on the host."""
+    def outcome(self, run: Run, carry: Carry, row: int, diverged: int | None) -> Outcome:
+        """One run's history and models, from a slab's arrays on the host; `diverged` is the step at which it did."""
         line, w = self.timeline(run), self.matrix(run)
         steps = self.record_steps(self.length(line))
         recorded = {name: np.asarray(h[row][: len(steps)], np.float64) for name, h in carry.history.items()}
-        diverged = self._diverged(steps, recorded, np.min(carry.bad[row]))
         history: dict[str, np.ndarray] = {"step": steps, **self._axes_of(line, steps, w)}
-        lost = steps >= (NEVER if diverged is None else diverged)
+        lost = steps >= (self.longest_run + 1 if diverged is None else diverged)
         values = {name: np.where(lost, np.nan, recorded[name]) for name in self._reported(recorded)}
         optimum = self.optimum
         if optimum is not None and "loss" in recorded:
@@ -403,15 +404,6 @@ class Group:
 
     def _reported(self, recorded: dict[str, np.ndarray]) -> list[str]:
         return [name for name in recorded if name != "finite" and (name != "loss" or self._asked("loss"))]
-
-    @staticmethod
-    def _diverged(steps: np.ndarray, recorded: dict[str, np.ndarray], bad: int) -> int | None:
-        finite = recorded["finite"] > 0
-        if "loss" in recorded:
-            finite &= np.isfinite(recorded["loss"])
-        found = [int(bad)] if bad < NEVER else []
-        found += [int(steps[i]) for i in np.flatnonzero(~finite)[:1]]
-        return min(found, default=None)
 
     @cached_property
     def optimum(self) -> float | None:
@@ -467,11 +459,11 @@ class Compiled(NamedTuple):
             while done < total:
                 chunk = total - done if look is None else max(1, min(look(done, total), total - done))
                 carry = self.go(carry, inputs, group.data, group.common, np.int32(done), np.int32(done + chunk))
-                jax.block_until_ready(carry.bad)
+                jax.block_until_ready(carry.ages)
                 done += chunk
-            host = carry._replace(state=None)
-            host = jax.tree.map(np.asarray, host)
-        return [group.outcome(run, host, row) for row, run in enumerate(runs)]
+            host = jax.tree.map(np.asarray, carry._replace(state=None))
+            diverged = divergence.first_steps(self, inputs, host.history, len(runs))
+        return [group.outcome(run, host, row, diverged.get(row)) for row, run in enumerate(runs)]
 
 
 def make_problem(run: Run) -> Problem:

@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax import lax
 
@@ -23,7 +22,6 @@ from dopt.algorithms.asynchronous.server import Arrival, Tables, server
 from dopt.types import AXIS, Key, Problem, Tree
 
 LONGEST = 1024  # steps of a segment: bounds the memory of batches drawn ahead
-NEVER = np.int32(2**31 - 1)
 
 
 class Inputs(NamedTuple):
@@ -69,7 +67,6 @@ class Carry(NamedTuple):
 
     params: Tree
     state: Any
-    bad: Any  # [] int32: first step at which the loss was not finite
     ages: Ages
     history: dict[str, Any]  # [records] each
 
@@ -122,10 +119,8 @@ class Program:
             index = draws.samples(inputs.seed, worker, number, self.batch_size, count)
         return index, draws.key(inputs.seed, worker, number) if self.noisy else None
 
-    def gradient(
-        self, params: Tree, data: Data, index: Any, key: Key | None, worker: Any = None
-    ) -> tuple[jax.Array, Tree]:
-        """(loss, gradient) of one worker on one batch, on all its samples where `index` is None.
+    def gradient(self, params: Tree, data: Data, index: Any, key: Key | None, worker: Any = None) -> Tree:
+        """Gradient of one worker on one batch, on all its samples where `index` is None.
 
         `worker` says whose, where `data` is stacked over all.
         """
@@ -133,9 +128,9 @@ class Program:
         share = data.share[at]
         if index is None:
             samples, count = jax.tree.map(lambda a: a[at], (data.samples, data.count))
-            return jax.value_and_grad(self.loss)(params, samples, count, share, key, self.full)
+            return jax.grad(self.loss)(params, samples, count, share, key, self.full)
         batch = jax.tree.map(lambda a: a[*at, index], data.samples)
-        return jax.value_and_grad(lambda p: share * self._loss(p, batch, key))(params)
+        return jax.grad(lambda p: share * self._loss(p, batch, key))(params)
 
     def local_value_and_grad(self, params: Tree, data: Data) -> tuple[jax.Array, Tree]:
         """fᵢ and ∇fᵢ on what metrics look at; the gradient only where it is asked for."""
@@ -149,20 +144,42 @@ class Program:
         zero = jnp.zeros((), jnp.float32)
         names = [*self.metrics, "finite", *(["staleness_mean", "staleness_max"] if self.staleness else [])]
         history = {name: jnp.full(self.records, jnp.nan, self.dtype) for name in names}
-        return Carry(params, state, jnp.asarray(NEVER), Ages(zero, zero, zero), history)
+        return Carry(params, state, Ages(zero, zero, zero), history)
 
     def segments(
-        self, carry: Carry, common: Common, first: Any, last: Any, ahead: Callable, step: Callable, record: Callable
+        self,
+        carry: Carry,
+        inputs: Inputs,
+        common: Common,
+        bounds: tuple[Any, Any],
+        ahead: Callable,
+        step: Callable,
+        record: Callable,
+        senders: Any = None,
     ) -> Carry:
-        """Segments first..last: draw ahead, step, record."""
+        """The segments within `bounds`: draw ahead, step, record.
+
+        Args:
+          ahead: first step -> (drawn, staleness), leaves [steps of a segment, ...]; staleness may be None.
+          step: (k, drawn of this step, its staleness, params, state) -> (params, state).
+          record: carry -> name -> value.
+          senders: [workers] bool, whose staleness counts; None: it is one number a step.
+        """
 
         def segment(s: Any, carry: Carry) -> Carry:
-            drawn = ahead(common.start[s])
+            start, count = common.start[s], common.count[s]
+            drawn, staleness = ahead(start)
 
-            def one(j: Any, carry: Carry) -> Carry:
-                return step(common.start[s] + j, jax.tree.map(lambda x: x[j], drawn), carry)
+            def one(j: Any, model: tuple[Tree, Any]) -> tuple[Tree, Any]:
+                here = jax.tree.map(lambda x: x[j], (drawn, staleness))
+                new = step(start + j, *here, *model)
+                if not self.ragged:
+                    return new
+                return jax.tree.map(lambda a, b: jnp.where(start + j < inputs.length, a, b), new, model)
 
-            carry = lax.fori_loop(0, common.count[s], one, carry)
+            params, state = lax.fori_loop(0, count, one, (carry.params, carry.state))
+            taken = jnp.arange(self.longest) < (jnp.minimum(count, inputs.length - start) if self.ragged else count)
+            carry = Carry(params, state, self.age(carry.ages, staleness, start, taken, senders), carry.history)
 
             def write(carry: Carry) -> Carry:
                 row = record(carry)
@@ -174,7 +191,26 @@ class Program:
 
             return write(carry) if self.always_records else lax.cond(common.slot[s] >= 0, write, lambda c: c, carry)
 
-        return lax.fori_loop(first, last, segment, carry)
+        return lax.fori_loop(*bounds, segment, carry)
+
+    def age(self, ages: Ages, staleness: Any, start: Any, taken: Any, senders: Any) -> Ages:
+        """Count the staleness of the steps `taken`; before step 0 there is only x⁰, so none is older than its step."""
+        if staleness is None:
+            return ages
+        known = start + jnp.arange(self.longest)
+        counts = taken
+        if senders is not None:
+            known, counts = known[:, None], taken[:, None] & senders
+        real = jnp.where(counts, jnp.minimum(staleness, known), 0).astype(jnp.float32)
+        return Ages(
+            ages.sum + real.sum(), ages.number + counts.sum(dtype=jnp.float32), jnp.maximum(ages.largest, real.max())
+        )
+
+    def aged(self, total: Any, number: Any, largest: Any) -> dict[str, Any]:
+        return {"staleness_mean": total / jnp.maximum(number, 1), "staleness_max": largest} if self.staleness else {}
+
+    def tests(self, params: Tree, common: Common) -> dict[str, Any]:
+        return {name: f(params, common.test) for name, f in self.problem.metrics.items() if name in self.metrics}
 
     # -- a worker among workers --
 
@@ -186,24 +222,16 @@ class Program:
     def worker_advance(self, carry: Carry, inputs: Inputs, data: Data, common: Common, first: Any, last: Any) -> Carry:
         method, worker = self.build(inputs), lax.axis_index(AXIS)
 
-        def ahead(start: Any) -> tuple[Any, Any, Any]:
+        def ahead(start: Any) -> tuple[Any, Any]:
             steps = start + jnp.arange(self.longest, dtype=jnp.int32)
-            index, key = jax.vmap(lambda k: self.drawn(inputs, worker, k, data.count))(steps)
-            return index, key, self.draw_delays(inputs, worker, steps)
+            drawn = jax.vmap(lambda k: self.drawn(inputs, worker, k, data.count))(steps)
+            return drawn, self.draw_delays(inputs, worker, steps)
 
-        def step(k: Any, drawn: tuple[Any, Any, Any], carry: Carry) -> Carry:
-            index, key, staleness = drawn
+        def step(k: Any, drawn: tuple[Any, Any], staleness: Any, params: Tree, state: Any) -> tuple[Tree, Any]:
             extra = {} if staleness is None else {"staleness": staleness}
-            loss, grads = self.gradient(method.read(carry.state, carry.params, **extra), data, index, key)
-            updates, state = method.update(grads, carry.state, carry.params, **extra)
-            new = Carry(
-                optax.apply_updates(carry.params, updates),
-                state,
-                jnp.where(jnp.isfinite(loss), carry.bad, jnp.minimum(carry.bad, k)),
-                self.age(carry.ages, staleness, k, self.senders(inputs, worker)),
-                carry.history,
-            )
-            return self.only_before(inputs.length, k, new, carry)
+            grads = self.gradient(method.read(state, params, **extra), data, *drawn)
+            updates, state = method.update(grads, state, params, **extra)
+            return optax.apply_updates(params, updates), state
 
         def record(carry: Carry) -> dict[str, Any]:
             mean_params = jax.tree.map(lambda x: lax.pmean(x, AXIS), carry.params)
@@ -224,10 +252,7 @@ class Program:
                 )
             )
 
-        return self.segments(carry, common, first, last, ahead, step, record)
-
-    def tests(self, params: Tree, common: Common) -> dict[str, Any]:
-        return {name: f(params, common.test) for name, f in self.problem.metrics.items() if name in self.metrics}
+        return self.segments(carry, inputs, common, (first, last), ahead, step, record, self.senders(inputs, worker))
 
     def draw_delays(self, inputs: Inputs, worker: Any, steps: Any) -> Any:
         """Staleness of each step: [steps], or [steps, workers] of each sender."""
@@ -252,27 +277,6 @@ class Program:
             .set(inputs.form.weight[worker] != 0, mode="drop")
         )
 
-    def age(self, ages: Ages, staleness: Any, k: Any, senders: Any) -> Ages:
-        """Count this step's staleness; before the start there is only x⁰, so none is older than k."""
-        if staleness is None:
-            return ages
-        real = jnp.minimum(staleness, k).astype(jnp.float32)
-        if senders is None:
-            return Ages(ages.sum + real, ages.number + 1, jnp.maximum(ages.largest, real))
-        real = jnp.where(senders, real, 0)
-        return Ages(
-            ages.sum + real.sum(),
-            ages.number + senders.sum().astype(jnp.float32),
-            jnp.maximum(ages.largest, real.max()),
-        )
-
-    def aged(self, total: Any, number: Any, largest: Any) -> dict[str, Any]:
-        return {"staleness_mean": total / jnp.maximum(number, 1), "staleness_max": largest} if self.staleness else {}
-
-    def only_before(self, length: Any, k: Any, new: Carry, old: Carry) -> Carry:
-        """`new`, or `old` where this run has ended already."""
-        return jax.tree.map(lambda a, b: jnp.where(k < length, a, b), new, old) if self.ragged else new
-
     # -- a server and its arrivals --
 
     def server_init(self, inputs: Inputs, start: Tree, worker: Any) -> Carry:
@@ -285,26 +289,17 @@ class Program:
     def server_advance(self, carry: Carry, inputs: Inputs, data: Data, common: Common, first: Any, last: Any) -> Carry:
         rule = server(self.build(inputs))
 
-        def ahead(start: Any) -> tuple[Arrival, Any, Any]:
+        def ahead(start: Any) -> tuple[Any, Any]:
             arrivals = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, self.longest), inputs.arrivals)
-            index, key = jax.vmap(lambda a: self.drawn(inputs, a.worker, a.batch, data.count[a.worker]))(arrivals)
-            return arrivals, index, key
+            drawn = jax.vmap(lambda a: self.drawn(inputs, a.worker, a.batch, data.count[a.worker]))(arrivals)
+            return (arrivals, drawn), arrivals.staleness
 
-        def step(k: Any, drawn: tuple[Arrival, Any, Any], carry: Carry) -> Carry:
-            arrival, index, key = drawn
-            tables = Tables(carry.params, *carry.state)
-            tables, loss = rule.event(
-                tables, arrival, lambda params, worker, batch: self.gradient(params, data, index, key, worker)
+        def step(k: Any, row: tuple[Arrival, Any], staleness: Any, params: Tree, state: Any) -> tuple[Tree, Any]:
+            arrival, drawn = row
+            tables = rule.event(
+                Tables(params, *state), arrival, lambda at, worker, batch: self.gradient(at, data, *drawn, worker)
             )
-            bad = jnp.where(jnp.isfinite(loss), carry.bad, jnp.minimum(carry.bad, k))
-            new = Carry(
-                tables.params,
-                (tables.state, tables.pulled),
-                bad,
-                self.age(carry.ages, arrival.staleness, k, None),
-                carry.history,
-            )
-            return self.only_before(inputs.length, k, new, carry)
+            return tables.params, (tables.state, tables.pulled)
 
         def record(carry: Carry) -> dict[str, Any]:
             f, gradient = jax.vmap(self.local_value_and_grad, (None, 0))(carry.params, data)
@@ -320,7 +315,7 @@ class Program:
                 | self.aged(carry.ages.sum, carry.ages.number, carry.ages.largest)
             )
 
-        return self.segments(carry, common, first, last, ahead, step, record)
+        return self.segments(carry, inputs, common, (first, last), ahead, step, record)
 
 
 __all__ = ["Carry", "Common", "Data", "Inputs", "Program", "Tables"]

@@ -320,7 +320,7 @@ def _metrics(chosen: tuple[str, ...] | None) -> tuple[str, ...] | None:
 
 
 def _optimizers() -> dict[str, Entry]:
-    """optax's own optimizers: public functions whose first parameter is the learning rate."""
+    """Optax's own optimizers: public functions whose first parameter is the learning rate."""
     found = {}
     for name, f in vars(optax).items():
         if inspect.isfunction(f) and not name.startswith("_"):

@@ -128,7 +128,7 @@ def _at_least(name: str, workers: int, least: int) -> None:
 @topology(source="cycle graph Cₙ")
 def ring(workers: int) -> Graph:
     """A cycle: each worker talks to two neighbours."""
-    return nx.Graph(((i, (i + 1) % workers) for i in range(workers))) if workers > 2 else path(workers)
+    return nx.Graph((i, (i + 1) % workers) for i in range(workers)) if workers > 2 else path(workers)
 
 
 @topology(source="path graph Pₙ")

@@ -85,7 +85,7 @@ def make(
 
 
 def chain(*parts: optax.GradientTransformation) -> Method:
-    """optax's chain, with the one non-default `read` of its parts (two are an error)."""
+    """Optax's chain, with the one non-default `read` of its parts (two are an error)."""
     whole = optax.chain(*parts)
     reads = [(i, part.read) for i, part in enumerate(parts) if isinstance(part, Method) and part.read is not own_params]
     if len(reads) > 1:

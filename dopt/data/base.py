@@ -20,7 +20,7 @@ class Dataset(NamedTuple):
 
 
 def samples(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-    """x and y in the one form that every set has; read-only, since all callers of `load` share them."""
+    """X and y in the one form that every set has; read-only, since all callers of `load` share them."""
     leaves: dict[str, np.ndarray] = {"x": np.ascontiguousarray(x, np.float64), "y": np.ascontiguousarray(y, np.int32)}
     for leaf in leaves.values():
         leaf.setflags(write=False)

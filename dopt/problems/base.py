@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 
 from dopt.data import cache
 from dopt.registry import Registry
-from dopt.types import InputError, Params, Problem, Tree
+from dopt.types import InputError, Params, Tree
 
 PROBLEMS = Registry("problem")
 ACCURACY = 1e-12  # of f*, from strong convexity: f - f* <= ‖∇f‖² / (2 l2)

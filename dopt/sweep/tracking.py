@@ -109,7 +109,7 @@ class Tracker:
                 self._step_down(error)
 
     def _step_down(self, error: Exception) -> None:
-        """online -> offline -> off, so that each failure is told once; without the package there is no offline."""
+        """Online -> offline -> off, so that each failure is told once; without the package there is no offline."""
         _release()
         self.mode = "offline" if self.mode == "online" and not isinstance(error, ImportError) else "off"
         then = f"writing offline to {self.folder}" if self.mode == "offline" else "off for the rest of this sweep"

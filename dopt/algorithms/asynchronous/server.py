@@ -31,16 +31,16 @@ class Tables(NamedTuple):
 
 
 class Server(NamedTuple):
-    """init(params, workers) -> Tables; event(tables, arrival, gradient) -> (Tables, loss)."""
+    """init(params, workers) -> Tables; event(tables, arrival, gradient) -> Tables."""
 
     init: Callable[[Tree, int], Tables]
-    event: Callable[..., tuple[Tables, jax.Array]]
+    event: Callable[..., Tables]
 
 
 def server(rule: optax.GradientTransformation) -> Server:
     """The event of a one-gradient rule: the arriving worker's gradient is applied, then it pulls.
 
-    `gradient(params, worker, batch) -> (loss, grads)` is the worker's computation. The rule is told `applied`,
+    `gradient(params, worker, batch) -> grads` is the worker's computation. The rule is told `applied`,
     `staleness`, `worker`, `weight` and `stale_params` as extra arguments.
     """
     rule = optax.with_extra_args_support(rule)
@@ -50,9 +50,9 @@ def server(rule: optax.GradientTransformation) -> Server:
             params, rule.init(params), jax.tree.map(lambda x: jnp.broadcast_to(x, (workers, *x.shape)), params)
         )
 
-    def event(tables: Tables, arrival: Arrival, gradient: Callable) -> tuple[Tables, jax.Array]:
+    def event(tables: Tables, arrival: Arrival, gradient: Callable) -> Tables:
         stale = jax.tree.map(lambda x: x[arrival.worker], tables.pulled)
-        loss, grads = gradient(stale, arrival.worker, arrival.batch)
+        grads = gradient(stale, arrival.worker, arrival.batch)
         extra = {
             "applied": True,
             "staleness": arrival.staleness,
@@ -63,6 +63,6 @@ def server(rule: optax.GradientTransformation) -> Server:
         updates, state = rule.update(grads, tables.state, tables.params, **extra)
         params = optax.apply_updates(tables.params, updates)
         pulled = jax.tree.map(lambda table, x: table.at[arrival.worker].set(x), tables.pulled, params)
-        return Tables(params, state, pulled), loss
+        return Tables(params, state, pulled)
 
     return Server(init, event)

@@ -2,7 +2,8 @@
 
 from dopt import algorithms, cluster, data, delays, metrics, mixing, problems, schedule, topology
 from dopt.algorithms import Method, chain
-from dopt.run import Result, Run, run
+from dopt.config import Run
+from dopt.run import Result, run
 from dopt.sweep.engine import sweep
 from dopt.sweep.results import Results, load
 from dopt.types import AXIS, Clock, InputError, Problem

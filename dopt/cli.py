@@ -75,7 +75,7 @@ def parser() -> Parser:
         help="make one run",
         epilog="Options of plug-ins are dotted: --topology.degree=4 --delay.max=8",
     )
-    from dopt.run import Run
+    from dopt.config import Run
 
     for f in dataclasses.fields(Run):
         if f.name != "options":
@@ -113,7 +113,7 @@ def _command(arguments: list[str]) -> int:
     known, rest = parser().parse_known_args(arguments)
     dotted = _dotted(rest) if known.command == "run" else {}
     if rest and known.command != "run":
-        flags = [action for action in ("--set", "--results", "--wandb", "--devices", "--dry-run", "--folder", "--help")]
+        flags = ("--set", "--results", "--wandb", "--devices", "--dry-run", "--folder", "--help")
         near = (
             did_you_mean(rest[0].split("=")[0], flags)
             if rest[0].startswith("-")
@@ -127,7 +127,7 @@ def _command(arguments: list[str]) -> int:
 
 def _dotted(rest: list[str]) -> dict[str, Any]:
     """`--name=value` and `--name value` pairs that argparse does not know: options of plug-ins."""
-    from dopt.run import Run
+    from dopt.config import Run
 
     found, queue = {}, list(rest)
     while queue:
@@ -272,13 +272,13 @@ def _reason(p: Any, planned: Sequence[Any]) -> str:
 def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     import pandas as pd
 
+    from dopt.config import Run
     from dopt.report.terminal import history
-    from dopt.run import Run
 
     given = {f.name: _value(getattr(args, f.name)) for f in dataclasses.fields(Run) if hasattr(args, f.name)}
+    if isinstance(given.get("metrics"), str):  # one name is a list of one
+        given["metrics"] = [given["metrics"]]
     run = Run.from_dict({**given, **dotted})
-    if isinstance(run.metrics, str):
-        run = dataclasses.replace(run, metrics=(run.metrics,))
     devices = _devices(args.devices)
     from dopt.sweep.engine import run_one
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -91,7 +92,15 @@ def place(
         return jax.tree.map(lambda a: position if getattr(a, axis) else None, tree)
 
     def over_runs(f: Callable) -> Callable:
-        return jax.vmap(f, along("runs", in_axes), along("runs", out_axes))
+        several = jax.vmap(f, along("runs", in_axes), along("runs", out_axes))
+
+        def call(*args: Any) -> Tree:
+            if _size(in_axes, args, "runs") > 1:
+                return several(*args)
+            # without the axis, an index that differs between runs stays a slice and does not become a gather
+            return _with_axis(out_axes, f(*_without_axis(in_axes, args, "runs")), "runs")
+
+        return call
 
     donated = (0,) if donate else ()
     if executor == "pmap":
@@ -114,15 +123,8 @@ def place(
             return jax.tree.map(lambda a: (P(None, AXIS) if a.runs else P(AXIS)) if a.workers else P(), tree)
 
         def block(*args: Any) -> Tree:
-            here = jax.tree.map(
-                lambda a, sub: jax.tree.map(lambda x: x.squeeze(int(a.runs)), sub) if a.workers else sub, in_axes, args
-            )
-            there = over_runs(program)(*here)
-            return jax.tree.map(
-                lambda a, sub: jax.tree.map(lambda x: jax.numpy.expand_dims(x, int(a.runs)), sub) if a.workers else sub,
-                out_axes,
-                there,
-            )
+            there = over_runs(program)(*_without_axis(in_axes, args, "workers"))
+            return _with_axis(out_axes, there, "workers")
 
         # check_vma=False: with it, a gradient of replicated params would be summed already, silently
         mapped = jax.shard_map(block, mesh=mesh, in_specs=specs(in_axes), out_specs=specs(out_axes), check_vma=False)
@@ -149,6 +151,39 @@ def place(
     return jax.jit(
         over_runs(simulated), in_shardings=shardings(in_axes), out_shardings=shardings(out_axes), donate_argnums=donated
     )
+
+
+def _position(axes: Axes, axis: str) -> int:
+    """Where `axis` stands in [runs, workers, ...]."""
+    return int(axis == "workers" and axes.runs)
+
+
+def _without_axis(axes: Tree, args: Tree, axis: str) -> Tree:
+    """`args` without the axis, where it has length one."""
+
+    def one(a: Axes, sub: Tree) -> Tree:
+        return jax.tree.map(lambda x: x.squeeze(_position(a, axis)), sub) if getattr(a, axis) else sub
+
+    return jax.tree.map(one, axes, args)
+
+
+def _with_axis(axes: Tree, result: Tree, axis: str) -> Tree:
+    """`result` with the axis put back, of length one."""
+
+    def one(a: Axes, sub: Tree) -> Tree:
+        return jax.tree.map(lambda x: jnp.expand_dims(x, _position(a, axis)), sub) if getattr(a, axis) else sub
+
+    return jax.tree.map(one, axes, result)
+
+
+def _size(axes: Tree, args: Tree, axis: str) -> int:
+    """Length of the axis."""
+    sizes = jax.tree.map(
+        lambda a, sub: [x.shape[_position(a, axis)] for x in jax.tree.leaves(sub)] if getattr(a, axis) else [],
+        axes,
+        args,
+    )
+    return next(iter(jax.tree.leaves(sizes)))
 
 
 def _mesh(devices: Sequence[Any], axis: str) -> jax.sharding.Mesh:

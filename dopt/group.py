@@ -18,12 +18,13 @@ import numpy as np
 from dopt import cluster, data, delays, divergence, execute, metrics, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS
 from dopt.algorithms.asynchronous.server import Arrival
+from dopt.config import OWN, Run, make_optimizer, options_of
 from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
 from dopt.problems import PROBLEMS, Shards
 from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program
-from dopt.run import OWN, Run, make_optimizer, options_of
 from dopt.types import InputError, Problem, Tree
 
+Timeline = schedule.Schedule | schedule.Barrier
 Look = Callable[[int, int], int]  # (segments done, of how many) -> how many to do before looking again
 
 # fields that may differ within a group; whatever else differs starts another
@@ -71,15 +72,34 @@ def _checked(w: bytes, n: int, method: str, needs: str) -> None:
     mixing.check(np.frombuffer(w).reshape(n, n), method, needs)
 
 
-def timeline(run: Run, w: np.ndarray | None) -> schedule.Schedule | schedule.Barrier:
+def timeline(run: Run, w: np.ndarray | None) -> Timeline:
     """When each step of a resolved run lands: the schedule of a server's arrivals, or the times of a barrier."""
     method = ALGORITHMS[run.algorithm].traits
-    horizon = {"steps": run.steps, "gradients": run.gradients, "seconds": run.seconds}
-    machines = cluster.make(run.cluster, run.workers, run.seed, **options_of(run, "cluster")) if run.cluster else None
+    horizon: Any = {"steps": run.steps, "gradients": run.gradients, "seconds": run.seconds}
     if method["events"]:
-        return schedule.always_busy(machines, **horizon)
-    neighbours = (w != 0) if method["cluster"] == "neighbours" and machines is not None else None
-    return schedule.barrier(machines, neighbours, workers=run.workers, **horizon)
+        return schedule.always_busy(machines(run), **horizon)
+    if run.cluster is None:
+        return schedule.barrier(None, None, workers=run.workers, **horizon)
+    neighbours = w != 0 if method["cluster"] == "neighbours" and w is not None else None
+    return schedule.barrier(machines(run), neighbours, workers=run.workers, **horizon)
+
+
+def steps_of(run: Run, w: np.ndarray | None) -> int:
+    """Steps until a resolved run's horizon: from its fields, or from its clock where the horizon is in seconds."""
+    if run.cluster is not None and run.seconds is not None:
+        return len(timeline(run, w).time)
+    if run.cluster is not None:
+        machines(run)  # which may refuse
+    if run.steps is not None:
+        return run.steps
+    if ALGORITHMS[run.algorithm].traits["events"]:
+        return run.gradients or 0
+    return len(timeline(run, w).time)
+
+
+def machines(run: Run) -> cluster.Cluster:
+    """The cluster of a resolved run."""
+    return cluster.make(str(run.cluster), run.workers, run.seed, **options_of(run, "cluster"))
 
 
 class Outcome(NamedTuple):
@@ -126,8 +146,7 @@ class Group:
         execute.check(self.first.executor, self.workers, self.devices, self.events, self.first.algorithm)
         self.problem, self.notes = self._problem(problem)
         self.start = self._start(start)
-        lengths = {self.length(self.timeline(run)) for run in runs}
-        self.longest_run = max(lengths)
+        self.longest_run = max(steps_of(run, self.matrix(run)) for run in runs)
         self.ragged = self.first.seconds is not None and self.first.cluster is not None
         self.staleness = self._staleness(runs)
         self.slots = (
@@ -154,12 +173,8 @@ class Group:
             return self.own_matrix
         return matrix(run) if run.topology is not None else None
 
-    def timeline(self, run: Run) -> schedule.Schedule | schedule.Barrier:
+    def timeline(self, run: Run) -> Timeline:
         return timeline(run, self.matrix(run))
-
-    @staticmethod
-    def length(timeline: Any) -> int:
-        return len(timeline.time)
 
     def delay_table(self, run: Run) -> np.ndarray:
         return delays.table(run.delay, options_of(run, "delay"))
@@ -302,9 +317,9 @@ class Group:
             make_optimizer(run, inputs.learning_rate), mix, learning_rate=inputs.learning_rate, **options
         )
 
-    def inputs(self, run: Run) -> Inputs:
+    def inputs(self, run: Run, line: Timeline) -> Inputs:
         """The traced values of one run."""
-        w, line = self.matrix(run), self.timeline(run)
+        w = self.matrix(run)
         delayed = self.method.traits["staleness"] is not None
         return Inputs(
             seed=np.int32(run.seed),
@@ -312,30 +327,25 @@ class Group:
             form=jax.tree.map(self._cast, mixing.form(w)) if w is not None else None,
             delay=delays.cumulative(self.delay_table(run), self.slots) if delayed else None,
             arrivals=self._arrivals(line) if isinstance(line, schedule.Schedule) else None,
-            length=np.int32(self.length(line)) if self.ragged else None,
+            length=np.int32(len(line.time)) if self.ragged else None,
         )
 
-    def _arrivals(self, line: schedule.Schedule) -> Arrival:
+    def _arrivals(self, line: schedule.Schedule) -> Any:
         # a segment slices a whole number of steps: pad, so that the slice never runs over the end
         pad = self.longest_run + int(self.common.count.max()) - len(line.time)
-        return Arrival(*(np.pad(x, (0, pad)) for x in (line.worker, line.batch, line.staleness)))
+        worker, batch, staleness = (np.pad(x, (0, pad)) for x in (line.worker, line.batch, line.staleness))
+        return Arrival(worker, batch, staleness)
 
     # -- compiling and running --
 
     @property
     def _axes(self) -> tuple[Any, Any, Any, Any]:
         """Axes of carry, inputs, data, start."""
-        # field by field: pmap takes a flat tuple of axes for one per leaf where their numbers happen to agree
-        inputs = Inputs(*[PER_RUN] * len(Inputs._fields))
-        if self.events:
-            state = jax.tree.map(lambda a: PER_RUN if a.runs else COMMON, self._state_axes)
-            return Carry(PER_RUN, state, PER_RUN, PER_RUN), inputs, COMMON, COMMON
-        return (
-            Carry(PER_RUN_AND_WORKER, self._state_axes, PER_RUN_AND_WORKER, PER_RUN),
-            inputs,
-            PER_WORKER,
-            PER_WORKER,
-        )
+        parts: tuple[Any, ...] = (PER_RUN_AND_WORKER, self._state_axes, PER_RUN_AND_WORKER, PER_RUN)
+        if not self.events:
+            return Carry(*parts), PER_RUN, PER_WORKER, PER_WORKER
+        server = jax.tree.map(lambda a: PER_RUN if a.runs else COMMON, parts)
+        return Carry(*server), PER_RUN, COMMON, COMMON
 
     @cached_property
     def _shape(self) -> Carry:
@@ -343,7 +353,7 @@ class Group:
         init = self.program.server_init if self.events else self.program.worker_init
         start = self.start if self.events else jax.tree.map(lambda x: x[0], self.start)
         with jax.enable_x64(self.dtype == np.float64):
-            return jax.eval_shape(init, self.inputs(self.first), start, np.int32(0))
+            return jax.eval_shape(init, self.inputs(self.first, self.timeline(self.first)), start, np.int32(0))
 
     @property
     def numbers(self) -> np.ndarray:
@@ -373,24 +383,24 @@ class Group:
         first = execute.place(init, (inputs, start, number), carry, **where)
         rest = execute.place(advance, (carry, inputs, data, COMMON, COMMON, COMMON), carry, donate=True, **where)
         with jax.enable_x64(self.dtype == np.float64):
-            several = self.stack([self.first], width)
+            several = self.stack([self.first], [self.timeline(self.first)], width)
             begin = first.lower(several, self.start, self.numbers).compile()
             shape = jax.eval_shape(first, several, self.start, self.numbers)
             go = rest.lower(shape, several, self.data, self.common, np.int32(0), np.int32(0)).compile()
         return Compiled(self, width, begin, go)
 
-    def stack(self, runs: Sequence[Run], width: int) -> Inputs:
+    def stack(self, runs: Sequence[Run], lines: Sequence[Timeline], width: int) -> Inputs:
         """Inputs [width, ...]; a short slab is filled up with its last run."""
-        each = [self.inputs(run) for run in runs]
+        each = [self.inputs(run, line) for run, line in zip(runs, lines, strict=True)]
         each += each[-1:] * (width - len(each))
         return jax.tree.map(lambda *x: np.stack(x), *each)
 
     # -- reading results --
 
-    def outcome(self, run: Run, carry: Carry, row: int, diverged: int | None) -> Outcome:
+    def outcome(self, run: Run, line: Timeline, carry: Carry, row: int, diverged: int | None) -> Outcome:
         """One run's history and models, from a slab's arrays on the host; `diverged` is the step at which it did."""
-        line, w = self.timeline(run), self.matrix(run)
-        steps = self.record_steps(self.length(line))
+        w = self.matrix(run)
+        steps = self.record_steps(len(line.time))
         recorded = {name: np.asarray(h[row][: len(steps)], np.float64) for name, h in carry.history.items()}
         history: dict[str, np.ndarray] = {"step": steps, **self._axes_of(line, steps, w)}
         lost = steps >= (self.longest_run + 1 if diverged is None else diverged)
@@ -413,24 +423,17 @@ class Group:
             return None
         return f() if callable(f) else float(f)
 
-    def _axes_of(self, line: Any, steps: np.ndarray, w: np.ndarray | None) -> dict[str, np.ndarray]:
+    def _axes_of(self, line: Timeline, steps: np.ndarray, w: np.ndarray | None) -> dict[str, Any]:
         """gradients, time and bytes_sent at the records, from the schedule."""
         time = np.concatenate([[0.0], line.time])[steps]
         gradients = np.concatenate([[0], line.gradients])[steps]
-        n, size, sends = self.workers, self.message_bytes(), self.method.traits["sends"]
-        if (
-            sends == "server"
-        ):  # a gradient up for each arrival; the server answers with a model, and sent n at the start
-            return {
-                "gradients": gradients,
-                "time": time,
-                "bytes_sent": steps * size / n,
-                "server_bytes_sent": (steps + n) * float(size),
-            }
-        per_step = (
-            2 * (n - 1) / n * size if sends == "allreduce" else size * np.count_nonzero(w - np.diag(np.diag(w))) / n
-        )
-        return {"gradients": gradients, "time": time, "bytes_sent": steps * float(per_step)}
+        axes = {"gradients": gradients, "time": time}
+        n, size, sends = self.workers, float(self.message_bytes()), self.method.traits["sends"]
+        if sends == "server":  # a gradient up for each arrival, a model down after it, and n models down at the start
+            return axes | {"bytes_sent": steps * size / n, "server_bytes_sent": (steps + n) * size}
+        links = 0 if w is None else np.count_nonzero(w) - np.count_nonzero(np.diagonal(w))
+        per_step = size * links / n if sends == "neighbours" else 2 * (n - 1) / n * size
+        return axes | {"bytes_sent": steps * per_step}
 
 
 class Compiled(NamedTuple):
@@ -454,7 +457,8 @@ class Compiled(NamedTuple):
         """
         group = self.group
         with jax.enable_x64(group.dtype == np.float64):
-            inputs = group.stack(runs, self.width)
+            lines = [group.timeline(run) for run in runs]
+            inputs = group.stack(runs, lines, self.width)
             carry, done, total = self.begin(inputs, group.start, group.numbers), 0, len(group.common.start)
             while done < total:
                 chunk = total - done if look is None else max(1, min(look(done, total), total - done))
@@ -463,7 +467,8 @@ class Compiled(NamedTuple):
                 done += chunk
             host = jax.tree.map(np.asarray, carry._replace(state=None))
             diverged = divergence.first_steps(self, inputs, host.history, len(runs))
-        return [group.outcome(run, host, row, diverged.get(row)) for row, run in enumerate(runs)]
+        each = enumerate(zip(runs, lines, strict=True))
+        return [group.outcome(run, line, host, row, diverged.get(row)) for row, (run, line) in each]
 
 
 def make_problem(run: Run) -> Problem:

@@ -18,7 +18,8 @@ CHOICES = {
 
 def square_distance(a: Tree, b: Tree) -> jax.Array:
     """‖a - b‖² over all leaves; (1/n) Σᵢ of it to the mean is the consensus distance."""
-    return sum(jnp.sum((x - y) ** 2) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+    squares = jax.tree.map(lambda x, y: jnp.sum((x - y) ** 2), a, b)
+    return jnp.asarray(sum(jax.tree.leaves(squares)))
 
 
 def consensus_distance(params: Tree) -> float:

@@ -237,12 +237,12 @@ def form(w: np.ndarray) -> Form:
     return Neighbours(index, weight)
 
 
-def _displacement(form: Form, own: Tree, others: Tree) -> Tree:
-    """Σ_{j≠i} W_ij (xⱼ - c) - out_i (xᵢ - c) for each leaf: `own` [...], `others` [n, ...]."""
+def _displacement(form: Form, own: Tree, others: Tree, reference: Tree) -> Tree:
+    """Σ_{j≠i} W_ij (xⱼ - c) - out_i (xᵢ - c) for each leaf: `own` and `reference` c [...], `others` [n, ...]."""
     worker = lax.axis_index(AXIS)
 
-    def dense(x: jax.Array, everyone: jax.Array, f: Dense) -> jax.Array:
-        c = everyone[0] * f.relative.astype(x.dtype)
+    def dense(x: jax.Array, everyone: jax.Array, c: jax.Array, f: Dense) -> jax.Array:
+        c = c * f.relative.astype(x.dtype)
         row, out = f.off[worker].astype(x.dtype), f.out[worker].astype(x.dtype)
         return jnp.tensordot(row, everyone - c, axes=1, precision=lax.Precision.HIGHEST) - out * (x - c)
 
@@ -251,8 +251,14 @@ def _displacement(form: Form, own: Tree, others: Tree) -> Tree:
             f.weight[worker].astype(x.dtype), everyone[f.index[worker]] - x, axes=1, precision=lax.Precision.HIGHEST
         )
 
-    one = dense if isinstance(form, Dense) else neighbours
-    return jax.tree.map(lambda x, y: one(x, y, form), own, others)
+    def one(x: jax.Array, everyone: jax.Array, c: jax.Array) -> jax.Array:
+        return dense(x, everyone, c, form) if isinstance(form, Dense) else neighbours(x, everyone, form)
+
+    return jax.tree.map(one, own, others, reference)
+
+
+def _of_worker_0(everyone: Tree) -> Tree:
+    return jax.tree.map(lambda x: x[0], everyone)
 
 
 class RingState(NamedTuple):
@@ -276,9 +282,12 @@ def mix(w: Any, *, slots: int | None = None, delay: int | None = None) -> Mix:
     if delay is not None and slots is None:
         slots = delay + 1
     if slots is None:
-        return Mix(
-            lambda tree: (), lambda tree, state, **extra: (_displacement(w, tree, lax.all_gather(tree, AXIS)), state)
-        )
+
+        def fresh(tree: Tree, state: Any, **extra: Any) -> tuple[Tree, Any]:
+            everyone = lax.all_gather(tree, AXIS)
+            return _displacement(w, tree, everyone, _of_worker_0(everyone)), state
+
+        return Mix(lambda tree: (), fresh)
 
     def init(tree: Tree) -> RingState:
         return RingState(delays.ring(tree, slots), Clock(jnp.zeros((), jnp.int32)))
@@ -297,11 +306,13 @@ def mix(w: Any, *, slots: int | None = None, delay: int | None = None) -> Mix:
             sent = lax.all_gather(ring, AXIS)  # [n, slots, ...]; of each sender the slot of its own age
             n = jnp.shape(staleness)[0]
             others = jax.tree.map(lambda s: s[jnp.arange(n), (clock.step - staleness) % s.shape[1]], sent)
+        # any common reference will do; the models of now are at hand, and old ones would be gathered twice
+        reference = _of_worker_0(lax.all_gather(tree, AXIS))
         if delay_self:
             own = jax.tree.map(lambda x: x[lax.axis_index(AXIS)], others)
-            moved = jax.tree.map(lambda m, o, x: m + (o - x), _displacement(w, own, others), own, tree)
+            moved = jax.tree.map(lambda m, o, x: m + (o - x), _displacement(w, own, others, reference), own, tree)
         else:
-            moved = _displacement(w, tree, others)
+            moved = _displacement(w, tree, others, reference)
         return moved, RingState(ring, clock.tick())
 
     return Mix(init, apply)

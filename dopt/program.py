@@ -297,7 +297,9 @@ class Program:
         def step(k: Any, row: tuple[Arrival, Any], staleness: Any, params: Tree, state: Any) -> tuple[Tree, Any]:
             arrival, drawn = row
             tables = rule.event(
-                Tables(params, *state), arrival, lambda at, worker, batch: self.gradient(at, data, *drawn, worker)
+                Tables(params, *state),
+                arrival,
+                lambda at, worker, batch: self.gradient(at, data, drawn[0], drawn[1], worker),
             )
             return tables.params, (tables.state, tables.pulled)
 

@@ -92,9 +92,13 @@ def _networkx(function: str, options: dict[str, Any]) -> Graph:
 
 def adjacency(graph: Graph) -> np.ndarray:
     """A [n, n] bool: A[v, u] says that u sends to v. Self-loops are left out."""
-    n = len(graph)
-    order = range(n) if set(graph) == set(range(n)) else list(graph)
-    a = nx.to_numpy_array(graph, nodelist=order, weight=None).astype(bool).T
+    order = range(len(graph)) if set(graph) == set(range(len(graph))) else list(graph)
+    place = {node: i for i, node in enumerate(order)}
+    a = np.zeros((len(graph), len(graph)), bool)
+    for u, v in graph.edges():
+        a[place[v], place[u]] = True
+        if not graph.is_directed():
+            a[place[u], place[v]] = True
     np.fill_diagonal(a, False)
     return a
 

@@ -7,7 +7,8 @@ which is what these tests rest on, and what the tests of those modules prove.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
@@ -21,13 +22,14 @@ import pytest
 from jax import lax
 
 import dopt
-from dopt import Problem, Result, Run, cluster, delays, draws
+from dopt import AXIS, InputError, Problem, Result, Run, algorithms, cluster, delays, draws, mixing
 from dopt.algorithms import ALGORITHMS
-from dopt.group import matrix
-from dopt.run import options_of
+from dopt.config import options_of
+from dopt.group import Group, key, matrix
 
 DIM, SAMPLES, STEPS, EVERY = 3, 4, 12, 5  # records at 0, 5, 10 and, off the beat, 12
-ROUNDING = {"float32": 1e-6, "float64": 1e-10}
+BATCHES = {"precision": "float32", "batch_size": 2}
+MOMENTUM = {"executor": "vmap", "optimizer.momentum": 0.9}
 
 
 # -- the table ------------------------------------------------------------------------------------------------------
@@ -271,17 +273,25 @@ def describe(row: Row, workers: int, changes: dict[str, Any], **fields: Any) -> 
 
 
 @cache
-def result(row: Row, workers: int, executor: str, **fields: Any) -> Result:
+def _made(row: Row, workers: int, fields: tuple[tuple[str, Any], ...]) -> Result:
+    return dopt.run(describe(row, workers, dict(fields)), problem=least_squares(workers))
+
+
+def result(row: Row, workers: int, **fields: Any) -> Result:
     """One run of a row; the same is made once."""
-    described = describe(row, workers, {}, executor=executor, **fields)
-    return dopt.run(described, problem=least_squares(workers))
+    return _made(row, workers, tuple(sorted(fields.items())))
+
+
+def named(name: str) -> Row:
+    (row,) = (row for row in TABLE if row.name == name)
+    return row
 
 
 def models(result: Any) -> np.ndarray:
     return vector(result.params)
 
 
-def ages(run: Run) -> np.ndarray:
+def drawn_ages(run: Run) -> np.ndarray:
     """[steps, n, n]: how old the model of worker j is that worker i reads at step k."""
     n, law = run.workers, delays.table(run.delay, options_of(run, "delay"))
     if isinstance(run.delay, int):
@@ -297,7 +307,7 @@ def ages(run: Run) -> np.ndarray:
     return np.asarray(jax.jit(jax.vmap(jax.vmap(draw, (None, 0)), (0, None)))(steps, workers))
 
 
-def oracle(row: Row, run: Run, w: np.ndarray | None = None) -> np.ndarray:
+def oracle(row: Row, run: Run, ages: np.ndarray | None = None) -> np.ndarray:
     """[steps + 1, n, d]: the models of a resolved run, by NumPy."""
     n, problem = run.workers, least_squares(run.workers)
     a, y = rows_of(problem)
@@ -319,31 +329,243 @@ def oracle(row: Row, run: Run, w: np.ndarray | None = None) -> np.ndarray:
         machines = cluster.make(run.cluster, n, run.seed, **options_of(run, "cluster"))
         return float(cluster.worker_times(machines, i, m + 1)[m])
 
-    if w is None and run.topology is not None:
-        w = matrix(run)
     momentum = run.options.get("optimizer.momentum", 0.0)
-    return row.oracle(
-        oracles.Setting(
-            gradient, vector(problem.start), STEPS, run.learning_rate, momentum, w, ages(run), cache(seconds)
-        )
-    )
+    w = matrix(run) if run.topology is not None else np.eye(n)
+    ages = drawn_ages(run) if ages is None else ages
+    start = vector(problem.start)
+    return row.oracle(oracles.Setting(gradient, start, STEPS, run.learning_rate, momentum, w, ages, cache(seconds)))
 
 
-def recorded(trajectory: np.ndarray) -> dict[str, np.ndarray]:
-    """What the history of [steps + 1, n, d] models must say."""
-    at = trajectory[[0, 5, 10, 12]]
-    mean = at.mean(1, keepdims=True)
-    return {"mean": mean, "consensus_distance": ((at - mean) ** 2).sum(-1).mean(-1)}
-
-
-def assert_is(found: Any, trajectory: np.ndarray, tolerance: float) -> None:
+def assert_is(found: Any, trajectory: np.ndarray, workers: int, tolerance: float) -> None:
     """The models at the end, and f(x̄) and the consensus distance on the way, are those of NumPy."""
-    np.testing.assert_allclose(models(found), trajectory[-1], rtol=tolerance, atol=tolerance)
-    run_workers = trajectory.shape[1]
-    expected = recorded(trajectory)
-    n = max(run_workers, found.run.workers) if isinstance(found, Result) else run_workers
-    a, y = rows_of(least_squares(n))
-    loss = [0.5 * np.mean((a @ x[0] - y) ** 2) for x in expected["mean"]]
-    np.testing.assert_allclose(found.history["loss"], loss, rtol=tolerance, atol=tolerance)
-    distance = found.history["consensus_distance"]
-    np.testing.assert_allclose(distance, expected["consensus_distance"], rtol=tolerance, atol=tolerance)
+    close = partial(np.testing.assert_allclose, rtol=tolerance, atol=tolerance)
+    close(models(found), trajectory[-1])
+    a, y = rows_of(least_squares(workers))
+    at = trajectory[found.history["step"]]
+    mean = at.mean(1)
+    close(found.history["loss"], [0.5 * np.mean((a @ x - y) ** 2) for x in mean])
+    close(found.history["consensus_distance"], ((at - mean[:, None]) ** 2).sum(-1).mean(-1))
+
+
+def assert_same(a: Any, b: Any) -> None:
+    """To the last bit, models and history."""
+    np.testing.assert_array_equal(models(a), models(b))
+    assert a.history.keys() == b.history.keys()
+    for name in a.history:
+        np.testing.assert_array_equal(a.history[name], b.history[name], err_msg=name)
+
+
+@contextmanager
+def compilations() -> Iterator[list[str]]:
+    """What XLA compiles meanwhile."""
+    seen: list[str] = []
+
+    def listen(event: str, seconds: float, **_: Any) -> None:
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield seen
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+# -- propositions ---------------------------------------------------------------------------------------------------
+
+
+def test_every_registered_method_has_a_row() -> None:
+    assert {row.run["algorithm"] for row in TABLE} == set(ALGORITHMS)
+
+
+@AXIS_ROWS
+@pytest.mark.parametrize("executor", ["pmap", "shard_map", "mesh"])
+def test_eight_devices_equal_vmap(row: Row, executor: str) -> None:
+    one, eight = result(row, 8, **BATCHES), result(row, 8, executor=executor, **BATCHES)
+    assert models(eight).dtype == np.float32
+    np.testing.assert_allclose(models(eight), models(one), rtol=1e-6, atol=1e-6)
+    assert eight.history.keys() == one.history.keys()
+    for name in one.history:
+        np.testing.assert_allclose(eight.history[name], one.history[name], rtol=1e-6, atol=1e-6, err_msg=name)
+
+
+@ROWS
+def test_float32_sees_the_batches_and_delays_of_the_numpy_float64_loop(row: Row) -> None:
+    found = result(row, 8, **BATCHES)
+    tolerance = 1e-6 if not row.has_worker_axis else 1e-5
+    assert_is(found, oracle(row, found.run), 8, tolerance)
+
+
+@ROWS
+def test_slabs_equal_the_numpy_transcription_without_a_second_compilation(row: Row) -> None:
+    problem, changes = least_squares(8), ({}, {"seed": 4}, *row.others)
+    runs = [describe(row, 8, change).resolve(problem=problem) for change in changes]
+    assert len({key(run) for run in runs}) == 1
+    with compilations() as first:
+        compiled = Group(runs, problem=problem).compile(2)
+    with compilations() as second:
+        slabs = [compiled.execute(runs[i : i + 2]) for i in range(0, len(runs), 2)]
+        again = compiled.execute(runs[:2])
+    assert first
+    assert not second
+    outcomes = [outcome for slab in slabs for outcome in slab]
+    for run, outcome in zip(runs, outcomes, strict=True):
+        assert_is(outcome, oracle(row, run), 8, 1e-10)
+    for once, twice in zip(outcomes, again, strict=False):
+        assert_same(once, twice)
+    assert row.is_random == bool(np.any(models(outcomes[0]) != models(outcomes[1])))
+
+
+@AXIS_ROWS
+@pytest.mark.parametrize("executor", ["pmap", "shard_map"])
+def test_four_workers_on_four_devices_equal_the_numpy_transcription(row: Row, executor: str) -> None:
+    found = result(row, 4, executor=executor, batch_size=2)
+    assert_is(found, oracle(row, found.run), 4, 1e-10)
+
+
+@ROWS
+@pytest.mark.parametrize("executor", ["vmap", "mesh"])
+def test_sixteen_workers_equal_the_numpy_transcription(row: Row, executor: str) -> None:
+    if executor == "mesh" and not row.has_worker_axis:
+        with pytest.raises(InputError, match="use vmap"):
+            result(row, 16, executor=executor)
+        return
+    found = result(row, 16, **MOMENTUM | {"executor": executor})
+    assert_is(found, oracle(row, found.run), 16, 1e-10)
+
+
+@EVENT_ROWS
+def test_four_event_driven_workers_equal_the_numpy_event_loop(row: Row) -> None:
+    found = result(row, 4, batch_size=2)
+    assert_is(found, oracle(row, found.run), 4, 1e-10)
+
+
+@pytest.mark.parametrize(
+    ("executor", "workers", "devices"), [("vmap", 8, 1), ("pmap", 4, 4), ("shard_map", 4, 4), ("mesh", 16, 8)]
+)
+def test_an_executor_runs_on_the_devices_it_says(executor: str, workers: int, devices: int) -> None:
+    problem = least_squares(workers)
+    run = describe(TABLE[0], workers, {"executor": executor}).resolve(problem=problem)
+    group = Group([run], problem=problem)
+    assert len(group.devices) == devices
+    compiled = group.compile(1)
+    with jax.enable_x64(True):
+        carry = compiled.begin(group.stack([run], 1), group.start, group.numbers)
+    assert {len(x.sharding.device_set) for x in jax.tree.leaves(carry.params)} == {devices}
+
+
+@pytest.mark.parametrize("row", [row for row in TABLE if row.equivariant], ids=lambda row: row.name)
+def test_permuting_the_workers_permutes_the_result(row: Row) -> None:
+    n, order = 16, np.random.default_rng(0).permutation(16)
+    if row.has_worker_axis:
+        problem, found = least_squares(n), result(row, n, **MOMENTUM)
+        graph = matrix(found.run)[np.ix_(order, order)] if "topology" in row.run else None
+        described = describe(row, n, MOMENTUM | {"topology": None})
+        moved = dopt.run(described, problem=permuted(problem, order), graph=graph)
+        np.testing.assert_allclose(models(moved), models(found)[order], rtol=1e-12, atol=1e-12)
+    else:  # a server has one model; no two arrivals coincide
+        problem, scale = least_squares(n, apart=False), 1 + np.sqrt(np.arange(n) + 0.3)
+        found = dopt.run(describe(row, n, row.relabelled | {"cluster.scale": tuple(scale)}), problem=problem)
+        described = describe(row, n, row.relabelled | {"cluster.scale": tuple(scale[order])})
+        moved = dopt.run(described, problem=permuted(problem, order))
+        np.testing.assert_allclose(models(moved), models(found), rtol=1e-12, atol=1e-12)
+
+
+SPECIAL = [pytest.param(row, special, id=f"{row.name}: {special.name}") for row in TABLE for special in row.special]
+
+
+@pytest.mark.parametrize(("row", "special"), SPECIAL)
+def test_special_case(row: Row, special: Special) -> None:
+    n, problem = special.workers, least_squares(special.workers, special.apart)
+    changes = special.changes | ({"topology": None} if special.graph is not None else {})
+    found = models(dopt.run(describe(row, n, changes), problem=problem, graph=special.graph))
+    if callable(special.equals):
+        expected = special.equals(problem)
+    else:
+        other = Row("", special.equals, row.oracle, (), ())
+        expected = models(dopt.run(describe(other, n, {}), problem=problem))
+    if special.how == "exact":
+        np.testing.assert_array_equal(found, np.broadcast_to(expected, found.shape))
+    else:
+        np.testing.assert_allclose(found, np.broadcast_to(expected, found.shape), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("delay", [1, 5])
+def test_a_queue_moves_nothing_before_its_first_gradient_arrives(delay: int) -> None:
+    row, problem = named("delayed_sgd, queue"), least_squares(8)
+    loss = dopt.run(describe(row, 8, {"delay": delay, "record_every": 1}), problem=problem).history["loss"]
+    assert (loss[: delay + 1] == loss[0]).all()
+    assert (np.diff(loss[delay:]) != 0).all()
+
+
+@pytest.mark.parametrize("row", [TABLE[0], *(row for row in TABLE if row.is_random)], ids=lambda row: row.name)
+def test_the_same_seed_compiled_anew_gives_the_same_trace(row: Row) -> None:
+    again = dopt.run(describe(row, 8, BATCHES), problem=least_squares(8))
+    assert_same(again, result(row, 8, **BATCHES))
+
+
+def test_another_seed_gives_other_batches() -> None:
+    one, other = result(TABLE[0], 8, **BATCHES), result(TABLE[0], 8, seed=4, **BATCHES)
+    assert np.any(models(one) != models(other))
+
+
+# -- inside optax's own chain ---------------------------------------------------------------------------------------
+
+
+W = mixing.weights(dopt.topology.make("star", 4))
+
+
+def loop(method: optax.GradientTransformationExtraArgs, reads: Callable | None = None, **extra: Any) -> np.ndarray:
+    """[n, d]: one's own training loop over an axis of four workers."""
+    problem = least_squares(4)
+
+    def worker(start: Any, own: Any) -> Any:
+        def step(_: Any, carry: Any) -> Any:
+            params, state = carry
+            at = params if reads is None else reads(state, params, **extra)
+            updates, state = method.update(jax.grad(problem.loss)(at, own), state, params, **extra)
+            return optax.apply_updates(params, updates), state
+
+        return lax.fori_loop(0, STEPS, step, (start, method.init(start)))[0]
+
+    with jax.enable_x64(True):
+        start, data = jax.tree.map(jnp.asarray, (problem.start, problem.data))
+        return vector(jax.jit(jax.vmap(worker, axis_name=AXIS))(start, data))
+
+
+def delayed_gossip() -> dopt.Method:
+    return algorithms.make("delayed_gossip_sgd", optax.sgd(0.05), mixing.mix(W, delay=2))
+
+
+def delayed(**options: Any) -> dopt.Method:
+    return algorithms.make("delayed_sgd", optax.sgd(0.05), slots=4, **options)
+
+
+@pytest.mark.parametrize("chain", [optax.chain, dopt.chain], ids=["optax", "dopt"])
+@pytest.mark.parametrize("staleness", [0, 1, np.array([[0, 1, 2, 1]] * 4)[0]], ids=["none", "one", "of each sender"])
+def test_a_method_in_a_chain_receives_its_staleness(chain: Callable, staleness: Any) -> None:
+    chained = loop(chain(optax.clip(1e9), delayed_gossip()), staleness=staleness)
+    ages = np.broadcast_to(staleness, (STEPS, 4, 4))
+    row = named("delayed_gossip_sgd, constant delay")
+    run = describe(row, 4, {"topology": "star"}).resolve(problem=least_squares(4))
+    np.testing.assert_allclose(chained, oracle(row, run, ages=ages)[-1], rtol=1e-10, atol=1e-10)
+    assert np.any(chained != loop(delayed_gossip()))
+
+
+def test_a_chain_reads_where_its_one_delayed_part_reads() -> None:
+    method = dopt.chain(optax.clip(1e9), delayed(), optax.identity())
+    row = named("delayed_sgd, iterate")
+    run = describe(row, 4, {"delay": 3, "delay.max": None}).resolve(problem=least_squares(4))
+    expected = oracle(row, run)[-1]
+    np.testing.assert_allclose(loop(method, method.read, staleness=3), expected, rtol=1e-10, atol=1e-10)
+    assert np.abs(loop(method) - expected).max() > 1e-3
+
+
+def test_two_delayed_reads_in_a_chain_are_refused() -> None:
+    with pytest.raises(InputError, match="at most one part"):
+        dopt.chain(delayed(), delayed())
+    dopt.chain(delayed(), delayed(read="queue"), delayed_gossip())
+
+
+def test_a_chain_of_parts_without_a_read_takes_the_gradient_at_the_present_model() -> None:
+    assert dopt.chain(optax.clip(1e9), delayed_gossip()).read(None, "present", staleness=1) == "present"

@@ -70,7 +70,9 @@ def hand_arguments(group: Group, runs: Sequence[Run]) -> tuple[Any, ...]:
     )
 
 
-def compare(name: str, slabs: Sequence[Sequence[Run]], everything: Sequence[Run], width: int, pairs: int) -> dict[str, Any]:
+def compare(
+    name: str, slabs: Sequence[Sequence[Run]], everything: Sequence[Run], width: int, pairs: int
+) -> dict[str, Any]:
     """Both programs on the same slabs, turn by turn."""
     group = Group(everything)
     method, steps = group.first.algorithm, group.longest_run
@@ -91,12 +93,17 @@ def compare(name: str, slabs: Sequence[Sequence[Run]], everything: Sequence[Run]
     times: dict[str, list[float]] = {"dopt": [], "by_hand": []}
     for pair in range(-1, pairs):
         slab, given = slabs[pair % len(slabs)], arguments[pair % len(slabs)]
-        calls = {"dopt": lambda slab=slab: ours.execute(slab), "by_hand": lambda given=given: np.asarray(theirs(*given))}
+        calls = {
+            "dopt": lambda slab=slab: ours.execute(slab),
+            "by_hand": lambda given=given: np.asarray(theirs(*given)),
+        }
         for who in ("dopt", "by_hand") if pair % 2 else ("by_hand", "dopt"):
             took = seconds(calls[who])
             if pair >= 0:  # the first pair warms up
                 times[who].append(took)
-    unvectorised = seconds(lambda: numpy_program(method, by_hand)(0, arguments[0][1], arguments[0][2], arguments[0][3], arguments[0][4]))
+    unvectorised = seconds(
+        lambda: numpy_program(method, by_hand)(0, arguments[0][1], arguments[0][2], arguments[0][3], arguments[0][4])
+    )
     outcomes = ours.execute(slabs[0])
     ratios = np.array(times["dopt"]) / np.array(times["by_hand"])
     per = 1e6 / (steps * width)
@@ -105,7 +112,8 @@ def compare(name: str, slabs: Sequence[Sequence[Run]], everything: Sequence[Run]
         "runs_of_a_slab": width,
         "steps": steps,
         "pairs": pairs,
-        "microseconds_per_run_and_step": {who: float(np.median(t)) * per for who, t in times.items()} | {"numpy": unvectorised * per},
+        "microseconds_per_run_and_step": {who: float(np.median(t)) * per for who, t in times.items()}
+        | {"numpy": unvectorised * per},
         "ratio_to_hand_written_jax": float(np.median(ratios)),
         "ratio_quartiles": [float(q) for q in np.quantile(ratios, [0.25, 0.75])],
         "numpy_over_dopt": unvectorised / float(np.median(times["dopt"])),
@@ -137,7 +145,14 @@ def the_sweep(pairs: int) -> tuple[dict[str, Any], int]:
 
 
 def one_run(method: str, width: int, pairs: int) -> dict[str, Any]:
-    fields = {"steps": 2000, "workers": 16, "learning_rate": 0.2, "batch_size": 8, "partition": "by_label", "metrics": METRICS}
+    fields = {
+        "steps": 2000,
+        "workers": 16,
+        "learning_rate": 0.2,
+        "batch_size": 8,
+        "partition": "by_label",
+        "metrics": METRICS,
+    }
     run = Run(algorithm=method, **{**fields, **METHODS[method]}).resolve()
     return compare(f"{method}, {width} run{'s' * (width > 1)}", [[run] * width], [run], width, pairs)
 
@@ -146,8 +161,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--pairs", type=int, default=15, help="interleaved pairs of measurements (default: 15)")
     parser.add_argument("--only", choices=["sweep", *METHODS], help="one row of the table")
-    parser.add_argument("--width", type=int, default=1, help="runs vmapped together in the rows of single methods (default: 1)")
-    parser.add_argument("--out", type=Path, help="the JSON file (default: results/ beside this file, by device and date)")
+    parser.add_argument(
+        "--width", type=int, default=1, help="runs vmapped together in the rows of single methods (default: 1)"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="the JSON file (default: results/ beside this file, by device and date)"
+    )
     args = parser.parse_args()
     rows, groups = [], None
     if args.only in (None, "sweep"):

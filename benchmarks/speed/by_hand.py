@@ -48,10 +48,14 @@ def jax_program(method: str, s: Setting) -> Callable:
         return 0.5 * L2 * (jnp.sum(p["w"] ** 2) + jnp.sum(p["b"] ** 2))
 
     def loss(p: Any, x: Any, y: Any) -> Any:
-        return optax.softmax_cross_entropy(logits(p, x), jax.nn.one_hot(y, s.classes, axis=0), axis=0).mean() + penalty(p)
+        return optax.softmax_cross_entropy(logits(p, x), jax.nn.one_hot(y, s.classes, axis=0), axis=0).mean() + penalty(
+            p
+        )
 
     def weighed(p: Any) -> Any:  # f: the mean over workers of each one's own mean
-        each = jax.vmap(lambda x, y: optax.softmax_cross_entropy(logits(p, x), jax.nn.one_hot(y, s.classes, axis=0), axis=0))(x, y)
+        each = jax.vmap(
+            lambda x, y: optax.softmax_cross_entropy(logits(p, x), jax.nn.one_hot(y, s.classes, axis=0), axis=0)
+        )(x, y)
         inside = jnp.arange(x.shape[1]) < counts[:, None]
         return jnp.mean(jnp.sum(jnp.where(inside, each, 0), 1) / counts) + penalty(p)
 
@@ -117,7 +121,9 @@ def jax_program(method: str, s: Setting) -> Callable:
             carry, _ = lax.scan(lambda c, x: (step(c, x[0], x[1], rate, delay, w), None), carry, xs)
             return carry, record(carry[0])
 
-        blocks = jax.tree.map(lambda a: a.reshape(s.steps // s.every, s.every, *a.shape[1:]), (jnp.arange(s.steps), drawn))
+        blocks = jax.tree.map(
+            lambda a: a.reshape(s.steps // s.every, s.every, *a.shape[1:]), (jnp.arange(s.steps), drawn)
+        )
         _, history = lax.scan(block, (p, ring), blocks)
         return jnp.concatenate([record(p)[None], history])
 
@@ -144,7 +150,9 @@ def numpy_program(method: str, s: Setting) -> Callable:
         top = z.max(-1, keepdims=True)
         e = np.exp(z - top)
         total = e.sum(-1, keepdims=True)
-        f = np.einsum("ns,rns->r", inside, (np.log(total) + top)[..., 0] - (z * right).sum(-1)) + 0.5 * L2 * ((mw**2).sum((1, 2)) + (mb**2).sum(1))
+        f = np.einsum("ns,rns->r", inside, (np.log(total) + top)[..., 0] - (z * right).sum(-1)) + 0.5 * L2 * (
+            (mw**2).sum((1, 2)) + (mb**2).sum(1)
+        )
         error = (e / total - right) * inside[..., None]
         gw, gb = np.einsum("rnsc,nsf->rcf", error, x, optimize=True) + L2 * mw, error.sum((1, 2)) + L2 * mb
         norm = np.sqrt((gw**2).sum((1, 2)) + (gb**2).sum(1))
@@ -157,7 +165,10 @@ def numpy_program(method: str, s: Setting) -> Callable:
         rate = np.asarray(rates, np.float32)[:, None, None]
         mix = np.asarray(w_mix, np.float32)
         models = 1 if method == "async_sgd" else n
-        w, b = np.zeros((runs, models, s.classes, features), np.float32), np.zeros((runs, models, s.classes), np.float32)
+        w, b = (
+            np.zeros((runs, models, s.classes, features), np.float32),
+            np.zeros((runs, models, s.classes), np.float32),
+        )
         slots = n if method == "async_sgd" else s.slots
         ring_w = np.zeros((runs, slots, *(w.shape[2:] if method == "async_sgd" else w.shape[1:])), np.float32)
         ring_b = np.zeros((runs, slots, *(b.shape[2:] if method == "async_sgd" else b.shape[1:])), np.float32)
@@ -186,7 +197,10 @@ def numpy_program(method: str, s: Setting) -> Callable:
                 else:
                     own = np.diagonal(mix, axis1=1, axis2=2)[..., None]
                     off = mix - own * np.eye(n, dtype=np.float32)
-                    w, b = (off @ old_w.reshape(runs, n, -1)).reshape(w.shape) + own[..., None] * w, off @ old_b + own * b
+                    w, b = (
+                        (off @ old_w.reshape(runs, n, -1)).reshape(w.shape) + own[..., None] * w,
+                        off @ old_b + own * b,
+                    )
                 w, b = w - rate[..., None] * gw, b - rate * gb
             if (k + 1) % s.every == 0:
                 history.append(record(w, b))

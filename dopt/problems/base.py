@@ -40,7 +40,7 @@ def sample_losses(loss: Callable, params: Params, batch: Tree) -> jax.Array:
 
 def half_square(params: Params) -> jax.Array:
     """½‖x‖² over all leaves."""
-    return 0.5 * sum(jnp.sum(x * x) for x in jax.tree.leaves(params))
+    return 0.5 * jnp.asarray(sum(jnp.sum(x * x) for x in jax.tree.leaves(params)))
 
 
 def regularizer(l2: float) -> tuple[float, str]:
@@ -65,7 +65,7 @@ def _minimum(loss: Callable, init: Callable, shards: Shards, l2: float, weighted
     samples = {k: v[valid] for k, v in shards.train.items()}
     content = hashlib.sha256(f"{name} l2={l2!r} to {ACCURACY}".encode())
     for array in (share, *samples.values()):
-        content.update(np.ascontiguousarray(array))
+        content.update(array.tobytes())
     return cache.number(content.hexdigest(), lambda: _solve(loss, init, samples, share, l2))
 
 

@@ -28,7 +28,7 @@ def mlp(
         return network.init(key, one)["params"]
 
     def logits(params: Params, x: jax.Array) -> jax.Array:
-        return network.apply({"params": params}, x)
+        return jnp.asarray(network.apply({"params": params}, x))
 
     def loss(params: Params, batch: Batch) -> jax.Array:
         cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits(params, batch["x"]), batch["y"]).mean()

@@ -10,7 +10,7 @@ from typing import Any
 WIDTHS = {"column": 3.25, "text": 5.5, "page": 6.75}  # inches
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe-Ito
 
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {
     "figure.constrained_layout.use": True,
     "font.size": 8,
     "axes.titlesize": 8,

@@ -108,7 +108,7 @@ def summary(results: Results) -> Table:
     title = f"{results.name}: {len(results.runs)} runs"
     if results.merged:
         title += f" ({results.merged} more were merged: they differ only in what their method does not read)"
-    return table(title, [names.get(c, c) for c in cells], cells.itertuples(index=False))
+    return table(title, [names.get(str(c), str(c)) for c in cells], cells.itertuples(index=False))
 
 
 def history(frame: pd.DataFrame, rows: int = 11) -> Table:

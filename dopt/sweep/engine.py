@@ -16,7 +16,8 @@ import jax
 import pandas as pd
 
 from dopt import group
-from dopt.run import Result, Run
+from dopt.config import Run
+from dopt.run import Result
 from dopt.run import run as execute
 from dopt.sweep import plan as planning
 from dopt.sweep import spec
@@ -55,7 +56,7 @@ def interruptible() -> Iterator[Callable[[], None]]:
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    before = {}
+    before: dict[int, Any] = {}
 
     def handle(number: int, frame: Any) -> None:
         came.append(number)
@@ -65,8 +66,8 @@ def interruptible() -> Iterator[Callable[[], None]]:
         if came:
             raise Interrupted(came[0])
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        before[number] = signal.signal(number, handle)
+    for wanted in (signal.SIGINT, signal.SIGTERM):
+        before[wanted] = signal.signal(wanted, handle)
     try:
         yield check
     finally:

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from dopt import execute, group
-from dopt.run import Run
+from dopt import execute
+from dopt import group as groups
+from dopt.config import Run
 from dopt.sweep.spec import Sweep
 from dopt.types import InputError
 
@@ -27,8 +28,8 @@ class Planned:
     width: int
     memory: int | None
     slabs: list[tuple[str, list[Run]]]
-    group: group.Group | None = None  # built when it is needed
-    compiled: dict[int, group.Compiled] = field(default_factory=dict)
+    group: groups.Group | None = None  # built when it is needed
+    compiled: dict[int, groups.Compiled] = field(default_factory=dict)
     compile_seconds: float = 0.0
 
 
@@ -36,7 +37,7 @@ def groups_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
     """Runs by the program that they share, in order."""
     found: dict[str, list[Run]] = {}
     for run in runs:
-        found.setdefault(group.key(run), []).append(run)
+        found.setdefault(groups.key(run), []).append(run)
     return found
 
 
@@ -47,7 +48,7 @@ def width_of(runs: int, devices: Sequence[Any]) -> int:
     return math.ceil(math.ceil(runs / slabs) / len(devices)) * len(devices)
 
 
-def choose_width(built: group.Group, runs: int) -> tuple[int, group.Compiled]:
+def choose_width(built: groups.Group, runs: int) -> tuple[int, groups.Compiled]:
     """The width, and the program at that width: halved until the compiler says that the device can hold it."""
     spread = len(built.devices) if built.first.executor == "vmap" else 1
     width = width_of(runs, built.devices[:spread])

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import yaml
 
+from dopt.config import Run
 from dopt.registry import did_you_mean
-from dopt.run import Run
 from dopt.types import InputError
 
 KEYS = ("program", "command", "name", "description", "project", "entity", "method", "metric", "parameters", "run_cap")
@@ -97,7 +97,7 @@ def parse(content: Any, default_name: str = "sweep", changes: Mapping[str, Any] 
         rows, varied = _random(parameters, content.get("run_cap"))
     else:
         raise InputError(f"sweep.method: must be grid or random, got {method!r} (bayes needs the W&B agent)")
-    distinct = {}
+    distinct: dict[str, Run] = {}
     for row in rows:
         resolved = Run.from_dict(row).resolve(unread="drop")
         distinct.setdefault(resolved.id, resolved)

@@ -19,9 +19,9 @@ from dopt.types import Tree
 class Arrival(NamedTuple):
     """One row of a schedule."""
 
-    worker: jax.Array  # [] int32
-    batch: jax.Array  # [] int32: which of the worker's computations this is
-    staleness: jax.Array  # [] int32: updates applied since the worker's pull
+    worker: Any  # [] int32
+    batch: Any  # [] int32: which of the worker's computations this is
+    staleness: Any  # [] int32: updates applied since the worker's pull
 
 
 class Tables(NamedTuple):

@@ -51,7 +51,7 @@ def first_steps(compiled: Compiled, inputs: Any, history: Mapping[str, np.ndarra
         for slot in sorted(open_rows):
             begin = int(np.searchsorted(group.common.start, steps[slot - 1], side="left"))
             begin = max(begin, 1)  # segment 0 is the record at step 0
-            carry = compiled.go(carry, inputs, group.data, group.common, np.int32(done), np.int32(begin))
+            carry = compiled.go(carry, inputs, compiled.data, compiled.common, np.int32(done), np.int32(begin))
             done = begin
             exact |= _within(compiled, inputs, carry, int(steps[slot - 1]), int(steps[slot]), open_rows[slot])
     return exact
@@ -90,5 +90,5 @@ def _run(compiled: Compiled, inputs: Any, carry: Carry, starts: np.ndarray, ends
         return carry
     table = np.zeros((3, len(common.start)), np.int32)
     table[:, : len(rows)] = np.array(rows, np.int32).T
-    stretches = common._replace(start=table[0], count=table[1], slot=table[2])
-    return compiled.go(carry, inputs, compiled.group.data, stretches, np.int32(0), np.int32(len(rows)))
+    stretches = compiled.common._replace(start=table[0], count=table[1], slot=table[2])
+    return compiled.go(carry, inputs, compiled.data, stretches, np.int32(0), np.int32(len(rows)))

@@ -15,7 +15,7 @@ import jax
 import networkx as nx
 import numpy as np
 
-from dopt import cluster, data, delays, divergence, execute, metrics, mixing, schedule, topology
+from dopt import cluster, data, delays, divergence, execute, metrics, mixing, schedule, shards, topology
 from dopt.algorithms import ALGORITHMS
 from dopt.algorithms.asynchronous.server import Arrival
 from dopt.config import OWN, Run, make_optimizer, options_of
@@ -189,7 +189,7 @@ class Group:
             raise InputError(
                 f"problem: data leaves must be [workers, samples, ...] with workers={self.workers}, got shapes {shapes}"
             )
-        counts = self._counts(problem)
+        counts = shards.counts(problem)
         if counts.shape != (self.workers,) or counts.min() < 1 or counts.max() > np.shape(leaves[0])[1]:
             raise InputError(
                 f"problem: counts must be [workers] between 1 and {np.shape(leaves[0])[1]} samples, got {counts.tolist()}"
@@ -210,11 +210,6 @@ class Group:
     def _asked(self, name: str) -> bool:
         return self.first.metrics is None or name in self.first.metrics
 
-    @staticmethod
-    def _counts(problem: Problem) -> np.ndarray:
-        samples = np.shape(jax.tree.leaves(problem.data)[0])
-        return np.full(samples[0], samples[1]) if problem.counts is None else np.asarray(problem.counts)
-
     def _start(self, start: Tree) -> Tree:
         start = self.problem.start if start is None else start
         for x in jax.tree.leaves(start):
@@ -225,41 +220,11 @@ class Group:
         return jax.tree.map(self._cast, start)
 
     def _cast(self, x: Any) -> np.ndarray:
-        x = np.asarray(x)
-        if x.dtype.kind == "f":
-            return x.astype(self.dtype)
-        return x.astype(np.int32) if x.dtype.kind in "iu" else x
+        return shards.cast(x, self.dtype)
 
     @cached_property
     def data(self) -> Data:
-        counts = self._counts(self.problem)
-        samples = np.shape(jax.tree.leaves(self.problem.data)[0])[1]
-        padding = np.arange(samples) >= counts[:, None]
-
-        def clean(x: Any) -> np.ndarray:  # what lies in the padding must not reach a gradient, not even as 0 x NaN
-            x = self._cast(x)
-            return (
-                np.where(padding.reshape(padding.shape + (1,) * (x.ndim - 2)), np.zeros((), x.dtype), x)
-                if padding.any()
-                else x
-            )
-
-        data = jax.tree.map(clean, self.problem.data)
-        share = (counts * len(counts) / counts.sum() if self.problem.weighted else np.ones(len(counts))).astype(
-            self.dtype
-        )
-        seen, seen_counts = self._evaluated(data, counts)
-        return Data(data, counts.astype(np.int32), seen, seen_counts.astype(np.int32), share)
-
-    def _evaluated(self, data: Tree, counts: np.ndarray) -> tuple[Tree, np.ndarray]:
-        """What metrics look at: all samples, or `eval_samples` of them, evenly spaced in each shard."""
-        wanted = self.first.eval_samples
-        if wanted is None or wanted >= counts.sum():
-            return data, counts
-        seen = np.maximum(1, np.minimum(counts, wanted * counts // counts.sum()))
-        place = np.minimum((np.arange(seen.max()) * counts[:, None]) // seen[:, None], counts[:, None] - 1)
-        rows = np.arange(len(counts))[:, None]
-        return jax.tree.map(lambda x: x[rows, place], data), seen
+        return shards.split(self.problem, self.dtype, self.first.eval_samples, full=self.first.batch_size is None)
 
     @cached_property
     def common(self) -> Common:
@@ -298,8 +263,6 @@ class Group:
             metrics=tuple(dict.fromkeys(asked)),
             records=len(self.record_steps(self.longest_run)),
             longest=int(self.common.count.max()),
-            full=int(self.data.count.min()),
-            full_evaluated=int(self.data.evaluated_count.min()),
             staleness=self.staleness,
             ragged=self.ragged,
             always_records=bool((self.common.slot >= 0).all()),
@@ -387,7 +350,10 @@ class Group:
             begin = first.lower(several, self.start, self.numbers).compile()
             shape = jax.eval_shape(first, several, self.start, self.numbers)
             go = rest.lower(shape, several, self.data, self.common, np.int32(0), np.int32(0)).compile()
-        return Compiled(self, width, begin, go)
+            fixed = self.data, self.common
+            if self.first.executor != "pmap":  # which takes its arguments apart by itself
+                fixed = jax.device_put(fixed, go.input_shardings[0][2:4])
+        return Compiled(self, width, begin, go, *fixed)
 
     def stack(self, runs: Sequence[Run], lines: Sequence[Timeline], width: int) -> Inputs:
         """Inputs [width, ...]; a short slab is filled up with its last run."""
@@ -443,6 +409,8 @@ class Compiled(NamedTuple):
     width: int
     begin: Any
     go: Any
+    data: Data  # on the devices, once
+    common: Common
 
     @property
     def memory(self) -> int | None:
@@ -462,7 +430,7 @@ class Compiled(NamedTuple):
             carry, done, total = self.begin(inputs, group.start, group.numbers), 0, len(group.common.start)
             while done < total:
                 chunk = total - done if look is None else max(1, min(look(done, total), total - done))
-                carry = self.go(carry, inputs, group.data, group.common, np.int32(done), np.int32(done + chunk))
+                carry = self.go(carry, inputs, self.data, self.common, np.int32(done), np.int32(done + chunk))
                 jax.block_until_ready(carry.ages)
                 done += chunk
             host = jax.tree.map(np.asarray, carry._replace(state=None))

@@ -35,13 +35,21 @@ class Inputs(NamedTuple):
     length: Any  # [] int32 steps of this run, where the runs of a group differ in it; None: all alike
 
 
+class Shard(NamedTuple):
+    """All samples of one worker, or those that metrics look at."""
+
+    head: Tree  # leaves [common, ...]: true on every worker
+    tail: Tree  # leaves [rest, ...]: true up to `count`, then padding
+    count: Any  # [] int32 true samples, head and tail together
+
+
 class Data(NamedTuple):
     """One worker's samples (of an event-driven method: all workers', stacked)."""
 
-    samples: Tree  # leaves [samples, ...]
+    samples: Tree  # leaves [samples, ...]: where batches are drawn from
     count: Any  # [] int32 true samples
-    evaluated: Tree  # leaves [evaluated, ...]: what metrics look at
-    evaluated_count: Any  # [] int32
+    whole: Shard | None  # for full local gradients; None: batches are drawn
+    seen: Shard  # what metrics look at
     share: Any  # [] the worker's weight in f, mean 1
 
 
@@ -83,27 +91,24 @@ class Program:
     metrics: tuple[str, ...]
     records: int
     longest: int  # steps of a segment
-    full: int  # samples that every worker has
-    full_evaluated: int  # the same, of what metrics look at
     staleness: str | None  # None; drawn per "step" or per "edge"; "constant"; "schedule"
     ragged: bool  # runs differ in length
     always_records: bool  # every segment ends in a record
 
     # -- pieces that workers and servers share --
 
-    def loss(self, params: Tree, samples: Tree, count: Any, share: Any, key: Key | None, full: int) -> jax.Array:
-        """fᵢ on all of one worker's samples, of which the first `full` are true on every worker.
+    def loss(self, params: Tree, shard: Shard, share: Any, key: Key | None) -> jax.Array:
+        """fᵢ on one worker's shard.
 
         The loss of a batch is a mean, so what may be padding is taken one by one, with a mask.
         """
-        size = len(jax.tree.leaves(samples)[0])
-        head = self._loss(params, jax.tree.map(lambda a: a[:full], samples), key)
-        if full == size:
+        full, rest = (len(jax.tree.leaves(part)[0]) for part in (shard.head, shard.tail))
+        head = self._loss(params, shard.head, key)
+        if not rest:
             return share * head
-        tail = jax.tree.map(lambda a: a[full:], samples)
-        each = jax.vmap(lambda s: self._loss(params, jax.tree.map(lambda a: a[None], s), key))(tail)
-        there = jnp.arange(full, size) < count
-        return share * (full * head + jnp.sum(jnp.where(there, each, 0))) / count
+        each = jax.vmap(lambda s: self._loss(params, jax.tree.map(lambda a: a[None], s), key))(shard.tail)
+        there = jnp.arange(full, full + rest) < shard.count
+        return share * (full * head + jnp.sum(jnp.where(there, each, 0))) / shard.count
 
     def _loss(self, params: Tree, batch: Tree, key: Key | None) -> jax.Array:
         return self.problem.loss(params, batch, key) if self.noisy else self.problem.loss(params, batch)
@@ -127,17 +132,13 @@ class Program:
         at = () if worker is None else (worker,)
         share = data.share[at]
         if index is None:
-            samples, count = jax.tree.map(lambda a: a[at], (data.samples, data.count))
-            return jax.grad(self.loss)(params, samples, count, share, key, self.full)
+            return jax.grad(self.loss)(params, jax.tree.map(lambda a: a[at], data.whole), share, key)
         batch = jax.tree.map(lambda a: a[*at, index], data.samples)
         return jax.grad(lambda p: share * self._loss(p, batch, key))(params)
 
-    def local_value_and_grad(self, params: Tree, data: Data) -> tuple[jax.Array, Tree]:
-        """fᵢ and ∇fᵢ on what metrics look at; the gradient only where it is asked for."""
-        seen = (data.evaluated, data.evaluated_count, data.share, None, self.full_evaluated)
-        if "grad_norm" not in self.metrics:
-            return self.loss(params, *seen), None
-        return jax.value_and_grad(self.loss)(params, *seen)
+    def evaluate(self, f: Callable[[Tree], jax.Array], params: Tree) -> tuple[jax.Array, Tree]:
+        """A function and its gradient from one evaluation; the gradient only where it is asked for."""
+        return jax.value_and_grad(f)(params) if "grad_norm" in self.metrics else (f(params), None)
 
     def empty(self, params: Tree, state: Any) -> Carry:
         """A trajectory that has not begun."""
@@ -235,7 +236,8 @@ class Program:
 
         def record(carry: Carry) -> dict[str, Any]:
             mean_params = jax.tree.map(lambda x: lax.pmean(x, AXIS), carry.params)
-            f, gradient = lax.pmean(self.local_value_and_grad(mean_params, data), AXIS)
+            local = self.evaluate(lambda p: self.loss(p, data.seen, data.share, None), mean_params)
+            f, gradient = lax.pmean(local, AXIS)
             row = {
                 "loss": f,
                 "grad_norm": None if gradient is None else optax.tree.norm(gradient),
@@ -304,10 +306,11 @@ class Program:
             return tables.params, (tables.state, tables.pulled)
 
         def record(carry: Carry) -> dict[str, Any]:
-            f, gradient = jax.vmap(self.local_value_and_grad, (None, 0))(carry.params, data)
+            each = jax.vmap(lambda p, seen, share: self.loss(p, seen, share, None), (None, 0, 0))
+            f, gradient = self.evaluate(lambda p: each(p, data.seen, data.share).mean(), carry.params)
             row = {
-                "loss": f.mean(),
-                "grad_norm": None if gradient is None else optax.tree.norm(jax.tree.map(lambda g: g.mean(0), gradient)),
+                "loss": f,
+                "grad_norm": None if gradient is None else optax.tree.norm(gradient),
                 "consensus_distance": jnp.zeros(()),
                 "finite": metrics.all_finite(carry.params).astype(jnp.float32),
             }

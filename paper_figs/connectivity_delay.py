@@ -54,11 +54,10 @@ def draw(results: Results) -> Figure:
     figure.colorbar(image, label=f"steps to {name} {target}")
     one = results.runs.iloc[0]
     seeds = results.runs["seed"].nunique()
-    starred = "; * best rate at the edge of its grid" if edges.to_numpy().any() else ""
-    axes.set_title(
-        f"{one['workers']} workers, {one['problem']} on {one['data']}, {one['partition']}; median of {seeds} seeds{starred}",
-        loc="left",
-    )
+    title = f"{one['workers']} workers, {one['problem']} on {one['data']}, {one['partition']}; median of {seeds} seeds"
+    if edges.to_numpy().any():
+        title += "\n* best learning rate at the edge of its grid"
+    axes.set_title(title, loc="left")
     return figure
 
 

@@ -291,38 +291,45 @@ def models(result: Any) -> np.ndarray:
     return vector(result.params)
 
 
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def uniforms(n: int, who: int | None, lanes: int, seed: Any) -> jax.Array:
+    """[steps, n, lanes] of delays: drawn by each worker, or by `who` for all."""
+    worker = jnp.arange(n, dtype=jnp.int32) if who is None else jnp.full(n, who, jnp.uint32)
+    one = partial(draws.uniforms, stream=draws.DELAYS, lanes=lanes)
+    steps = jnp.arange(STEPS, dtype=jnp.int32)
+    return jax.vmap(jax.vmap(one, (None, 0, None)), (None, None, 0))(seed, worker, steps)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def batches(n: int, size: int, seed: Any) -> jax.Array:
+    """[n, steps, size] sample numbers."""
+    worker, number = jnp.arange(n, dtype=jnp.int32), jnp.arange(STEPS, dtype=jnp.int32)
+    one = partial(draws.samples, batch_size=size, count=np.int32(SAMPLES))
+    return jax.vmap(jax.vmap(one, (None, None, 0)), (None, 0, None))(seed, worker, number)
+
+
 def drawn_ages(run: Run) -> np.ndarray:
     """[steps, n, n]: how old the model of worker j is that worker i reads at step k."""
     n, law = run.workers, delays.table(run.delay, options_of(run, "delay"))
     if isinstance(run.delay, int):
         return np.full((STEPS, n, n), run.delay)
     together = ALGORITHMS[run.algorithm].traits["staleness"] == "step"
-
-    def draw(step: Any, worker: Any) -> jax.Array:
-        who, lanes = (draws.EVERYONE, 1) if together else (worker, n)
-        u = draws.uniforms(run.seed, who, step, draws.DELAYS, lanes)
-        return delays.at(jnp.asarray(delays.cumulative(law, len(law))), u) * jnp.ones(n, jnp.int32)
-
-    workers, steps = np.arange(n, dtype=np.int32), np.arange(STEPS, dtype=np.int32)
-    return np.asarray(jax.jit(jax.vmap(jax.vmap(draw, (None, 0)), (0, None)))(steps, workers))
+    u = uniforms(n, int(draws.EVERYONE) if together else None, 1 if together else n, np.int32(run.seed))
+    age = delays.at(jnp.asarray(delays.cumulative(law, len(law)), jnp.float32), u)
+    return np.broadcast_to(np.asarray(age), (STEPS, n, n))
 
 
 def oracle(row: Row, run: Run, ages: np.ndarray | None = None) -> np.ndarray:
     """[steps + 1, n, d]: the models of a resolved run, by NumPy."""
     n, problem = run.workers, least_squares(run.workers)
     a, y = rows_of(problem)
-    batches = np.broadcast_to(np.arange(SAMPLES), (n, STEPS, SAMPLES))
-    if run.batch_size is not None:
-
-        def draw(worker: Any, number: Any) -> jax.Array:
-            return draws.samples(run.seed, worker, number, run.batch_size, np.int32(SAMPLES))
-
-        numbers = np.arange(STEPS, dtype=np.int32)
-        drawn = jax.jit(jax.vmap(jax.vmap(draw, (None, 0)), (0, None)))(np.arange(n, dtype=np.int32), numbers)
-        batches = np.asarray(drawn)
+    if run.batch_size is None:
+        drawn = np.broadcast_to(np.arange(SAMPLES), (n, STEPS, SAMPLES))
+    else:
+        drawn = np.asarray(batches(n, run.batch_size, np.int32(run.seed)))
 
     def gradient(i: int, x: np.ndarray, m: int) -> np.ndarray:
-        rows = batches[i, m]
+        rows = drawn[i, m]
         return a[i, rows].T @ (a[i, rows] @ x - y[i, rows]) / len(rows)
 
     def seconds(i: int, m: int) -> float:

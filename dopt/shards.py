@@ -1,0 +1,67 @@
+"""What each worker holds: a problem's data in the run's precision, padding cleared, ready to be averaged exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from dopt.program import Data, Shard
+from dopt.types import Problem, Tree
+
+
+def counts(problem: Problem) -> np.ndarray:
+    """[workers] true samples of each worker."""
+    samples = np.shape(jax.tree.leaves(problem.data)[0])
+    return np.full(samples[0], samples[1]) if problem.counts is None else np.asarray(problem.counts)
+
+
+def cast(x: Any, dtype: np.dtype) -> np.ndarray:
+    """Numbers in the run's precision, whole numbers as int32."""
+    x = np.asarray(x)
+    if x.dtype.kind == "f":
+        return x.astype(dtype)
+    return x.astype(np.int32) if x.dtype.kind in "iu" else x
+
+
+def split(problem: Problem, dtype: np.dtype, eval_samples: int | None, full: bool) -> Data:
+    """The problem's data as the workers need it.
+
+    Args:
+      problem: with data leaves [workers, samples, ...].
+      dtype: of all real numbers.
+      eval_samples: how many samples metrics look at, evenly spaced in each shard; None: all.
+      full: gradients are of the whole shard.
+    """
+    number = counts(problem)
+    padding = np.arange(np.shape(jax.tree.leaves(problem.data)[0])[1]) >= number[:, None]
+
+    def clean(x: Any) -> np.ndarray:  # what lies in the padding must not reach a gradient, not even as 0 x NaN
+        x = cast(x, dtype)
+        if not padding.any():
+            return x
+        return np.where(padding.reshape(padding.shape + (1,) * (x.ndim - 2)), np.zeros((), x.dtype), x)
+
+    samples = jax.tree.map(clean, problem.data)
+    whole = _shard(samples, number)
+    seen = whole if eval_samples is None else _shard(*_evenly(samples, number, eval_samples))
+    share = number * len(number) / number.sum() if problem.weighted else np.ones(len(number))
+    return Data(samples, number.astype(np.int32), whole if full else None, seen, share.astype(dtype))
+
+
+def _shard(samples: Tree, number: np.ndarray) -> Shard:
+    cut = int(number.min())
+    head, tail = (
+        jax.tree.map(lambda a, s=part: a[:, s], samples) for part in (slice(None, cut), slice(cut, int(number.max())))
+    )
+    return Shard(head, tail, number.astype(np.int32))
+
+
+def _evenly(samples: Tree, number: np.ndarray, wanted: int) -> tuple[Tree, np.ndarray]:
+    """About `wanted` samples in all, evenly spaced in each shard."""
+    if wanted >= number.sum():
+        return samples, number
+    chosen = np.maximum(1, np.minimum(number, wanted * number // number.sum()))
+    place = np.minimum((np.arange(chosen.max()) * number[:, None]) // chosen[:, None], number[:, None] - 1)
+    return jax.tree.map(lambda x: x[np.arange(len(number))[:, None], place], samples), chosen

@@ -90,7 +90,7 @@ def gossip_fixed_point(
     """[n, d]: where gossip SGD with full gradients Aᵢ(x - bᵢ) comes to rest, by one linear solve.
 
     Combine then adapt, X = W X - αG(X): (I - W + αA) X = αAb. Adapt then combine, X = W(X - αG(X)):
-    (I - W + αWA) X = αWAb. Yuan-Ling-Yin 2016, 1310.7063; Sayed 2014, adaptation over networks, section 8.
+    (I - W + αWA) X = αWAb. Yuan-Ling-Yin 2016, 1310.7063; Sayed 2014, adaptation, learning, and optimization over networks.
 
     Args:
       W: [n, n].

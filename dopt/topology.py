@@ -14,7 +14,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from dopt.registry import Registry, did_you_mean
+from dopt.registry import Registry, coerce, did_you_mean
 from dopt.types import InputError
 
 TOPOLOGIES = Registry("topology")
@@ -68,9 +68,13 @@ def read(path: str | Path) -> Graph:
         )
     try:
         if path.suffix == ".graphml":
-            return nx.read_graphml(path)
-        directed = path.read_text().lstrip().lower().startswith("# directed")
-        return nx.read_edgelist(path, nodetype=int, data=False, create_using=nx.DiGraph if directed else nx.Graph)
+            graph = nx.read_graphml(path)
+        else:
+            kind = nx.DiGraph if path.read_text().lstrip().lower().startswith("# directed") else nx.Graph
+            graph = nx.read_edgelist(path, nodetype=int, data=False, create_using=kind)
+        if not graph:  # networkx passes over lines that are no edges
+            raise ValueError("it has no edge")
+        return graph
     except (nx.NetworkXException, TypeError, ValueError, SyntaxError, UnicodeDecodeError) as error:
         raise InputError(
             f"topology: {str(path)!r} is neither GraphML nor an edge list of whole numbers ({error})"
@@ -86,7 +90,10 @@ def _networkx(function: str, options: dict[str, Any]) -> Graph:
     except (TypeError, ValueError, nx.NetworkXException) as error:
         raise InputError(f"topology: networkx:{function} refused its arguments {options} ({error})") from error
     if graph.is_multigraph() or nx.number_of_selfloops(graph):
-        graph = (nx.DiGraph if graph.is_directed() else nx.Graph)((u, v) for u, v in graph.edges() if u != v)
+        simple = (nx.DiGraph if graph.is_directed() else nx.Graph)()
+        simple.add_nodes_from(graph)
+        simple.add_edges_from((u, v) for u, v in graph.edges() if u != v)
+        return simple
     return graph
 
 
@@ -106,11 +113,12 @@ def adjacency(graph: Graph) -> np.ndarray:
 def sides(workers: int, shape: Any, least: int, name: str) -> tuple[int, ...]:
     """`shape`, or the most square two factors of n whose sides are at least `least`."""
     if shape is not None:
-        if math.prod(shape) != workers or min(shape) < least:
+        shape = tuple(coerce("topology.shape", side, int) for side in shape)
+        if not shape or math.prod(shape) != workers or min(shape) < least:
             raise InputError(
                 f"topology.shape: {name} needs sides >= {least} whose product is workers={workers}, got {list(shape)}"
             )
-        return tuple(shape)
+        return shape
     for a in range(math.isqrt(workers), least - 1, -1):
         if workers % a == 0:
             return a, workers // a

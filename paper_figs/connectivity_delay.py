@@ -6,7 +6,6 @@ workers; decentralized SGD whose neighbours' models arrive late; learning rate t
 
 from __future__ import annotations
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -36,7 +35,8 @@ def draw(results: Results) -> Figure:
     edges = cells.pivot(index="topology", columns="delay", values="edge").loc[graphs["topology"]]
     values = np.ma.masked_invalid(steps.to_numpy(float))
 
-    figure, axes = plt.subplots(figsize=(WIDTHS["text"], 3.0))
+    figure = Figure(figsize=(WIDTHS["text"], 3.0))
+    axes = figure.subplots()
     image = axes.imshow(values, cmap="cividis_r", aspect="auto")
     axes.set_facecolor("0.85")
     axes.set_xticks(range(len(steps.columns)), [str(delay) for delay in steps.columns])

@@ -423,8 +423,10 @@ def test_slabs_equal_the_numpy_transcription_without_a_second_compilation(row: R
     assert row.is_random == bool(np.any(models(outcomes[0]) != models(outcomes[1])))
 
 
-@AXIS_ROWS
-@pytest.mark.parametrize("executor", ["pmap", "shard_map"])
+FOUR = [(row, "shard_map") for row in TABLE if row.has_worker_axis] + [(TABLE[0], "pmap")]
+
+
+@pytest.mark.parametrize(("row", "executor"), FOUR, ids=lambda x: getattr(x, "name", x))
 def test_four_workers_on_four_devices_equal_the_numpy_transcription(row: Row, executor: str) -> None:
     found = result(row, 4, executor=executor, batch_size=2)
     assert_is(found, oracle(row, found.run), 4, 1e-10)
@@ -455,10 +457,8 @@ def test_an_executor_runs_on_the_devices_it_says(executor: str, workers: int, de
     run = describe(TABLE[0], workers, {"executor": executor}).resolve(problem=problem)
     group = Group([run], problem=problem)
     assert len(group.devices) == devices
-    compiled = group.compile(1)
-    with jax.enable_x64(True):
-        carry = compiled.begin(group.stack([run], 1), group.start, group.numbers)
-    assert {len(x.sharding.device_set) for x in jax.tree.leaves(carry.params)} == {devices}
+    shardings = jax.tree.leaves(group.compile(1).go.output_shardings)
+    assert {len(where.device_set) for where in shardings} == {devices}
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if row.equivariant], ids=lambda row: row.name)
@@ -549,7 +549,7 @@ def delayed(**options: Any) -> dopt.Method:
 
 
 @pytest.mark.parametrize("chain", [optax.chain, dopt.chain], ids=["optax", "dopt"])
-@pytest.mark.parametrize("staleness", [0, 1, np.array([[0, 1, 2, 1]] * 4)[0]], ids=["none", "one", "of each sender"])
+@pytest.mark.parametrize("staleness", [1, np.array([0, 1, 2, 1])], ids=["one", "of each sender"])
 def test_a_method_in_a_chain_receives_its_staleness(chain: Callable, staleness: Any) -> None:
     chained = loop(chain(optax.clip(1e9), delayed_gossip()), staleness=staleness)
     ages = np.broadcast_to(staleness, (STEPS, 4, 4))

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dopt import cluster, schedule
+from dopt import cluster, schedule, theory
 from dopt.cluster import LAWS, PROFILES, Cluster, compute_times
 from dopt.schedule import Schedule, always_busy, barrier, in_flight_staleness
 from dopt.types import InputError
@@ -144,7 +144,7 @@ def test_a_worker_that_never_delivered_has_been_in_flight_since_version_0() -> N
 def test_iid_exponential_workers_give_geometric_staleness(n: int) -> None:
     steps = 200_000
     tau = always_busy(make("exponential", n, seed=1), steps=steps).staleness
-    law = (1 / n) * (1 - 1 / n) ** np.arange(tau.max() + 1)
+    law = theory.geometric_staleness(n, tau.max() + 1)
     seen = np.bincount(tau) / steps
     # total variation: sampling alone gives about 0.4 Σ sqrt(p/steps) < 0.005 for n = 8
     assert (np.abs(seen - law).sum() + 1 - law.sum()) / 2 < 0.01
@@ -154,7 +154,7 @@ def test_deterministic_times_c_give_mean_staleness_c_times_sum_1_over_c_minus_1(
     c = np.array([1.0, np.sqrt(2), 2.0, np.pi, 7.5])
     events = always_busy(make("constant", 5, scale=list(map(float, c))), steps=100_000)
     means = [events.staleness[events.worker == i].mean() for i in range(5)]
-    np.testing.assert_allclose(means, c * (1 / c).sum() - 1, rtol=2e-3)
+    np.testing.assert_allclose(means, theory.expected_staleness(c), rtol=2e-3)
 
 
 @pytest.mark.parametrize("n", [1, 2, 7])
@@ -221,6 +221,20 @@ def test_horizons_by_steps_gradients_and_seconds_agree(kind: tuple[str, dict], s
     assert_same(Schedule(*(column[:steps] for column in by_seconds)), by_steps)
 
 
+@pytest.mark.parametrize(("law", "options"), KINDS)
+def test_a_million_events_are_all_pushes_of_all_workers_until_the_last(law: str, options: dict) -> None:
+    n, steps = 16, 10**6
+    machines = make(law, n, seed=6, **options)
+    events = always_busy(machines, steps=steps)
+    assert events.steps == len(events.time) == steps
+    assert events.staleness.sum() + in_flight_staleness(events, n).sum() == (n - 1) * steps
+    of_each = np.bincount(events.worker, minlength=n)
+    for i in range(n):
+        finish = np.cumsum(cluster.worker_times(machines, i, of_each[i] + 1))
+        np.testing.assert_array_equal(events.time[events.worker == i], finish[:-1])
+        assert finish[-1] >= events.time[-1]  # the first that is not in it, which ties put later
+
+
 def test_one_very_fast_worker_costs_no_draws_of_the_slow_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn = []
     real = schedule.worker_times
@@ -278,7 +292,7 @@ def test_a_barrier_of_all_waits_for_the_slowest() -> None:
 def test_a_barrier_of_n_exponential_workers_takes_the_harmonic_number_h_n(n: int) -> None:
     steps = 20_000
     mean = barrier(make("exponential", n, seed=4), workers=n, steps=steps).time[-1] / steps
-    assert mean == pytest.approx((1 / np.arange(1, n + 1)).sum(), rel=0.02)  # one standard deviation is below 0.7 %
+    assert mean == pytest.approx(theory.barrier_time(n), rel=0.02)  # one standard deviation is below 0.7 %
 
 
 @given(seeds, st.integers(1, 8), st.data())

@@ -44,31 +44,32 @@ def tuned(results: Results) -> pd.DataFrame:
       seeds; diverged (runs of the whole cell); edge (the best rate is the smallest or largest of several).
     """
     runs = scores(results)
-    cell = [name for name in results.varied if name not in TUNED and name in runs]
-    if not cell:
-        runs, cell = runs.assign(algorithm=runs["algorithm"]), ["algorithm"]
-    worst = -math.inf if results.metric.get("goal") == "maximize" else math.inf
+    cell = [name for name in results.varied if name not in TUNED and name in runs] or ["algorithm"]
+    highest = results.metric.get("goal") == "maximize"
+    filled = runs.assign(
+        steps=runs["steps_to_target"].fillna(math.inf), last=runs["final"].fillna(-math.inf if highest else math.inf)
+    )
+    rates = (
+        filled.groupby([*cell, "learning_rate"], sort=False, dropna=False)
+        .agg(
+            steps_to_target=("steps", "median"),
+            final=("last", "median"),
+            seeds=("id", "size"),
+            diverged=("diverged", "sum"),
+        )
+        .reset_index()
+    )
     rows = []
-    for values, group in runs.groupby(cell, sort=False, dropna=False):
-        rates = (
-            group.assign(steps=group["steps_to_target"].fillna(math.inf), final=group["final"].fillna(worst))
-            .groupby("learning_rate")
-            .agg(steps=("steps", "median"), final=("final", "median"), seeds=("id", "size"))
-        )
-        order = rates.assign(final=rates["final"] * (-1 if worst < 0 else 1)).sort_values(
-            ["steps", "final"], kind="stable"
-        )
-        best = order.index[0]
-        edge = len(rates) > 1 and best in (rates.index.min(), rates.index.max())
+    for _, tried in rates.groupby(cell, sort=False, dropna=False):
+        order = tried.assign(key=-tried["final"] if highest else tried["final"])
+        best = order.sort_values(["steps_to_target", "key"], kind="stable").iloc[0]
+        grid = tried["learning_rate"]
         rows.append(
-            dict(zip(cell, values, strict=True))
-            | {
-                "learning_rate": best,
-                "steps_to_target": rates.loc[best, "steps"],
-                "final": rates.loc[best, "final"],
-                "seeds": int(rates.loc[best, "seeds"]),
-                "diverged": int(group["diverged"].sum()),
-                "edge": edge,
+            {
+                **{name: best[name] for name in [*cell, "learning_rate", "steps_to_target", "final"]},
+                "seeds": int(best["seeds"]),
+                "diverged": int(tried["diverged"].sum()),
+                "edge": len(tried) > 1 and best["learning_rate"] in (grid.min(), grid.max()),
             }
         )
     return pd.DataFrame(rows)

@@ -26,20 +26,16 @@ SETTINGS: Any = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """The settings, for as long as a picture is drawn; without a display."""
+    """The settings, for as long as a picture is drawn (by Figure itself: pyplot costs a second, and wants a display)."""
     import matplotlib
 
-    matplotlib.use("Agg")
     with matplotlib.rc_context(SETTINGS):
         yield
 
 
 def save(figure: Any, stem: Path) -> list[Path]:
     """PNG and PDF of a figure; the same figure gives the same bytes."""
-    import matplotlib.pyplot as plt
-
     paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".png", ".pdf")]
     figure.savefig(paths[0], metadata={"Software": None})
     figure.savefig(paths[1], metadata={"CreationDate": None})
-    plt.close(figure)
     return paths

@@ -132,14 +132,11 @@ def _digest(value: Any) -> str:
 
     if isinstance(value, nx.Graph):
         value = topology.adjacency(value)
-    if isinstance(value, Problem):
-        value = (
-            value.data,
-            value.counts,
-            value.test,
-            value.start,
-            [value.loss.__module__ + value.loss.__qualname__, value.weighted],
+    if isinstance(value, Problem):  # a function has no content to hash: its name stands for it
+        loss = (
+            f"{getattr(value.loss, '__module__', '')}.{getattr(value.loss, '__qualname__', type(value.loss).__name__)}"
         )
+        value = (value.data, value.counts, value.test, value.start, [loss, value.weighted])
     leaves, tree = jax.tree.flatten(value)
     digest = hashlib.sha256(str(tree).encode())
     for leaf in leaves:

@@ -43,8 +43,8 @@ def uniform(*, max: int, low: int = 0, high: int | None = None) -> np.ndarray:
 @law(source="staleness of n iid exponential workers, mean n - 1")
 def geometric(*, max: int, mean: float = 1.0) -> np.ndarray:
     """P(k) proportional to (mean / (1 + mean))^k, truncated at `max` and renormalised."""
-    if not mean >= 0:
-        raise InputError(f"delay.mean: must not be negative, got {mean}")
+    if not 0 <= mean < np.inf:
+        raise InputError(f"delay.mean: must be finite and not negative, got {mean}")
     _whole("delay.max", max)
     table = (mean / (1 + mean)) ** np.arange(max + 1.0)
     return table / table.sum()

@@ -305,10 +305,12 @@ class Group:
     def _axes(self) -> tuple[Any, Any, Any, Any]:
         """Axes of carry, inputs, data, start."""
         parts: tuple[Any, ...] = (PER_RUN_AND_WORKER, self._state_axes, PER_RUN_AND_WORKER, PER_RUN)
+        # field by field: pmap takes a flat tuple of axes for one per leaf where their numbers happen to agree
+        inputs = Inputs(*[PER_RUN] * len(Inputs._fields))
         if not self.events:
-            return Carry(*parts), PER_RUN, PER_WORKER, PER_WORKER
+            return Carry(*parts), inputs, PER_WORKER, PER_WORKER
         server = jax.tree.map(lambda a: PER_RUN if a.runs else COMMON, parts)
-        return Carry(*server), PER_RUN, COMMON, COMMON
+        return Carry(*server), inputs, COMMON, COMMON
 
     @cached_property
     def _shape(self) -> Carry:

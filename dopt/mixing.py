@@ -62,6 +62,8 @@ def read(path: str | Path, workers: int | None = None) -> np.ndarray:
     if not path.is_file():
         raise InputError(f"weights: no file {str(path)!r}{did_you_mean(path.stem, WEIGHTS)}")
     try:
+        if not path.stat().st_size:
+            raise ValueError("it is empty")
         matrix = (
             np.load(path, allow_pickle=False)
             if path.suffix == ".npy"
@@ -240,6 +242,7 @@ def form(w: np.ndarray) -> Form:
 def _displacement(form: Form, own: Tree, others: Tree, reference: Tree) -> Tree:
     """Σ_{j≠i} W_ij (xⱼ - c) - out_i (xᵢ - c) for each leaf: `own` and `reference` c [...], `others` [n, ...]."""
     worker = lax.axis_index(AXIS)
+    form = jax.tree.map(jnp.asarray, form)  # here, since whether this is x64 is known only where it runs
 
     def dense(x: jax.Array, everyone: jax.Array, c: jax.Array, f: Dense) -> jax.Array:
         c = c * f.relative.astype(x.dtype)
@@ -278,7 +281,6 @@ def mix(w: Any, *, slots: int | None = None, delay: int | None = None) -> Mix:
     `delay_self`, to take oneself from the ring too, xᵢ <- Σⱼ W_ij xⱼ^{k-τ} (keeps the average on irregular graphs).
     """
     w = form(as_matrix(w)) if not isinstance(w, Dense | Neighbours) else w
-    w = jax.tree.map(jnp.asarray, w)
     if delay is not None and slots is None:
         slots = delay + 1
     if slots is None:

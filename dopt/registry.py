@@ -17,6 +17,8 @@ from dopt.types import InputError
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """`; did you mean 'ring'?` where one is near, else what there is."""
     known = sorted(known)
+    if not known:
+        return ""
     near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 

@@ -14,7 +14,7 @@ from dopt.types import Problem, Tree
 def counts(problem: Problem) -> np.ndarray:
     """[workers] true samples of each worker."""
     samples = np.shape(jax.tree.leaves(problem.data)[0])
-    return np.full(samples[0], samples[1]) if problem.counts is None else np.asarray(problem.counts)
+    return np.full(samples[0], samples[1]) if problem.counts is None else np.asarray(problem.counts, np.int64)
 
 
 def cast(x: Any, dtype: np.dtype) -> np.ndarray:

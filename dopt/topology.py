@@ -70,7 +70,7 @@ def read(path: str | Path) -> Graph:
         if path.suffix == ".graphml":
             graph = nx.read_graphml(path)
         else:
-            kind = nx.DiGraph if path.read_text().lstrip().lower().startswith("# directed") else nx.Graph
+            kind: Any = nx.DiGraph if path.read_text().lstrip().lower().startswith("# directed") else nx.Graph
             graph = nx.read_edgelist(path, nodetype=int, data=False, create_using=kind)
         if not graph:  # networkx passes over lines that are no edges
             raise ValueError("it has no edge")
@@ -90,7 +90,7 @@ def _networkx(function: str, options: dict[str, Any]) -> Graph:
     except (TypeError, ValueError, nx.NetworkXException) as error:
         raise InputError(f"topology: networkx:{function} refused its arguments {options} ({error})") from error
     if graph.is_multigraph() or nx.number_of_selfloops(graph):
-        simple = (nx.DiGraph if graph.is_directed() else nx.Graph)()
+        simple: Graph = (nx.DiGraph if graph.is_directed() else nx.Graph)()
         simple.add_nodes_from(graph)
         simple.add_edges_from((u, v) for u, v in graph.edges() if u != v)
         return simple

@@ -73,6 +73,7 @@ def fetch(path: Path, url: str, sha256: str | None, read: Callable[[Path], bytes
     """Download `url` to `path`, which appears only when whole and checked: several processes may do so at once."""
     import pooch  # type: ignore[import-untyped, unused-ignore]
 
+    pooch.get_logger().setLevel("WARNING")  # one line of ours says what fails
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         # pooch can check packed bytes only, so the check is ours

@@ -45,8 +45,8 @@ def half_square(params: Params) -> jax.Array:
 
 def regularizer(l2: float) -> tuple[float, str]:
     """(l2, note): a negative one is refused; without one separable data has no minimiser, so f* is left out."""
-    if l2 < 0:
-        raise InputError(f"problem.l2: must not be negative, got {l2}")
+    if not 0 <= l2 < np.inf:
+        raise InputError(f"problem.l2: must be finite and not negative, got {l2}")
     return l2, "" if l2 else "suboptimality is left out: with l2 = 0 separable data has no minimiser"
 
 

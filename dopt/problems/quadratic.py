@@ -36,10 +36,12 @@ def quadratic(
     """
     if dim < 1:
         raise InputError(f"problem.dim: must be at least 1, got {dim}")
-    if not 0 < mu <= L:
-        raise InputError(f"problem.mu: needs 0 < mu <= L, got mu={mu}, L={L}")
-    if heterogeneity < 0 or noise < 0:
-        raise InputError(f"problem: heterogeneity and noise must not be negative, got {heterogeneity} and {noise}")
+    if not 0 < mu <= L < np.inf:
+        raise InputError(f"problem.mu: needs 0 < mu <= L, both finite, got mu={mu}, L={L}")
+    if not (0 <= heterogeneity < np.inf and 0 <= noise < np.inf):
+        raise InputError(
+            f"problem: heterogeneity and noise must be finite and not negative, got {heterogeneity} and {noise}"
+        )
     if heterogeneity and workers == 1:
         heterogeneity = 0.0  # one worker is like itself
     rng = np.random.default_rng(seed)

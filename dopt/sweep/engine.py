@@ -83,11 +83,11 @@ def pace(check: Callable[[], None], tell: Callable[[float], None] = lambda share
         check()
         now = time.perf_counter()
         tell(done / total)
-        size = max(1, total // 16)
-        if last:
+        size = 1
+        if done > 1:  # segment 0 is a record without steps, and says nothing about the others
             then, before = last.pop()
-            size = round(CHUNK * (done - before) / max(now - then, 1e-6))
-        last.append((now, done))
+            size = min(round(CHUNK * (done - before) / max(now - then, 1e-6)), 4 * (done - before))
+        last[:] = [(now, done)]
         return max(1, size)
 
     return look

@@ -167,7 +167,7 @@ def _draw(what: str, p: Mapping[str, Any]) -> Draw:
         values, weights = p.get("values"), p.get("probabilities")
         if not isinstance(values, list) or not values:
             raise InputError(f"{what}.values: must be a list of at least one value, got {values!r}")
-        if weights is not None and (len(weights) != len(values) or abs(sum(weights) - 1) > 1e-9):
+        if weights is not None and not _are_probabilities(weights, len(values)):
             raise InputError(f"{what}.probabilities: must be one for each value and sum to 1, got {weights!r}")
         return lambda rng: values[rng.choice(len(values), p=weights)]
     if kind == "constant":
@@ -179,6 +179,8 @@ def _draw(what: str, p: Mapping[str, Any]) -> Draw:
             raise InputError(f"{what}.{name}: {kind} needs a number, got {value!r}")
         return float(value)
 
+    if not isinstance(kind, str):
+        raise InputError(f"{what}.distribution: must be a name, got {kind!r}")
     base, q = (kind.removeprefix("q_"), number("q", 1.0)) if kind.startswith("q_") else (kind, None)
     shapes: dict[str, Callable[[], Draw]] = {
         "uniform": lambda: _between(what, number("min"), number("max"), lambda rng, a, b: rng.uniform(a, b)),
@@ -203,7 +205,18 @@ def _draw(what: str, p: Mapping[str, Any]) -> Draw:
     draw = shapes[base]()
     if q is None:
         return draw
+    if not q > 0:
+        raise InputError(f"{what}.q: must be positive, got {q:g}")
     return lambda rng: (int if q.is_integer() else float)(round(draw(rng) / q) * q)
+
+
+def _are_probabilities(weights: Any, count: int) -> bool:
+    return (
+        isinstance(weights, list)
+        and len(weights) == count
+        and all(isinstance(w, int | float) and w >= 0 for w in weights)
+        and abs(sum(weights) - 1) <= 1e-9
+    )
 
 
 def _between(what: str, a: float, b: float, draw: Callable[..., Any], positive: bool = False) -> Draw:

@@ -55,8 +55,8 @@ def delayed_sgd(
         return DelayedState(inner.init(params), delays.ring(fill, slots), Clock(jnp.zeros((), jnp.int32)))
 
     def old_model(state: DelayedState, params: Tree, *, staleness: Any = slots - 1, **extra: Any) -> Tree:
-        # x^k itself is written only by this step's update, so a fresh read takes the model at hand
-        return select(staleness == 0, params, delays.read(state.ring, state.clock, staleness))
+        # the same write as the update's, which the compiler does once: a fresh read finds the model of now
+        return delays.read(delays.write(state.ring, state.clock, params), state.clock, staleness)
 
     def iterate(grads: Tree, state: DelayedState, params: Tree, **extra: Any) -> tuple[Tree, DelayedState]:
         updates, new = inner.update(mean(grads), state.inner, params, **extra)

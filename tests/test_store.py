@@ -1,0 +1,472 @@
+"""The store: what is finished stays, to the byte; what is not is as if it had never begun; and names stay in their folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pandas.testing import assert_frame_equal
+
+import dopt
+from dopt import InputError, Results
+from dopt.cli import main
+from dopt.group import Group
+from dopt.sweep import engine, plan
+from dopt.sweep.store import TABLES, Store, slug
+
+ROOT = Path(__file__).parents[1]
+LIMIT = 120  # seconds until a process counts as hung
+
+# `dopt` with slabs of two runs, which notes every slab that it puts in place
+DRIVER = """
+import os, sys
+from dopt.cli import main
+from dopt.sweep import plan
+from dopt.sweep.store import Store
+
+plan.PREFERRED["cpu"] = 2
+write = Store.write_slab
+
+def noted(self, name, *args):
+    write(self, name, *args)
+    with open(os.environ["WRITTEN"], "a") as log:
+        log.write(name + "\\n")
+
+Store.write_slab = noted
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+def quadratic(**changes: Any) -> dict[str, Any]:
+    """A sweep of 14 runs, so 7 slabs of two; rate 3 diverges."""
+    parameters = {
+        "algorithm": "gossip_sgd",
+        "workers": 4,
+        "problem": "quadratic",
+        "problem.dim": 4,
+        "problem.noise": 0.1,
+        "learning_rate": [0.1, 3.0],
+        "seed": [0, 1, 2, 3, 4, 5, 6],
+        "steps": 20,
+    } | changes
+    return {
+        "name": "small",
+        "parameters": {k: {"values": v} if isinstance(v, list) else {"value": v} for k, v in parameters.items()},
+    }
+
+
+@pytest.fixture
+def slabs_of_two(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plan.PREFERRED, "cpu", 2)
+
+
+class Process:
+    """`dopt sweep` in a process of its own."""
+
+    def __init__(self, file: Path, results: Path, log: Path):
+        env = {**os.environ, "WRITTEN": str(log)}
+        command = [sys.executable, "-c", DRIVER, "sweep", str(file), "--results", str(results), "--wandb", "off"]
+        self.results = results
+        self.popen = subprocess.Popen(
+            command, env=env, cwd=file.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+
+    def wait_for(self, slabs: int) -> None:
+        """Until so many slabs are in place."""
+        end = time.monotonic() + LIMIT
+        while len(finished(self.results)) < slabs:
+            assert self.popen.poll() is None, self.popen.communicate()
+            assert time.monotonic() < end
+            time.sleep(0.002)
+
+    def end(self) -> tuple[int, str, str]:
+        out, err = self.popen.communicate(timeout=LIMIT)
+        return self.popen.returncode, out, err
+
+
+def finished(results: Path) -> list[Path]:
+    return sorted(path for path in (results / "slabs").glob("*") if not path.name.startswith("."))
+
+
+def fingerprint(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """File -> (inode, time of the last change, size): the same only if nobody touched it."""
+    return {
+        str(path.relative_to(folder)): (path.stat().st_ino, path.stat().st_mtime_ns, path.stat().st_size)
+        for path in sorted([folder, *folder.rglob("*")])
+    }
+
+
+def same(a: Results, b: Results) -> None:
+    """Bit for bit, NaN where NaN is."""
+    assert a.missing == b.missing == 0
+    for mine, theirs in ((a.runs, b.runs), (a.history, b.history)):
+        assert_frame_equal(mine, theirs, check_exact=True)
+        for name in mine.select_dtypes("float"):
+            assert mine[name].to_numpy().tobytes() == theirs[name].to_numpy().tobytes(), name
+
+
+@pytest.fixture(scope="module")
+def long_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file whose seven slabs take some tenths of a second each."""
+    file = tmp_path_factory.mktemp("long") / "small.yaml"
+    file.write_text(yaml.safe_dump(quadratic(steps=30_000)))
+    return file
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(long_sweep: Path) -> Results:
+    folder = long_sweep.parent / "uninterrupted"
+    code, out, err = Process(long_sweep, folder, long_sweep.parent / "log").end()
+    assert (code, err) == (0, "")
+    assert "small: 14 runs" in out
+    return dopt.load(folder)
+
+
+# -- processes that die, and processes that meet ----------------------------------------------------------------------
+
+
+def test_a_killed_sweep_goes_on_where_it_was_and_gives_the_same_bits(
+    long_sweep: Path, uninterrupted: Results, tmp_path: Path
+) -> None:
+    folder, log = tmp_path / "results", tmp_path / "log"
+    process = Process(long_sweep, folder, log)
+    process.wait_for(slabs=3)
+    process.popen.kill()
+    assert process.end()[0] == -signal.SIGKILL
+    done = finished(folder)
+    assert 3 <= len(done) < 7, "the kill came too late to test anything; make the slabs longer"
+    assert all(Store._damage(path) is None for path in done)
+    part = dopt.load(folder)
+    assert part.missing == 14 - 2 * len(done) == 14 - len(part.runs)
+    before = {path.name: fingerprint(path) for path in done}
+    planned = fingerprint(folder)["plan.json"]
+
+    # what a write that was cut off would leave behind counts for nothing, and goes away
+    missing = next(name for name in (f"group0-slab{i:03d}" for i in range(7)) if name not in before)
+    shutil.copytree(done[0], folder / "slabs" / f".tmp-{missing}-1")
+    assert dopt.load(folder).missing == part.missing
+
+    log.write_text("")
+    code, out, err = Process(long_sweep, folder, log).end()
+    assert (code, err) == (0, "")
+    assert "small: 14 runs" in out
+    assert {path.name: fingerprint(path) for path in done} == before
+    assert fingerprint(folder)["plan.json"] == planned
+    assert sorted(log.read_text().split()) == sorted({f"group0-slab{i:03d}" for i in range(7)} - set(before))
+    assert [path.name for path in sorted((folder / "slabs").iterdir())] == [f"group0-slab{i:03d}" for i in range(7)]
+    same(dopt.load(folder), uninterrupted)
+
+
+def test_two_sweeps_into_one_folder_share_the_work(long_sweep: Path, uninterrupted: Results, tmp_path: Path) -> None:
+    folder, log = tmp_path / "results", tmp_path / "log"
+    both = [Process(long_sweep, folder, log) for _ in range(2)]
+    for code, out, err in [process.end() for process in both]:
+        assert (code, err) == (0, "")
+        assert "small: 14 runs" in out
+    assert sorted(log.read_text().split()) == [f"group0-slab{i:03d}" for i in range(7)]  # each once
+    same(dopt.load(folder), uninterrupted)
+
+
+def test_signals_end_within_a_chunk_and_keep_what_is_done(tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
+    # the first group is short; a slab of the second takes minutes
+    long = {"steps": [10, 3_000_000], "record_every": 300_000, "workers": 16, "problem.dim": 256}
+    text = quadratic(**long, learning_rate=0.1, seed=[0, 1, 2])
+    file.write_text(yaml.safe_dump(text))
+    codes = {signal.SIGINT: 130, signal.SIGTERM: 143}
+    processes = {number: Process(file, tmp_path / number.name, tmp_path / "log") for number in codes}
+    for number, process in processes.items():
+        process.wait_for(slabs=2)
+        time.sleep(0.5)
+        begin = time.monotonic()
+        process.popen.send_signal(number)
+        code, _, err = process.end()
+        assert time.monotonic() - begin < 5  # a chunk takes 0.25 s, and the machine may be busy
+        assert code == codes[number]
+        assert err == "dopt: interrupted; what was finished is kept, the same command goes on from there\n"
+        assert len(finished(process.results)) == 2
+        assert dopt.load(process.results).missing == 3
+        assert sorted((process.results / "slabs").iterdir()) == finished(process.results)
+
+
+# -- one process ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished_sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Results]:
+    """A folder that no test changes, and its results."""
+    folder = tmp_path_factory.mktemp("finished") / "results"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(plan.PREFERRED, "cpu", 2)
+        return folder, dopt.sweep(quadratic(), results=folder)
+
+
+@pytest.fixture
+def copy(finished_sweep: tuple[Path, Results], tmp_path: Path, slabs_of_two: None) -> Path:
+    """A finished folder to play with."""
+    return Path(shutil.copytree(finished_sweep[0], tmp_path / "results"))
+
+
+def test_finished_slabs_are_skipped_and_the_plan_is_written_once(
+    copy: Path, finished_sweep: tuple[Path, Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, planned = fingerprint(copy / "slabs"), fingerprint(copy)["plan.json"]
+    monkeypatch.setattr(Group, "compile", lambda *a: pytest.fail("compiled again"))
+    again = dopt.sweep(quadratic(), results=copy)
+    assert fingerprint(copy / "slabs") == before
+    assert fingerprint(copy)["plan.json"] == planned
+    same(again, finished_sweep[1])
+
+
+def test_a_resumed_sweep_reads_the_plan(
+    copy: Path, finished_sweep: tuple[Path, Results], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(copy / "slabs" / "group0-slab002")
+    monkeypatch.setitem(plan.PREFERRED, "cpu", 5)  # what would be planned today
+    same(dopt.sweep(quadratic(), results=copy), finished_sweep[1])
+    assert Store(copy).manifest("group0-slab002")["width"] == 2
+
+
+def test_a_resumed_sweep_may_have_other_devices(copy: Path, finished_sweep: tuple[Path, Results]) -> None:
+    shutil.rmtree(copy / "slabs" / "group0-slab004")
+    again = dopt.sweep(quadratic(), results=copy, devices=jax.devices()[:4])
+    assert again.missing == 0
+    assert_frame_equal(again.history, finished_sweep[1].history, rtol=1e-6)
+
+
+def test_a_manifest_says_what_made_the_slab(finished_sweep: tuple[Path, Results]) -> None:
+    store = Store(finished_sweep[0])
+    manifest = store.manifest("group0-slab000")
+    assert manifest["versions"]["dopt"] == version("dopt")
+    assert {"python", "jax", "jaxlib", "numpy"} <= set(manifest["versions"])
+    assert manifest["runs"] == store.read_slab("group0-slab000")[0]["id"].tolist()
+    assert manifest["device"]
+    assert set(manifest["sha256"]) == set(TABLES)
+    assert manifest["seconds"]["run"] > 0
+
+
+def cut_off(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+# a manifest has no checksum of its own, so a bit in its notes goes unseen: it touches no result
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("runs.parquet", cut_off),
+        ("history.parquet", flip_a_bit),
+        ("history.parquet", Path.unlink),
+        ("manifest.json", empty),
+        ("manifest.json", cut_off),
+        ("manifest.json", Path.unlink),
+    ],
+)
+def test_a_damaged_file_is_named_set_aside_and_made_again(
+    file: str, damage: Callable[[Path], None], copy: Path, finished_sweep: tuple[Path, Results]
+) -> None:
+    hurt = copy / "slabs" / "group0-slab001" / file
+    damage(hurt)
+    kept = hurt.read_bytes() if hurt.exists() else None
+    before = {path.name: fingerprint(path) for path in finished(copy) if path != hurt.parent}
+    assert dopt.load(copy).missing == 2  # it is not served
+
+    said: list[str] = []
+    show = engine.Show()
+    show.say = said.append  # type: ignore[method-assign]
+    again = dopt.sweep(quadratic(), results=copy, show=show)
+    (line,) = said
+    aside = copy / "set-aside" / "group0-slab001.0"
+    assert str(hurt) in line
+    assert str(aside) in line
+    assert "\n" not in line
+    assert ((aside / file).read_bytes() if (aside / file).exists() else None) == kept
+    assert {path.name: fingerprint(path) for path in finished(copy) if path != hurt.parent} == before
+    same(again, finished_sweep[1])
+
+    flip_a_bit(hurt.with_name("history.parquet"))  # the same slab again: nothing that was set aside is lost
+    assert not Store(copy).finished("group0-slab001", said.append)
+    assert sorted(path.name for path in aside.parent.iterdir()) == ["group0-slab001.0", "group0-slab001.1"]
+    assert Store._damage(aside) is not None
+
+
+def test_another_sweep_in_the_same_folder_is_refused(
+    finished_sweep: tuple[Path, Results],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder, _ = finished_sweep
+    before = fingerprint(folder)
+    monkeypatch.setattr(Group, "compile", lambda *a: pytest.fail("compiled"))
+    file = tmp_path / "other.yaml"
+    for changes in ({"steps": 21}, {"seed": [0, 1, 2]}, {"seed": [6, 5, 4, 3, 2, 1, 0]}):
+        file.write_text(yaml.safe_dump(quadratic(**changes)))
+        assert main(["sweep", str(file), "--results", str(folder), "--wandb", "off"]) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(f"dopt: results: {folder} holds another sweep")
+        assert "--results" in line
+    file.write_text(yaml.safe_dump(quadratic(steps=21)))
+    main(["sweep", str(file), "--results", str(folder), "--wandb", "off"])
+    assert "new: steps" in capsys.readouterr().err
+    changed = {path for path, mark in fingerprint(folder).items() if before.get(path) != mark}
+    assert changed <= {".", "locks"}
+
+
+def test_a_damaged_plan_is_one_line_and_nothing_is_run(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Group, "compile", lambda *a: pytest.fail("compiled"))
+    cut_off(copy / "plan.json")
+    with pytest.raises(InputError, match=r"plan.json is damaged .*--results"):
+        dopt.sweep(quadratic(), results=copy)
+    with pytest.raises(InputError, match=r"plan.json is damaged"):
+        dopt.load(copy)
+
+
+def test_set_takes_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [
+        engine.default_folder("small", changes)
+        for changes in (None, {"steps": 10}, {"steps": 11}, {"steps": 10, "seed": 1}, {"topology": "../.."})
+    ]
+    assert names[0] == Path("results/small")
+    assert names[1] == Path("results/small_steps-10")
+    assert len(set(names)) == len(names)
+    assert all(path.parent == Path("results") and ".." not in path.parts for path in names)
+    found = dopt.sweep(quadratic(seed=0, learning_rate=0.1), set={"steps": 5})
+    assert found.folder == Path("results/small_steps-5")
+    assert found.history["step"].max() == 5
+    assert [path.name for path in Path("results").iterdir()] == ["small_steps-5"]
+
+
+@given(st.text())
+def test_a_slug_stays_in_its_folder(name: str) -> None:
+    made = slug(name)
+    assert made
+    assert "/" not in made
+    assert "\\" not in made
+    assert "\0" not in made
+    assert made not in (".", "..")
+    assert not made.startswith((".", "-"))
+    assert len(made) <= 120
+    assert made.isascii()
+    assert slug(made) == made
+    folder = Path("/results")
+    assert (folder / made).resolve().parent == folder.resolve()
+
+
+# -- reading it back --------------------------------------------------------------------------------------------------
+
+
+def test_load_gives_the_tables_of_the_sweep(finished_sweep: tuple[Path, Results]) -> None:
+    folder, results = finished_sweep
+    loaded = dopt.load(folder)
+    same(loaded, results)
+    assert (loaded.name, loaded.varied, loaded.merged, loaded.folder) == ("small", ("learning_rate", "seed"), 0, folder)
+    assert len(loaded.runs) == 14
+    assert loaded.runs["id"].is_unique
+    assert loaded.runs["id"].tolist() == json.loads((folder / "plan.json").read_text())["order"]
+    assert loaded.runs["seed"].tolist() == [*range(7), *range(7)]
+    assert set(loaded.history["id"]) == set(loaded.runs["id"])
+    assert {"step", "gradients", "time", "bytes_sent", "loss", "consensus_distance"} <= set(loaded.history)
+    last = loaded.history.groupby("id", sort=False).last(skipna=False)
+    np.testing.assert_array_equal(last["loss"], loaded.runs["final.loss"])
+
+
+def test_a_full_grid_becomes_an_array_with_an_axis_for_each_parameter(finished_sweep: tuple[Path, Results]) -> None:
+    _, results = finished_sweep
+    array = results.to_xarray()
+    assert dict(array.sizes) == {"learning_rate": 2, "seed": 7, "record": 21}
+    assert array["loss"].dims == ("learning_rate", "seed", "record")
+    for run in results.runs.itertuples():
+        of_one = results.history[results.history["id"] == run.id]
+        there = array.sel(learning_rate=run.learning_rate, seed=run.seed)
+        for name in ("step", "loss", "time"):
+            np.testing.assert_array_equal(there[name], of_one[name])
+
+
+def test_a_random_sweep_becomes_an_array_of_runs(tmp_path: Path) -> None:
+    random = quadratic(seed=0, steps=10)
+    random["parameters"]["learning_rate"] = {"min": 0.01, "max": 0.1}
+    random["parameters"]["seed"] = {"min": 0, "max": 1000}
+    results = dopt.sweep({**random, "method": "random", "run_cap": 3}, results=tmp_path / "results")
+    array = results.to_xarray()
+    assert dict(array.sizes) == {"id": 3, "record": 11}
+    for run in results.runs["id"]:
+        np.testing.assert_array_equal(array["loss"].sel(id=run), results.history.query("id == @run")["loss"])
+
+
+def test_an_unfinished_folder_gives_what_is_there(copy: Path, finished_sweep: tuple[Path, Results]) -> None:
+    shutil.rmtree(copy / "slabs" / "group0-slab000")
+    part = dopt.load(copy)
+    assert part.missing == 2
+    assert_frame_equal(part.runs, finished_sweep[1].runs.iloc[2:].reset_index(drop=True), check_exact=True)
+    for slab in finished(copy):
+        shutil.rmtree(slab)
+    none = dopt.load(copy)
+    assert (len(none.runs), len(none.history), none.missing) == (0, 0, 14)
+    assert "learning_rate" in none.runs
+
+
+def test_a_folder_without_a_plan_is_no_sweep(tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "nowhere"):
+        with pytest.raises(InputError, match=r"no sweep in .*run `dopt sweep FILE` first"):
+            dopt.load(folder)
+
+
+def test_runs_of_several_methods_lie_in_one_table(tmp_path: Path) -> None:
+    several = quadratic(
+        algorithm=["allreduce_sgd", "delayed_gossip_sgd", "async_sgd"],
+        delay=[1, "uniform"],
+        learning_rate=0.1,
+        seed=0,
+        **{"delay.max": 3},
+    )
+    results = dopt.sweep(several, results=tmp_path / "results")
+    assert results.merged == 2  # two of the methods read no delay
+    assert results.runs["algorithm"].tolist() == [
+        "allreduce_sgd",
+        "delayed_gossip_sgd",
+        "delayed_gossip_sgd",
+        "async_sgd",
+    ]
+    assert results.runs["delay"].tolist() == ["0", "1", "uniform", "0"]
+    assert results.runs["topology"].isna().tolist() == [True, False, False, True]
+    assert results.history["server_bytes_sent"].notna().groupby(results.history["id"]).all().sum() == 1
+    assert_frame_equal(pd.DataFrame(results.runs), dopt.load(tmp_path / "results").runs)
+
+
+def flat(run: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in run.items() if name != "id"}
+
+
+def test_the_plan_holds_every_run_in_full(finished_sweep: tuple[Path, Results]) -> None:
+    plan_text = json.loads((finished_sweep[0] / "plan.json").read_text())
+    runs = [run for group in plan_text["groups"] for slab in group["slabs"] for run in slab["runs"]]
+    assert len(runs) == 14
+    for run in runs:
+        assert dopt.Run.from_dict(flat(run)).id == run["id"]

@@ -1,8 +1,8 @@
 """At which step a run diverged: looked for only where a record says that it did, by running that stretch again.
 
-A check in every step would cost what the step itself costs. The same compiled program runs again from the start up to
-the last good record, then in ever shorter stretches with a record after each; so the step is exact, and a sweep without
-divergence pays nothing.
+A check in every step would cost what the step itself costs. The same compiled program runs again up to the last good
+record, then step by step with a record after each; so the step is exact, and a sweep without divergence pays nothing.
+Step by step, and not by halving: a loss that swings overflows, comes back, and overflows again.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 if TYPE_CHECKING:
@@ -52,43 +51,21 @@ def first_steps(compiled: Compiled, inputs: Any, history: Mapping[str, np.ndarra
             begin = int(np.searchsorted(group.common.start, steps[slot - 1], side="left"))
             begin = max(begin, 1)  # segment 0 is the record at step 0
             carry = compiled.go(carry, inputs, compiled.data, compiled.common, np.int32(done), np.int32(begin))
-            done = begin
-            exact |= _within(compiled, inputs, carry, int(steps[slot - 1]), int(steps[slot]), open_rows[slot])
+            carry, seen = _step_by_step(compiled, inputs, carry, int(steps[slot - 1]), int(steps[slot]))
+            exact |= {row: int(steps[slot - 1]) + 1 + int(seen[row].argmax()) for row in open_rows[slot]}
+            done = int(np.searchsorted(group.common.start, steps[slot], side="left"))
     return exact
 
 
-def _within(compiled: Compiled, inputs: Any, carry: Carry, begin: int, end: int, rows: list[int]) -> dict[int, int]:
-    """Row -> its first bad step in (begin, end], from the slab's state at step `begin`."""
-    group = compiled.group
-    pieces = min(group.program.records, end - begin)
-    ends = begin + (np.arange(1, pieces + 1) * (end - begin)) // pieces
-    starts = np.append(begin, ends[:-1])
-    after = _run(compiled, inputs, jax.tree.map(jnp.copy, carry), starts, ends)
-    found = bad(jax.tree.map(np.asarray, after.history))[:, :pieces]
-    groups: dict[int, list[int]] = {}
-    for row in rows:
-        groups.setdefault(int(found[row].argmax()), []).append(row)
-    exact: dict[int, int] = {}
-    for piece, members in groups.items():
-        if ends[piece] - starts[piece] == 1:
-            exact |= dict.fromkeys(members, int(ends[piece]))
-        else:
-            there = _run(compiled, inputs, jax.tree.map(jnp.copy, carry), starts[:piece], ends[:piece])
-            exact |= _within(compiled, inputs, there, int(starts[piece]), int(ends[piece]), members)
-    return exact
-
-
-def _run(compiled: Compiled, inputs: Any, carry: Carry, starts: np.ndarray, ends: np.ndarray) -> Carry:
-    """The stretches starts..ends, each with a record in its own slot."""
-    common, longest = compiled.group.common, compiled.group.program.longest
-    rows = [
-        (part, min(longest, int(end) - part), slot if part + longest >= end else -1)
-        for slot, (start, end) in enumerate(zip(starts, ends, strict=True))
-        for part in range(int(start), int(end), longest)
-    ]
-    if not rows:
-        return carry
-    table = np.zeros((3, len(common.start)), np.int32)
-    table[:, : len(rows)] = np.array(rows, np.int32).T
-    stretches = compiled.common._replace(start=table[0], count=table[1], slot=table[2])
-    return compiled.go(carry, inputs, compiled.data, stretches, np.int32(0), np.int32(len(rows)))
+def _step_by_step(compiled: Compiled, inputs: Any, carry: Carry, begin: int, end: int) -> tuple[Carry, np.ndarray]:
+    """The slab at step `end`, from `begin`; and [rows, end - begin] bool: bad after each of these steps."""
+    size = min(compiled.group.program.records, len(compiled.common.start))
+    seen = []
+    for start in range(begin, end, size):
+        number = min(size, end - start)
+        table = np.zeros((3, len(compiled.common.start)), np.int32)
+        table[:, :number] = start + np.arange(number), np.ones(number), np.arange(number)
+        single = compiled.common._replace(start=table[0], count=table[1], slot=table[2])
+        carry = compiled.go(carry, inputs, compiled.data, single, np.int32(0), np.int32(number))
+        seen.append(bad(jax.tree.map(np.asarray, carry.history))[:, :number])
+    return carry, np.concatenate(seen, axis=1)

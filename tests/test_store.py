@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,7 @@ class Process:
         env = {**os.environ, "WRITTEN": str(log)}
         command = [sys.executable, "-c", DRIVER, "sweep", str(file), "--results", str(results), "--wandb", "off"]
         self.results = results
+        self.said: tuple[str, ...] = ()
         self.popen = subprocess.Popen(
             command, env=env, cwd=file.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
@@ -96,8 +97,24 @@ class Process:
             time.sleep(0.002)
 
     def end(self) -> tuple[int, str, str]:
-        out, err = self.popen.communicate(timeout=LIMIT)
-        return self.popen.returncode, out, err
+        if not self.said:
+            self.said = self.popen.communicate(timeout=LIMIT)
+        return self.popen.returncode, *self.said
+
+
+@pytest.fixture(scope="module")
+def start() -> Iterator[Callable[..., Process]]:
+    """Starts processes, and leaves none behind."""
+    started: list[Process] = []
+
+    def one(*args: Path) -> Process:
+        started.append(Process(*args))
+        return started[-1]
+
+    yield one
+    for process in started:
+        process.popen.kill()
+        process.end()
 
 
 def finished(results: Path) -> list[Path]:
@@ -130,9 +147,9 @@ def long_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(long_sweep: Path) -> Results:
+def uninterrupted(long_sweep: Path, start: Callable[..., Process]) -> Results:
     folder = long_sweep.parent / "uninterrupted"
-    code, out, err = Process(long_sweep, folder, long_sweep.parent / "log").end()
+    code, out, err = start(long_sweep, folder, long_sweep.parent / "log").end()
     assert (code, err) == (0, "")
     assert "small: 14 runs" in out
     return dopt.load(folder)
@@ -142,10 +159,10 @@ def uninterrupted(long_sweep: Path) -> Results:
 
 
 def test_a_killed_sweep_goes_on_where_it_was_and_gives_the_same_bits(
-    long_sweep: Path, uninterrupted: Results, tmp_path: Path
+    long_sweep: Path, uninterrupted: Results, tmp_path: Path, start: Callable[..., Process]
 ) -> None:
     folder, log = tmp_path / "results", tmp_path / "log"
-    process = Process(long_sweep, folder, log)
+    process = start(long_sweep, folder, log)
     process.wait_for(slabs=3)
     process.popen.kill()
     assert process.end()[0] == -signal.SIGKILL
@@ -163,7 +180,7 @@ def test_a_killed_sweep_goes_on_where_it_was_and_gives_the_same_bits(
     assert dopt.load(folder).missing == part.missing
 
     log.write_text("")
-    code, out, err = Process(long_sweep, folder, log).end()
+    code, out, err = start(long_sweep, folder, log).end()
     assert (code, err) == (0, "")
     assert "small: 14 runs" in out
     assert {path.name: fingerprint(path) for path in done} == before
@@ -173,9 +190,11 @@ def test_a_killed_sweep_goes_on_where_it_was_and_gives_the_same_bits(
     same(dopt.load(folder), uninterrupted)
 
 
-def test_two_sweeps_into_one_folder_share_the_work(long_sweep: Path, uninterrupted: Results, tmp_path: Path) -> None:
+def test_two_sweeps_into_one_folder_share_the_work(
+    long_sweep: Path, uninterrupted: Results, tmp_path: Path, start: Callable[..., Process]
+) -> None:
     folder, log = tmp_path / "results", tmp_path / "log"
-    both = [Process(long_sweep, folder, log) for _ in range(2)]
+    both = [start(long_sweep, folder, log) for _ in range(2)]
     for code, out, err in [process.end() for process in both]:
         assert (code, err) == (0, "")
         assert "small: 14 runs" in out
@@ -183,14 +202,14 @@ def test_two_sweeps_into_one_folder_share_the_work(long_sweep: Path, uninterrupt
     same(dopt.load(folder), uninterrupted)
 
 
-def test_signals_end_within_a_chunk_and_keep_what_is_done(tmp_path: Path) -> None:
+def test_signals_end_within_a_chunk_and_keep_what_is_done(tmp_path: Path, start: Callable[..., Process]) -> None:
     file = tmp_path / "small.yaml"
     # the first group is short; a slab of the second takes minutes
     long = {"steps": [10, 3_000_000], "record_every": 300_000, "workers": 16, "problem.dim": 256}
     text = quadratic(**long, learning_rate=0.1, seed=[0, 1, 2])
     file.write_text(yaml.safe_dump(text))
     codes = {signal.SIGINT: 130, signal.SIGTERM: 143}
-    processes = {number: Process(file, tmp_path / number.name, tmp_path / "log") for number in codes}
+    processes = {number: start(file, tmp_path / number.name, tmp_path / "log") for number in codes}
     for number, process in processes.items():
         process.wait_for(slabs=2)
         time.sleep(0.5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import platform
 import signal
 import threading
@@ -267,18 +268,20 @@ def _slab(
 ) -> None:
     if p.group is None:
         p.group = group.Group(p.runs, devices=devices)
-    if p.width not in p.compiled:
+    spread = len(p.group.devices) if p.group.first.executor == "vmap" else 1
+    width = math.ceil(p.width / spread) * spread  # the plan may be from a machine with fewer devices
+    if width not in p.compiled:
         begin = time.perf_counter()
-        p.compiled[p.width] = p.group.compile(p.width)
+        p.compiled[width] = p.group.compile(width)
         p.compile_seconds = time.perf_counter() - begin
     begin = time.perf_counter()
-    outcomes = p.compiled[p.width].execute(runs, pace(check, show.chunk))
+    outcomes = p.compiled[width].execute(runs, pace(check, show.chunk))
     seconds = time.perf_counter() - begin
     manifest = {
         "slab": name,
         "runs": [run.id for run in runs],
         "group": p.key,
-        "width": p.width,
+        "width": width,
         "device": p.group.devices[0].device_kind,
         "devices": len(p.group.devices),
         "seconds": {"compile": p.compile_seconds, "run": seconds},

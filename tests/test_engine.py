@@ -1,0 +1,535 @@
+"""The engine: records and their axes by formula, and no bit of a result that depends on how it was computed."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from pandas.testing import assert_frame_equal
+
+import dopt
+from dopt import InputError, Problem, Result, Run, execute
+from dopt.algorithms import ALGORITHMS
+from dopt.group import Compiled, Group, Outcome, key
+from dopt.program import LONGEST
+from dopt.sweep import engine, plan
+
+DIM = 4
+BASE: dict[str, Any] = {
+    "algorithm": "gossip_sgd",
+    "workers": 4,
+    "learning_rate": 0.1,
+    "problem": "quadratic",
+    "problem.dim": DIM,
+    "problem.noise": 0.1,
+    "steps": 20,
+}
+
+
+def make(**changes: Any) -> Run:
+    """BASE with changes, resolved; None takes a field out."""
+    flat = {name: value for name, value in {**BASE, **changes}.items() if value is not None}
+    return Run.from_dict(flat).resolve()
+
+
+def slab(runs: Sequence[Run], width: int | None = None, look: Callable[[int, int], int] | None = None) -> list[Outcome]:
+    """The runs as one slab."""
+    assert len({key(run) for run in runs}) == 1
+    return Group(runs).compile(width or len(runs)).execute(runs, look)
+
+
+def same(a: Outcome | Result, b: Outcome | Result) -> None:
+    """Bit for bit."""
+    assert list(a.history) == list(b.history)
+    for name in a.history:
+        assert a.history[name].tobytes() == b.history[name].tobytes(), name
+    for x, y in zip(jax.tree.leaves(a.params), jax.tree.leaves(b.params), strict=True):
+        assert x.dtype == y.dtype
+        assert x.tobytes() == y.tobytes()
+    assert a.diverged_step == b.diverged_step
+
+
+def close(a: Outcome | Result, b: Outcome | Result, rtol: float = 1e-5) -> None:
+    for name in a.history:
+        np.testing.assert_allclose(a.history[name], b.history[name], rtol=rtol, atol=1e-7, err_msg=name)
+
+
+# -- records, and their axes by formula ---------------------------------------------------------------------------------
+
+
+def seconds_of(worker: int, seed: int, count: int) -> np.ndarray:
+    """[count] exponential compute times of one worker, by the recipe that the cluster's documentation gives."""
+    u = np.random.Generator(np.random.Philox(key=np.array([seed, worker], np.uint64))).random(count)
+    return -np.log1p(-u)
+
+
+def arrivals(run: Run, count: int) -> np.ndarray:
+    """[count] seconds of the first arrivals at a server, by a queue of events."""
+    times = [seconds_of(i, run.seed, count + 1) for i in range(run.workers)]
+    queue = [(own[0], i, 0) for i, own in enumerate(times)]
+    heapq.heapify(queue)
+    found = []
+    for _ in range(count):
+        now, i, m = heapq.heappop(queue)
+        found.append(now)
+        heapq.heappush(queue, (now + times[i][m + 1], i, m + 1))
+    return np.array(found)
+
+
+def barrier(run: Run, count: int) -> np.ndarray:
+    """[count] seconds of steps that wait for all, or on the ring for the neighbours on both sides."""
+    n = run.workers
+    times = np.stack([seconds_of(i, run.seed, count) for i in range(n)])
+    if run.algorithm == "allreduce_sgd":
+        return np.cumsum(times.max(0))
+    now, done = np.zeros(n), []
+    for k in range(count):
+        ready = now + times[:, k]
+        now = np.maximum(ready, np.maximum(np.roll(ready, 1), np.roll(ready, -1)))
+        done.append(now.max())
+    return np.array(done)
+
+
+def axes(run: Run) -> dict[str, np.ndarray]:
+    """The axes of a run's records, by formula; float32 models of DIM numbers on a ring."""
+    n, size, events = run.workers, 4 * DIM, run.algorithm == "async_sgd"
+    many = 2000
+    if run.cluster is None:
+        time = np.arange(1, many + 1, dtype=float)
+    else:
+        time = (arrivals if events else barrier)(run, many)
+    per_step = 1 if events else n
+    total = {
+        "steps": run.steps,
+        "gradients": (run.gradients or 0) // per_step,
+        "seconds": int(np.searchsorted(time, run.seconds or 0, side="right")),
+    }[next(name for name in ("steps", "gradients", "seconds") if getattr(run, name) is not None)]
+    every = run.record_every
+    assert total is not None
+    assert every is not None
+    step = np.array([*range(0, total, every), total])
+    found = {"step": step, "gradients": per_step * step, "time": np.append(0, time)[step]}
+    if events:
+        return found | {"bytes_sent": step / n * size, "server_bytes_sent": (step + n) * size}
+    return found | {"bytes_sent": step * (2 * (n - 1) / n if run.algorithm == "allreduce_sgd" else 2) * size}
+
+
+HORIZONS: list[dict[str, Any]] = [
+    {"steps": 20, "record_every": 20},
+    {"steps": 20, "record_every": 7},
+    {"steps": 1, "record_every": 50},
+    {"steps": 120},
+    {"steps": None, "gradients": 83, "record_every": 4},
+    {"steps": None, "seconds": 12.5, "record_every": 5},
+]
+
+
+@pytest.mark.parametrize("horizon", HORIZONS, ids=lambda h: " ".join(f"{k}={v}" for k, v in h.items() if v))
+@pytest.mark.parametrize(
+    "method",
+    [
+        {"algorithm": "allreduce_sgd"},
+        {"algorithm": "gossip_sgd"},
+        {"algorithm": "allreduce_sgd", "cluster": "exponential", "seed": 3},
+        {"algorithm": "gossip_sgd", "cluster": "exponential", "workers": 5},
+        {"algorithm": "async_sgd", "cluster": "exponential", "workers": 3},
+    ],
+    ids=lambda m: " ".join(str(v) for v in m.values()),
+)
+def test_records_lie_on_the_beat_and_at_the_end_with_axes_by_formula(
+    method: dict[str, Any], horizon: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The axes come from the host, so nothing needs to be compiled: the arrays of a slab are stood in for."""
+    run = make(**method, **horizon)
+    group = Group([run])
+    expected = axes(run)
+    line = group.timeline(run)
+    found = group._axes_of(line, group.record_steps(len(line.time)), group.matrix(run))
+    found["step"] = group.record_steps(len(line.time))
+    assert set(found) == set(expected)
+    for name, value in expected.items():
+        np.testing.assert_allclose(found[name], value, rtol=1e-12, err_msg=name)
+    # the device's table has one place for each of them
+    slots = group.common.slot[group.common.slot >= 0]
+    np.testing.assert_array_equal(slots, np.arange(len(expected["step"])))
+    assert group.program.records == len(expected["step"])
+    assert group.common.count.sum() == expected["step"][-1]
+    ends = (group.common.start + group.common.count)[group.common.slot >= 0]
+    np.testing.assert_array_equal(ends, expected["step"])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"steps": 20, "record_every": 7},
+        {"algorithm": "allreduce_sgd", "steps": None, "seconds": 12.5, "cluster": "exponential", "record_every": 5},
+        {"algorithm": "async_sgd", "steps": None, "seconds": 12.5, "cluster": "exponential", "record_every": 5},
+    ],
+    ids=["vmapped", "ragged", "ragged events"],
+)
+def test_runs_of_a_slab_are_recorded_as_the_formulas_say(changes: dict[str, Any]) -> None:
+    runs = [make(**changes, seed=seed) for seed in range(3)]
+    lengths = set()
+    for run, outcome in zip(runs, slab(runs), strict=True):
+        expected = axes(run)
+        for name, value in expected.items():
+            np.testing.assert_allclose(outcome.history[name], value, rtol=1e-12, err_msg=name)
+        for name, value in outcome.history.items():
+            assert len(value) == len(expected["step"])
+            assert np.isfinite(value).all(), name
+        lengths.add(expected["step"][-1])
+        (alone,) = slab([run])  # a shorter run is not driven on by its longer neighbours
+        close(outcome, alone)
+    assert (len(lengths) > 1) == ("cluster" in changes)
+
+
+def test_bytes_follow_the_graph_and_the_precision() -> None:
+    for changes, per_step in [
+        ({"topology": "complete"}, 3 * 4 * DIM),
+        ({"topology": "star"}, 2 * 3 / 4 * 4 * DIM),  # six directed links for four workers
+        ({"topology": "exponential"}, 2 * 4 * DIM),
+        ({"topology": "ring", "precision": "float64"}, 2 * 8 * DIM),
+        ({"algorithm": "allreduce_sgd", "precision": "float64"}, 2 * 3 / 4 * 8 * DIM),
+        ({"algorithm": "allreduce_sgd", "workers": 1}, 0),
+    ]:
+        run = make(**changes)
+        group = Group([run])
+        line = group.timeline(run)
+        sent = group._axes_of(line, np.array([0, 1, 20]), group.matrix(run))["bytes_sent"]
+        np.testing.assert_allclose(sent, [0, per_step, 20 * per_step], err_msg=str(changes))
+
+
+def test_bytes_of_a_model_count_all_its_leaves() -> None:
+    run = make(problem="softmax", **{"problem.dim": None, "problem.noise": None})
+    assert Group([run]).message_bytes() == 4 * (10 * 64 + 10)
+
+
+# -- no bit depends on the way ------------------------------------------------------------------------------------------
+
+
+def test_chunks_and_pacing_change_no_bit() -> None:
+    runs = [make(seed=seed, steps=3000, record_every=1500) for seed in range(2)]
+    compiled = Group(runs).compile(2)
+    asked: list[tuple[int, int]] = []
+
+    def one(done: int, total: int) -> int:
+        asked.append((done, total))
+        return 1
+
+    whole = compiled.execute(runs)
+    assert asked == []
+    for look in (one, lambda done, total: 3, lambda done, total: 0, engine.pace(lambda: None)):
+        for a, b in zip(whole, compiled.execute(runs, look), strict=True):
+            same(a, b)
+    total = len(compiled.group.common.start)
+    assert asked == [(done, total) for done in range(total)]
+
+
+@pytest.mark.parametrize("algorithm", ["gossip_sgd", "async_sgd"])
+def test_a_stretch_between_records_may_be_longer_than_a_segment(algorithm: str) -> None:
+    every = 2 * LONGEST + 100
+    runs = {n: make(algorithm=algorithm, steps=2 * every + 7, record_every=n) for n in (every, 100)}
+    far, near = (slab([run])[0] for run in runs.values())
+    assert far.history["step"].tolist() == [0, every, 2 * every, 2 * every + 7]
+    assert Group([runs[every]]).program.longest == LONGEST
+    shared = np.isin(near.history["step"], far.history["step"])
+    at = np.isin(far.history["step"], near.history["step"])
+    for name in ("loss", "consensus_distance", "gradients", "time", "bytes_sent"):
+        np.testing.assert_allclose(near.history[name][shared], far.history[name][at], rtol=1e-5, atol=1e-9)
+    np.testing.assert_allclose(near.params, far.params, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("algorithm", ["delayed_sgd", "delayed_gossip_sgd"])
+@pytest.mark.parametrize("delay", [2, "uniform"])
+def test_the_buffer_has_the_groups_largest_delay_and_its_length_changes_no_bit(algorithm: str, delay: Any) -> None:
+    short = make(algorithm=algorithm, delay=delay, **{"delay.max": 2, "delay.low": 1} if delay == "uniform" else {})
+    longer = make(
+        algorithm=algorithm,
+        delay=delay,
+        **{"delay.max": 9, **({"delay.high": 2, "delay.low": 1} if delay == "uniform" else {})},
+    )
+    tight, loose = Group([short]), Group([short, longer])
+    assert (tight.slots, loose.slots) == (3, 10)
+    assert key(short) == key(longer)
+    (a,), (b, c) = tight.compile(2).execute([short]), loose.compile(2).execute([short, longer])
+    same(a, b)
+    same(a, c)  # delay.max says how long the buffer is, not how old a model may be
+
+
+def test_a_slab_that_is_not_full_and_neighbours_of_another_kind_change_no_bit() -> None:
+    runs = [
+        make(seed=seed, learning_rate=rate, topology=t)
+        for seed, rate, t in [(0, 0.1, "ring"), (1, 0.3, "complete"), (2, 0.2, "star")]
+    ]
+    compiled = Group(runs).compile(3)
+    together = compiled.execute(runs)
+    for i, run in enumerate(runs):
+        same(compiled.execute([run])[0], together[i])
+
+
+def test_width_one_is_the_same_run() -> None:
+    runs = [make(seed=seed, algorithm="delayed_gossip_sgd", delay="uniform", **{"delay.max": 3}) for seed in range(3)]
+    for run, outcome in zip(runs, slab(runs), strict=True):
+        close(slab([run])[0], outcome)
+
+
+# -- divergence ---------------------------------------------------------------------------------------------------------
+
+
+def overflow(rate: float) -> int:
+    """First step at which the mean model's loss leaves float32: all-reduce on a quadratic without noise, in float64."""
+    curvature = np.geomspace(0.1, 1.0, DIM)
+    rng = np.random.default_rng(0)
+    best = rng.standard_normal(DIM)
+    best /= np.linalg.norm(best)
+    apart, step = -best, 0
+    while 0.5 * np.sum(curvature * apart**2) < np.finfo(np.float32).max:
+        apart, step = apart * (1 - rate * curvature), step + 1
+    return step
+
+
+@pytest.mark.parametrize("every", [1, 7, 300])
+def test_a_diverged_run_is_marked_at_its_step_and_its_neighbours_are_unharmed(every: int) -> None:
+    quiet = {"algorithm": "allreduce_sgd", "steps": 300, "record_every": every, "problem.noise": 0.0}
+    good, bad, worse = (
+        make(learning_rate=rate, seed=seed, **quiet) for rate, seed in [(0.1, 0), (5.0, 1), (1000.0, 2)]
+    )
+    compiled = Group([good, bad, worse]).compile(3)
+    fine, wrong, very_wrong = compiled.execute([good, bad, worse])
+    calm = compiled.execute([good, make(learning_rate=0.2, seed=1, **quiet), make(learning_rate=0.3, seed=2, **quiet)])
+    same(fine, calm[0])
+    assert fine.diverged_step is None
+    assert [wrong.diverged_step, very_wrong.diverged_step] == [overflow(5.0), overflow(1000.0)]
+    for outcome in (wrong, very_wrong):
+        np.testing.assert_array_equal(outcome.history["step"], fine.history["step"])  # not cut short
+        lost = outcome.history["step"] >= outcome.diverged_step
+        assert lost.any()
+        assert not lost[0]
+        for name in set(outcome.history) - {"step", "gradients", "time", "bytes_sent"}:
+            np.testing.assert_array_equal(np.isnan(outcome.history[name]), lost, err_msg=name)
+        for name in ("gradients", "time", "bytes_sent"):
+            np.testing.assert_array_equal(outcome.history[name], fine.history[name])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"algorithm": "gossip_sgd"}, {"algorithm": "async_sgd"}, {"algorithm": "delayed_gossip_sgd", "delay": 2}],
+    ids=str,
+)
+def test_the_step_of_a_divergence_does_not_depend_on_the_records(changes: dict[str, Any]) -> None:
+    steps = {
+        every: slab([make(**changes, learning_rate=30.0, steps=1500, record_every=every)])[0].diverged_step
+        for every in (1, 64, 1500)
+    }
+    assert len(set(steps.values())) == 1
+    assert 0 < (steps[1] or 0) < 200
+
+
+def test_a_start_that_is_not_finite_has_diverged_at_step_0() -> None:
+    start = np.zeros((4, DIM))
+    start[2, 1] = np.nan
+    result = dopt.run(make(steps=5), start=start)
+    assert result.diverged
+    assert result.diverged_step == 0
+    assert np.isnan(result.history["loss"]).all()
+
+
+def test_the_table_says_who_diverged(tmp_path: Path) -> None:
+    parameters = {
+        **{k: {"value": v} for k, v in BASE.items()},
+        "learning_rate": {"values": [0.1, 30.0]},
+        "steps": {"value": 200},
+    }
+    results = dopt.sweep({"parameters": parameters}, results=tmp_path / "results")
+    good, bad = results.runs.itertuples()
+    assert (good.diverged, bad.diverged) == (False, True)
+    assert results.runs["diverged_step"].isna().tolist() == [True, False]
+    history = results.history[results.history["id"] == bad.id]
+    assert len(history) == (results.history["id"] == good.id).sum()
+    np.testing.assert_array_equal(history["loss"].isna(), history["step"] >= bad.diverged_step)
+    assert np.isnan(results.runs["final.loss"]).tolist() == [False, True]
+
+
+# -- devices and widths -------------------------------------------------------------------------------------------------
+
+
+def test_runs_split_over_devices_give_the_same_tables(tmp_path: Path) -> None:
+    parameters = {
+        **{k: {"value": v} for k, v in BASE.items()},
+        "learning_rate": {"values": [0.1, 0.3]},
+        "seed": {"values": [0, 1, 2]},
+    }
+    one = dopt.sweep({"parameters": parameters}, results=tmp_path / "one")
+    four = dopt.sweep({"parameters": parameters}, results=tmp_path / "four", devices=jax.devices()[:4])
+    assert_frame_equal(one.runs, four.runs, rtol=1e-6, atol=1e-9)
+    assert_frame_equal(one.history, four.history, rtol=1e-6, atol=1e-9)
+    from dopt.sweep.store import Store
+
+    assert Store(tmp_path / "four").manifest("group0-slab000")["devices"] == 4
+    assert Store(tmp_path / "four").manifest("group0-slab000")["width"] == 8  # six runs, evenly over four
+
+
+@pytest.mark.parametrize(
+    ("runs", "devices", "width"), [(1, 1, 1), (32, 1, 32), (33, 1, 17), (320, 1, 32), (5, 4, 8), (130, 4, 68)]
+)
+def test_slabs_are_even_and_a_multiple_of_the_devices(runs: int, devices: int, width: int) -> None:
+    assert plan.width_of(runs, jax.devices()[:devices]) == width
+    cut = plan.cut(0, [make(seed=seed) for seed in range(runs)], width)
+    assert sum(len(part) for _, part in cut) == runs
+    assert len({name for name, _ in cut}) == len(cut)
+
+
+class Sized:
+    """Stands in for a compiled program of `per_run` bytes for each run."""
+
+    def __init__(self, width: int, per_run: int):
+        self.width, self.memory = width, width * per_run
+
+
+def test_the_width_is_lowered_until_the_device_can_hold_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def sized(group: Group, width: int) -> Any:
+        tried.append(width)
+        return Sized(width, 100)
+
+    monkeypatch.setattr(Group, "compile", sized)
+    group = Group([make()])
+    for limit, width in [(10_000, 32), (3200, 32), (3199, 16), (1600, 16), (1000, 10), (100, 1)]:
+        monkeypatch.setattr(execute, "device_memory", lambda device, limit=limit: limit)
+        chosen, compiled = plan.choose_width(group, 32)
+        assert chosen <= width
+        assert compiled.memory <= limit
+        assert 2 * chosen > min(width, limit // 100)  # and no lower than it must be
+    monkeypatch.setattr(execute, "device_memory", lambda device: 99)
+    with pytest.raises(InputError, match=r"one run of gossip_sgd needs .* GiB, the device has .* GiB"):
+        plan.choose_width(group, 32)
+    assert tried[-1] == 1
+    monkeypatch.setattr(execute, "device_memory", lambda device: None)  # a device that does not say
+    assert plan.choose_width(group, 32)[0] == 32
+
+
+def test_a_small_device_gets_narrower_slabs_of_the_real_program(monkeypatch: pytest.MonkeyPatch) -> None:
+    group = Group([make(seed=seed) for seed in range(8)])
+    full, compiled = plan.choose_width(group, 8)
+    assert full == 8
+    assert compiled.memory is not None
+    monkeypatch.setattr(execute, "device_memory", lambda device: compiled.memory - 1)
+    width, narrower = plan.choose_width(group, 8)
+    assert width <= 4
+    assert isinstance(narrower, Compiled)
+    assert narrower.memory < compiled.memory
+
+
+# -- precision, schedules, options ---------------------------------------------------------------------------------------
+
+
+def least_squares() -> Problem:
+    """Float64 data, int64 labels, and a start: all to be cast."""
+    rng = np.random.default_rng(0)
+    data = {"x": rng.standard_normal((4, 3, DIM)), "y": rng.integers(0, 2, (4, 3))}
+
+    def loss(w: Any, batch: Mapping[str, Any]) -> Any:
+        assert batch["y"].dtype == jnp.int32
+        return jnp.mean((batch["x"] @ w - batch["y"]) ** 2)
+
+    return Problem(lambda key: jnp.zeros(DIM), loss, data, start=rng.standard_normal((4, DIM)))
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_data_and_starts_are_cast_to_the_precision_whatever_x64_says(precision: str) -> None:
+    run = Run(algorithm="gossip_sgd", workers=4, learning_rate=0.1, steps=10, batch_size=2, precision=precision)
+    results = []
+    for x64 in (False, True):
+        with jax.enable_x64(x64):
+            results.append(dopt.run(run, problem=least_squares()))
+    same(*results)
+    assert results[0].id == results[1].id
+    assert results[0].params.dtype == np.dtype(precision)
+    assert np.isfinite(results[0].history["loss"]).all()
+
+
+def test_both_precisions_see_the_same_batches_and_delays() -> None:
+    run = make(algorithm="delayed_gossip_sgd", delay="uniform", **{"delay.max": 3})
+    low, high = (dopt.run(Run.from_dict({**run.to_dict(), "precision": p})) for p in ("float32", "float64"))
+    close(low, high, rtol=1e-4)
+    np.testing.assert_array_equal(low.history["staleness_mean"], high.history["staleness_mean"])
+
+
+@pytest.mark.parametrize(
+    ("options", "schedule"),
+    [
+        ({"schedule": "cosine_decay", "decay_steps": 15}, lambda rate: optax.cosine_decay_schedule(rate, 15)),
+        (
+            {"schedule": "exponential_decay", "transition_steps": 5, "decay_rate": 0.5, "staircase": True},
+            lambda rate: optax.exponential_decay(rate, 5, 0.5, staircase=True),
+        ),
+        (
+            {"schedule": "warmup_cosine_decay", "init_value": 0.0, "warmup_steps": 5, "decay_steps": 20},
+            lambda rate: optax.warmup_cosine_decay_schedule(0.0, rate, 5, 20),
+        ),
+    ],
+    ids=["cosine", "exponential", "warmup"],
+)
+def test_a_schedule_by_name_is_the_optax_loop(options: dict[str, Any], schedule: Callable) -> None:
+    problem = least_squares()
+    run = Run.from_dict(
+        {"algorithm": "allreduce_sgd", "workers": 4, "learning_rate": 0.3, "steps": 20, "precision": "float64"}
+        | {"optimizer": "sgd", "optimizer.momentum": 0.9}
+        | {f"learning_rate.{name}": value for name, value in options.items()}
+    )
+    start = np.broadcast_to(problem.start[:1], problem.start.shape)
+    result = dopt.run(run, problem=problem, start=start)
+    with jax.enable_x64(True):
+        optimizer = optax.sgd(schedule(0.3), momentum=0.9)
+        x, state = jnp.asarray(start[0]), optimizer.init(jnp.asarray(start[0]))
+        data = {"x": jnp.asarray(problem.data["x"]), "y": jnp.asarray(problem.data["y"], jnp.int32)}
+        for _ in range(20):
+            grads = jax.grad(
+                lambda x: jnp.mean(
+                    jnp.stack([problem.loss(x, jax.tree.map(lambda a, i=i: a[i], data)) for i in range(4)])
+                )
+            )(x)
+            updates, state = optimizer.update(grads, state, x)
+            x = optax.apply_updates(x, updates)
+    np.testing.assert_allclose(result.params[0], x, rtol=1e-10)
+
+
+UNREAD = [
+    ({"algorithm": "allreduce_sgd", "topology": "ring"}, "topology: allreduce_sgd does not read it"),
+    ({"algorithm": "allreduce_sgd", "weights": "lazy"}, "weights: allreduce_sgd does not read it"),
+    ({"algorithm": "allreduce_sgd", "topology.degree": 3}, "topology.degree: allreduce_sgd does not read it"),
+    ({"delay": 3}, "delay: gossip_sgd does not read it"),
+    ({"algorithm": "delayed_gossip_sgd", "cluster": "constant"}, "cluster: delayed_gossip_sgd does not read it"),
+    ({"data": "digits"}, "data: problem quadratic does not read it"),
+    ({"partition": "iid"}, "partition: problem quadratic does not read it"),
+    ({"cluster.profile": "linear"}, "cluster.profile: a run without a cluster does not read it"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), UNREAD, ids=[said.split(" ")[0] for _, said in UNREAD])
+def test_what_a_method_does_not_read_is_refused_by_a_run(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError) as caught:
+        dopt.run(Run.from_dict({**BASE, **changes}))
+    assert str(caught.value).startswith(said)
+    dropped = Run.from_dict({**BASE, **changes}).resolve(unread="drop")
+    assert dropped == Run.from_dict({**BASE, "algorithm": changes.get("algorithm", "gossip_sgd")}).resolve()
+
+
+def test_every_method_runs_and_says_what_it_left_out() -> None:
+    """Options aside, BASE means something for every registered method."""
+    for name in ALGORITHMS:
+        (outcome,) = slab([make(algorithm=name, metrics=("accuracy", "loss"))])
+        assert outcome.diverged_step is None
+        assert outcome.history["loss"][-1] < outcome.history["loss"][0]
+        assert "accuracy" not in outcome.history
+    assert Group([make(metrics=("accuracy", "loss"))]).notes == (
+        "accuracy is left out: the problem or its data do not have it",
+    )

@@ -1,6 +1,6 @@
 """dopt: which way of parallel training wins, and what do connectivity and delay cost?"""
 
-from dopt import algorithms, cluster, data, delays, metrics, mixing, problems, schedule, topology
+from dopt import algorithms, cluster, data, delays, metrics, mixing, problems, schedule, theory, topology
 from dopt.algorithms import Method, chain
 from dopt.config import Run
 from dopt.run import Result, run
@@ -32,5 +32,6 @@ __all__ = [
     "run",
     "schedule",
     "sweep",
+    "theory",
     "topology",
 ]

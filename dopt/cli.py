@@ -141,14 +141,19 @@ def _dotted(rest: list[str]) -> dict[str, Any]:
                 raise InputError(f"run: {flag} needs a value")
             value = queue.pop(0)
         found[name] = value
-    return {name: _value(text) for name, text in found.items()}
+    return {name: _value(name, text) for name, text in found.items()}
 
 
-def _value(text: str) -> Any:
+def _value(name: str, text: str) -> Any:
     """A value as YAML reads it: a number, true, none, a list, a word."""
+    from yaml import YAMLError
+
     from dopt.sweep.spec import load_yaml
 
-    return None if text in ("None", "none", "null") else load_yaml(text)
+    try:
+        return None if text in ("None", "none", "null") else load_yaml(text)
+    except YAMLError as error:
+        raise InputError(f"{name}: {text!r} is not a value ({getattr(error, 'problem', 'not YAML')})") from error
 
 
 def _devices(count: int | None) -> list[Any] | None:
@@ -187,7 +192,7 @@ def _sweep(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
         name, equals, value = text.partition("=")
         if not equals or not name:
             raise InputError(f"set: must be KEY=VALUE, got {text!r}")
-        changes[name] = _value(value)
+        changes[name] = _value(name, value)
     if args.dry_run:
         return _dry_run(spec.read(args.file, changes), _devices(args.devices))
     out, show = _console(), ProgressShow(_console(stderr=True))
@@ -275,7 +280,7 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     from dopt.config import Run
     from dopt.report.terminal import history
 
-    given = {f.name: _value(getattr(args, f.name)) for f in dataclasses.fields(Run) if hasattr(args, f.name)}
+    given = {f.name: _value(f.name, getattr(args, f.name)) for f in dataclasses.fields(Run) if hasattr(args, f.name)}
     if isinstance(given.get("metrics"), str):  # one name is a list of one
         given["metrics"] = [given["metrics"]]
     run = Run.from_dict({**given, **dotted})

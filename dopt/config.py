@@ -121,7 +121,10 @@ def identity(resolved: Run, own: Mapping[str, Any] | None = None) -> str:
             and is_file(content[name])
             and not content[name].startswith("networkx:")
         ):
-            content[f"{name}.content"] = hashlib.sha256(Path(content[name]).read_bytes()).hexdigest()
+            try:
+                content[f"{name}.content"] = hashlib.sha256(Path(content[name]).read_bytes()).hexdigest()
+            except OSError as error:
+                raise InputError(f"{name}: no file {content[name]!r} ({error.strerror})") from error
     for name, value in (own or {}).items():
         content[f"{name}.content"] = _digest(value)
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:16]
@@ -328,9 +331,15 @@ def _optimizers() -> dict[str, Entry]:
 
 
 OPTIMIZERS = _optimizers()
+RATES = ("peak_value", "init_value", "value")  # what schedules call the rate itself, the first that they have
 SCHEDULES = {
-    name: f for name, f in vars(optax).items() if name.endswith(("_schedule", "_decay")) and inspect.isfunction(f)
+    name: f
+    for name, f in vars(optax).items()
+    if name.endswith(("_schedule", "_decay"))
+    and inspect.isfunction(f)
+    and {*inspect.signature(f).parameters} & {*RATES}
 }
+UNTRACED = ("warmup_cosine_decay_schedule",)  # asks whether its rate is zero, so the rate must be a number
 
 
 def optimizer_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -366,7 +375,7 @@ def schedule_options(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _rate_parameter(parameters: Mapping[str, Any]) -> str:
-    return next(name for name in ("peak_value", "init_value", "value") if name in parameters)
+    return next(name for name in RATES if name in parameters)
 
 
 def _plain_options(
@@ -384,6 +393,8 @@ def make_optimizer(run: Run, rate: Any) -> optax.GradientTransformation:
     """The local optimizer of a resolved run, its rate possibly traced."""
     options = _of(run.options, "learning_rate")
     if options:
+        if options["schedule"] in UNTRACED:
+            rate = np.dtype(run.precision).type(run.learning_rate)
         schedule = SCHEDULES[options.pop("schedule")]
         rate = schedule(**{_rate_parameter(inspect.signature(schedule).parameters): rate}, **options)
     return OPTIMIZERS[run.optimizer].make(rate, **_of(run.options, "optimizer"))

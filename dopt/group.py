@@ -18,7 +18,7 @@ import numpy as np
 from dopt import cluster, data, delays, divergence, execute, metrics, mixing, schedule, shards, topology
 from dopt.algorithms import ALGORITHMS
 from dopt.algorithms.asynchronous.server import Arrival
-from dopt.config import OWN, Run, make_optimizer, options_of
+from dopt.config import OWN, UNTRACED, Run, make_optimizer, options_of
 from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
 from dopt.problems import PROBLEMS, Shards
 from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program
@@ -35,6 +35,8 @@ def key(run: Run) -> str:
     """The static description of a resolved run: equal keys share one compilation."""
     prefixes = ("topology.", "weights.", "delay.", "cluster.")
     static = {k: v for k, v in run.to_dict().items() if k not in TRACED and not k.startswith(prefixes)}
+    if run.options.get("learning_rate.schedule") in UNTRACED:
+        static["learning_rate"] = run.learning_rate
     if run.topology not in (None, OWN):
         form = mixing.form(matrix(run))
         static["mix"] = "dense" if isinstance(form, mixing.Dense) else f"neighbours of {form.index.shape[1]}"

@@ -131,6 +131,15 @@ def test_a_longer_buffer_changes_no_draw(delay: int | str, options: dict) -> Non
     np.testing.assert_array_equal(short, long)
 
 
+def test_a_distribution_function_ends_in_exactly_one_whatever_the_sum_rounds_to() -> None:
+    for largest in (2, 5, 9, 48):
+        p = table("uniform", {"max": largest + 3, "high": largest})
+        steps = delays.cumulative(p, largest + 6)
+        np.testing.assert_allclose(steps[: largest + 1], np.arange(1, largest + 2) / (largest + 1), rtol=1e-14)
+        np.testing.assert_array_equal(steps[largest:], 1)
+    assert np.cumsum(table("uniform", {"max": 9}))[-1] < 1
+
+
 def test_the_ends_of_the_unit_interval_draw_the_first_and_the_last_possible_delay() -> None:
     for delay, options in LAWS:
         p = table(delay, options)

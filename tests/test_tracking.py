@@ -410,7 +410,7 @@ def test_no_network_falls_back_within_bounded_time_without_secrets_noise_or_left
 import pathlib, sys
 sys.path.insert(0, {str(ROOT / "tests")!r})
 from test_tracking import Tracker, make, tracking
-tracking.INIT_TIMEOUT = 3.0
+tracking.INIT_TIMEOUT = 10.0
 tracker = Tracker("auto", group="g", folder=pathlib.Path({str(tmp_path / "w")!r}), say=print)
 assert tracker.mode == "online"
 tracker.log(*make(runs=3, rows=20))
@@ -418,7 +418,7 @@ assert tracker.mode == "offline"
 """
     start = time.monotonic()
     done = python(code, WANDB_BASE_URL="http://127.0.0.1:9", WANDB_API_KEY=KEY, DOPT_TEST=marker)
-    assert time.monotonic() - start < 30
+    assert time.monotonic() - start < 120
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 1
     assert done.stderr == ""

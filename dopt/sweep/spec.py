@@ -79,6 +79,8 @@ def parse(content: Any, default_name: str = "sweep", changes: Mapping[str, Any] 
         raise InputError("sweep.parameters: must map each parameter to value, values or a distribution")
     parameters = {**parameters, **{name: _change(value) for name, value in (changes or {}).items()}}
     for name, parameter in parameters.items():
+        if not isinstance(name, str):
+            raise InputError(f"sweep.parameters: a name must be a word, got {name!r}")
         if not isinstance(parameter, Mapping):
             raise InputError(
                 f"sweep.parameters.{name}: must be a mapping such as `value: {parameter}`, got {parameter!r}"

@@ -187,6 +187,7 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
     take("algorithm", method.options(given["algorithm"], "algorithm", implied=("learning_rate", "slots")))
     take("optimizer", optimizer_options(values["optimizer"], given["optimizer"]))
     take("learning_rate", schedule_options(given["learning_rate"]))
+    _dry_step(values["optimizer"], tuple((k, v) for k, v in options.items() if not k.startswith("algorithm.")))
 
     if problem is not None:
         for name in ("problem", "data", "partition"):
@@ -398,3 +399,17 @@ def make_optimizer(run: Run, rate: Any) -> optax.GradientTransformation:
         schedule = SCHEDULES[options.pop("schedule")]
         rate = schedule(**{_rate_parameter(inspect.signature(schedule).parameters): rate}, **options)
     return OPTIMIZERS[run.optimizer].make(rate, **_of(run.options, "optimizer"))
+
+
+@cache
+def _dry_step(optimizer: str, options: tuple[tuple[str, Any], ...]) -> None:
+    """One step as shapes: a value that optax cannot compute with is refused here, and not in a compilation."""
+    import jax
+
+    run = Run(algorithm="", workers=1, learning_rate=0.1, optimizer=optimizer, options=dict(options))
+    try:
+        made = make_optimizer(run, 0.1)
+        jax.eval_shape(lambda x: made.update(x, made.init(x), x), np.zeros(1, np.float32))
+    except (TypeError, ValueError) as error:
+        given = "".join(f" {name}={value!r}" for name, value in options)
+        raise InputError(f"optimizer: cannot use {optimizer}{given} ({' '.join(str(error).split())})") from error

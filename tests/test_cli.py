@@ -162,6 +162,15 @@ BAD: dict[str, tuple[Changes, tuple[str, ...]]] = {
     ),
     "wrong type": ({"workers": "many"}, ("workers: must be int, got 'many' (str)",)),
     "wrong type of an option": ({"problem.dim": 2.5}, ("problem.dim: must be int, got 2.5",)),
+    "wrong type of an optimizer's option": (
+        {"optimizer": "adam", "optimizer.b1": "high"},
+        ("optimizer: cannot use adam optimizer.b1='high'",),
+    ),
+    "wrong type of a schedule's option": (
+        {"learning_rate.schedule": "cosine_decay", "learning_rate.decay_steps": "many"},
+        ("optimizer: cannot use sgd", "learning_rate.decay_steps='many'"),
+    ),
+    "an optimizer that needs more than gradients": ({"optimizer": "lbfgs"}, ("optimizer: cannot use lbfgs", "'value'")),
     "a truth value is no number": ({"steps": True}, ("steps: must be", "got True")),
     "negative learning rate": ({"learning_rate": -0.1}, ("learning_rate", "not negative", "-0.1")),
     "learning rate that is no number": ({"learning_rate": ".nan"}, ("learning_rate", "finite", "nan")),

@@ -199,7 +199,7 @@ class Group:
         batch = self.first.batch_size
         if batch is not None and batch > counts.min():
             raise InputError(
-                f"batch_size: must not exceed the smallest shard, {counts.min()} samples (worker {counts.argmin()}), got {batch}; use batch_size={counts.min()} or fewer workers"
+                f"batch_size: must not exceed the smallest shard, {counts.min()} samples (worker {np.argmin(counts)}), got {batch}; use batch_size={counts.min()} or fewer workers"
             )
         notes = [problem.note] if problem.note and self._asked("suboptimality") else []
         if self.first.eval_samples is not None and problem.optimum is not None and self._asked("suboptimality"):

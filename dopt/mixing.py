@@ -143,7 +143,7 @@ def is_stochastic(w: np.ndarray, axis: int) -> bool:
 
 def _worst(w: np.ndarray, axis: int, word: str) -> str:
     error = np.abs(w.sum(axis) - 1)
-    return f"largest {word} error {error.max():.1e} ({word} {error.argmax()})"
+    return f"largest {word} error {error.max():.1e} ({word} {np.argmax(error)})"
 
 
 def is_connected(w: np.ndarray) -> bool:

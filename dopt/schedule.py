@@ -183,7 +183,7 @@ def _finished(cluster: Cluster | None, neighbours: np.ndarray | None, count: int
     now, done = np.zeros(cluster.workers), np.empty(count)
     for k in range(count):
         now = np.where(waits, now + times[:, k], -np.inf).max(1)
-        done[k] = now.max()
+        done[k] = np.max(now)
     return done
 
 

@@ -92,7 +92,7 @@ def shard(train: Mapping[str, np.ndarray], parts: Sequence[np.ndarray]) -> tuple
     counts = np.array([len(part) for part in parts], np.int32)
     data = {}
     for name, leaf in train.items():
-        data[name] = np.zeros((len(parts), counts.max(), *leaf.shape[1:]), leaf.dtype)
+        data[name] = np.zeros((len(parts), np.max(counts), *leaf.shape[1:]), leaf.dtype)
         for row, part in zip(data[name], parts, strict=True):
             row[: len(part)] = leaf[part]
     return data, counts

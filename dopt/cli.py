@@ -28,14 +28,16 @@ class Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; exit codes 0, 2 (input), 1 (a figure's claim fails, doctor finds a fault), 130/143 (interrupted)."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        return _command(sys.argv[1:] if arguments is None else list(arguments))
+        return _command(given)
     except InputError as error:
         print(f"dopt: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt as interrupt:
         number = getattr(interrupt, "number", signal.SIGINT)
-        print("dopt: interrupted; what was finished is kept, the same command goes on from there", file=sys.stderr)
+        kept = "" if given[:1] == ["run"] else "; what was finished is kept, the same command goes on from there"
+        print(f"dopt: interrupted{kept}", file=sys.stderr)
         return 128 + number
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,42 @@ TOPOLOGIES = Registry("topology")
 topology = TOPOLOGIES.register
 
 Graph = nx.Graph  # a DiGraph is one, too
+
+
+@dataclass(frozen=True)
+class Periodic:
+    """Graphs on the same workers that take turns: step k uses graphs[k % period]."""
+
+    graphs: tuple[Graph, ...]
+
+    def __len__(self) -> int:
+        """Number of workers."""
+        return len(self.graphs[0])
+
+
+@dataclass(frozen=True, eq=False)
+class Matchings:
+    """A random sequence: at each step disjoint pairs meet and draw together, W_k = I - a Σⱼ Bⱼ Lⱼ, B random.
+
+    Attributes:
+      workers: n.
+      partners: [matchings, workers] int32, whom each worker meets in each matching (itself: nobody); None: one matching
+        a step, uniformly random among all of them.
+      probability: [matchings] with which each is active at a step, independently.
+      weight: a.
+    """
+
+    workers: int
+    partners: np.ndarray | None
+    probability: np.ndarray
+    weight: float
+
+    def __len__(self) -> int:
+        """Number of workers."""
+        return self.workers
+
+
+Network = Graph | Periodic | Matchings
 
 
 def make(name: str, workers: int | None = None, **options: Any) -> Graph:

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from benchmarks.speed.by_hand import Setting, jax_program, numpy_program
-from dopt import Run
+from dopt import AXIS, Run, mixing, topology
 from dopt.group import Group, matrix, timeline
 from dopt.sweep import plan, spec
 from dopt.sweep.engine import tables
@@ -157,10 +157,34 @@ def one_run(method: str, width: int, pairs: int) -> dict[str, Any]:
     return compare(f"{method}, {width} run{'s' * (width > 1)}", [[run] * width], [run], width, pairs)
 
 
+def large_graph(pairs: int, workers: int = 4096, dim: int = 10_000) -> dict[str, Any]:
+    """A mix on a large ring: lists of neighbours, which are chosen by themselves, against one product with W."""
+    w = mixing.weights(topology.make("ring", workers))
+    models = jax.random.normal(jax.random.key(0), (workers, dim))
+
+    def program(kind: str) -> Callable[[], Any]:
+        form = jax.tree.map(
+            lambda x: jax.device_put(x.astype(np.float32) if x.dtype.kind == "f" else x), mixing.form(w, kind)
+        )
+        mix = mixing.mix(form)
+        step = jax.jit(jax.vmap(lambda x: x + mix.apply(x, mix.init(x))[0], axis_name=AXIS))
+        step(models).block_until_ready()
+        return lambda: step(models).block_until_ready()
+
+    programs = {"neighbours": program("auto"), "dense": program("dense")}
+    times = {name: [seconds(call) for _ in range(pairs)] for name, call in programs.items()}
+    found = {name: float(np.median(t)) for name, t in times.items()}
+    ratio = found["dense"] / found["neighbours"]
+    print(
+        f"a mix on a ring of {workers}, d = {dim}: {found['neighbours']:.3f} s, as one product {ratio:.1f} times as long"
+    )
+    return {"workers": workers, "dim": dim, "seconds": found, "dense_over_neighbours": ratio}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--pairs", type=int, default=15, help="interleaved pairs of measurements (default: 15)")
-    parser.add_argument("--only", choices=["sweep", *METHODS], help="one row of the table")
+    parser.add_argument("--only", choices=["sweep", "large_graph", *METHODS], help="one row of the table")
     parser.add_argument(
         "--width", type=int, default=1, help="runs vmapped together in the rows of single methods (default: 1)"
     )
@@ -177,6 +201,7 @@ def main() -> None:
         if args.only in (None, method):
             rows.append(one_run(method, args.width, args.pairs))
             show(rows[-1])
+    large = large_graph(max(3, args.pairs // 5)) if args.only in (None, "large_graph") else None
     device = jax.devices()[0]
     today = datetime.date.today().isoformat()
     found = {
@@ -187,6 +212,7 @@ def main() -> None:
         "python": platform.python_version(),
         "versions": {p: version(p) for p in ("dopt", "jax", "jaxlib", "optax", "numpy")},
         "groups_of_the_sweep": groups,
+        "large_graph": large,
         "rows": rows,
     }
     out = args.out or HERE / "results" / f"{device.platform}-jax{version('jax')}-{today}.json"

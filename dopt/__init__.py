@@ -1,6 +1,6 @@
 """dopt: which way of parallel training wins, and what do connectivity and delay cost?"""
 
-from dopt import algorithms, cluster, data, delays, metrics, mixing, problems, schedule, theory, topology
+from dopt import algorithms, cluster, compression, data, delays, metrics, mixing, problems, schedule, theory, topology
 from dopt.algorithms import Method, chain
 from dopt.config import Run
 from dopt.run import Result, run
@@ -23,6 +23,7 @@ __all__ = [
     "algorithms",
     "chain",
     "cluster",
+    "compression",
     "data",
     "delays",
     "load",

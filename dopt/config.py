@@ -8,9 +8,9 @@ import inspect
 import json
 import math
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache, cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import networkx as nx
 import numpy as np
 import optax
 
-from dopt import cluster, delays, mixing, topology
+from dopt import algorithms, cluster, delays, mixing, topology
 from dopt.algorithms import ALGORITHMS
 from dopt.data import PARTITIONS, SETS
 from dopt.execute import EXECUTORS
@@ -38,6 +38,7 @@ PREFIXES = (
     "topology",
     "weights",
     "delay",
+    "link_loss",
     "cluster",
 )
 OWN = "own"  # stands for what was handed over in Python
@@ -58,8 +59,10 @@ class Run:
     data: str | None = None  # digits by default, for problems that need data
     partition: str | None = None  # iid by default
     topology: str | None = None  # ring by default, for methods with a mixing matrix
-    weights: str | None = None  # metropolis, or uniform for directed graphs
-    delay: int | str = 0  # steps, or a law's name
+    weights: str | None = None  # metropolis, or what the graph and the method ask for
+    mix: str = "auto"  # the form in which W runs: dense, neighbours, permutations
+    delay: int | str = 0  # steps, a law's name, edges (of the graph), or cluster (from the clock)
+    link_loss: float = 0.0  # probability with which a link fails at a step
     cluster: str | None = None  # a law of compute times; None: a step takes one second
     steps: int | None = None  # the horizon is exactly one of these three: updates,
     gradients: int | None = None  # computed gradients of all workers together,
@@ -133,8 +136,12 @@ def identity(resolved: Run, own: Mapping[str, Any] | None = None) -> str:
 def _digest(value: Any) -> str:
     import jax
 
+    if isinstance(value, topology.Periodic):
+        return _digest([_links(graph) for graph in value.graphs])
+    if isinstance(value, topology.Matchings):
+        value = (value.workers, value.partners, value.probability, value.weight)
     if isinstance(value, nx.Graph):
-        value = topology.adjacency(value)
+        value = _links(value)
     if isinstance(value, Problem):  # a function has no content to hash: its name stands for it
         loss = (
             f"{getattr(value.loss, '__module__', '')}.{getattr(value.loss, '__qualname__', type(value.loss).__name__)}"
@@ -147,6 +154,13 @@ def _digest(value: Any) -> str:
         digest.update(f"{array.dtype}{array.shape}".encode())
         digest.update(array.tobytes() if array.dtype.kind in "biufc" else str(leaf).encode())
     return digest.hexdigest()
+
+
+def _links(graph: nx.Graph) -> list[np.ndarray]:
+    """Who sends to whom, with the weights and delays that edges carry."""
+    a = topology.adjacency(graph)
+    carried = [topology.attribute(graph, name) for name in ("weight", "delay") if nx.get_edge_attributes(graph, name)]
+    return [a, *carried]
 
 
 # -- resolving ------------------------------------------------------------------------------------------------------
@@ -170,7 +184,7 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
         if prefix not in given or not rest:
             raise InputError(f"{name}: no such option{did_you_mean(prefix, PREFIXES)}")
         given[prefix][rest] = value
-    method = ALGORITHMS[values["algorithm"]]
+    method, traits = ALGORITHMS[values["algorithm"]], ALGORITHMS[values["algorithm"]].traits
     options: dict[str, Any] = {}
 
     def take(prefix: str, resolved: Mapping[str, Any]) -> None:
@@ -178,14 +192,16 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
 
     def leave(prefix: str, reader: str, default: Any = None) -> None:
         """`prefix` is not read: refuse it where it was given, or drop it."""
-        if unread == "refuse" and (values[prefix] != default or given[prefix]):
+        if unread == "refuse" and (values[prefix] != default or given.get(prefix)):
             name = prefix if values[prefix] != default else f"{prefix}.{next(iter(given[prefix]))}"
             raise InputError(f"{name}: {reader} does not read it; leave it out")
         values[prefix] = default
 
     _check_numbers(values)
-    take("algorithm", method.options(given["algorithm"], "algorithm", implied=("learning_rate", "slots")))
+    take("algorithm", algorithms.options(method.name, given["algorithm"]))
+    _dry_build(method, _of(options, "algorithm"))
     take("optimizer", optimizer_options(values["optimizer"], given["optimizer"]))
+    _check_optimizer(values, traits, _of(options, "optimizer"))
     take("learning_rate", schedule_options(given["learning_rate"]))
     _dry_step(values["optimizer"], tuple((k, v) for k, v in options.items() if not k.startswith("algorithm.")))
 
@@ -206,7 +222,8 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
             for name in ("data", "partition"):
                 leave(name, f"problem {values['problem']}")
 
-    if method.traits["needs"] is None:
+    needs = algorithms.needs(method.name, _of(options, "algorithm"))
+    if needs is None:
         if graph is not None:
             raise InputError(f"graph: {method.name} has no mixing matrix; leave graph= out")
         for name in ("topology", "weights"):
@@ -214,9 +231,8 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
     elif graph is not None:
         leave("topology", "a run with graph=")
         values["topology"] = OWN
-        if isinstance(graph, nx.Graph):
-            values["weights"] = values["weights"] or mixing.default_rule(graph)
-            take("weights", _weight_options(values["weights"], given["weights"]))
+        if isinstance(graph, topology.Network):
+            take("weights", _weights(values, needs, mixing.default_rule(graph), given["weights"], leave))
         else:
             leave("weights", "a run with a matrix as graph=")
             values["weights"] = OWN
@@ -224,26 +240,46 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
         values["topology"] = values["topology"] or "ring"
         take("topology", _topology_options(values["topology"], given["topology"]))
         # the default follows from the kind of graph, which only the graph itself tells
-        if values["weights"] is None:
-            values["weights"] = mixing.default_rule(
-                topology.make(values["topology"], values["workers"], **_of(options, "topology"))
-            )
-        take("weights", _weight_options(values["weights"], given["weights"]))
+        rule = _default_rule(values["topology"], values["workers"], json.dumps(_of(options, "topology")))
+        take("weights", _weights(values, needs, rule, given["weights"], leave))
 
-    if method.traits["staleness"] is None:
-        leave("delay", method.name, default=0)
+    if needs in (None, "tree"):
+        leave("mix", method.name, default="auto")
+        leave("link_loss", method.name, default=0.0)
+    elif values["mix"] not in mixing.FORMS:
+        raise InputError(f"mix: unknown form {values['mix']!r}{did_you_mean(values['mix'], mixing.FORMS)}")
+    if values["link_loss"]:
+        take("link_loss", _loss_options(given["link_loss"], method.name, str(needs)))
     else:
-        values["delay"], law = delays.resolve(values["delay"], given["delay"])
+        leave("link_loss", "a run whose links do not fail", default=0.0)
+
+    by_clock = values["delay"] == "cluster"
+    if traits["staleness"] is None:
+        leave("delay", method.name, default=0)
+    elif by_clock:
+        if not traits["delayed"] or traits["staleness"] != "edge":
+            raise InputError(
+                f"delay: {method.name} cannot run without barriers, got cluster; use delayed_gossip_sgd, or a law"
+            )
+        if given["delay"]:
+            raise InputError(f"delay.{next(iter(given['delay']))}: the cluster says how old models are; leave it out")
+        values["cluster"] = values["cluster"] or "exponential"
+    else:
+        values["delay"], law = delays.resolve(values["delay"], given["delay"], edges=traits["staleness"] == "edge")
         if method.name == "delayed_sgd" and options["algorithm.read"] == "queue" and isinstance(values["delay"], str):
             raise InputError(
                 f"delay: algorithm.read=queue needs a constant delay (each gradient lands once), got {values['delay']}; use read=iterate"
             )
+        if values["delay"] and not traits["once"](_of(options, "algorithm")):
+            raise InputError(
+                f"delay: {method.name} with these options does not mix exactly once a step, got {values['delay']}; delays need rounds = local_steps = 1 and combine-then-adapt tracking"
+            )
         take("delay", law)
 
-    if method.traits["cluster"] is None:
-        leave("cluster", method.name)
+    if traits["cluster"] is None or (traits["delayed"] and traits["staleness"] == "edge" and not by_clock):
+        leave("cluster", method.name if traits["cluster"] is None else f"{method.name} whose delay is not cluster")
     else:
-        if method.traits["events"]:
+        if traits["events"]:
             values["cluster"] = values["cluster"] or "constant"
         if values["cluster"] is None:
             leave("cluster", "a run without a cluster")
@@ -251,7 +287,7 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
             take("cluster", cluster.options(values["cluster"], given["cluster"]))
     values["metrics"] = _metrics(values["metrics"])
     if values["record_every"] is None:
-        values["record_every"] = max(1, _expected_steps(values, method.traits["events"]) // 50)
+        values["record_every"] = max(1, _expected_steps(values, traits["events"]) // 50)
     resolved = Run(**values, options=options)
     if problem is None and graph is None:
         vars(resolved)["id"] = identity(resolved)  # resolving it once more would give the same
@@ -280,6 +316,8 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
     horizons = [name for name in HORIZONS if values[name] is not None]
     if len(horizons) != 1:
         raise InputError(f"steps: give exactly one of steps, gradients, seconds; got {', '.join(horizons) or 'none'}")
+    if not 0 <= values["link_loss"] <= 1:
+        raise InputError(f"link_loss: must lie in [0, 1], got {values['link_loss']}")
     for name in ("workers", *HORIZONS, "batch_size", "record_every", "eval_samples"):
         if values[name] is not None and not (values[name] > 0 and math.isfinite(values[name])):
             raise InputError(f"{name}: must be positive, got {values[name]}")
@@ -299,12 +337,69 @@ def _topology_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return topology.TOPOLOGIES[name].options(given, "topology")
 
 
+@lru_cache(maxsize=256)
+def _default_rule(name: str, workers: int, options: str) -> str | None:
+    return mixing.default_rule(topology.make(name, workers, **json.loads(options)))
+
+
+def _weights(
+    values: dict[str, Any], needs: str, rule: str | None, given: Mapping[str, Any], leave: Callable
+) -> dict[str, Any]:
+    """Options of the weight rule, which is filled in where it is not given; `rule` is the default, None: none is read."""
+    if rule is None or needs == "tree":
+        leave("weights", "relay_sgd" if needs == "tree" else "a random sequence, which brings its own weights,")
+        return {}
+    if values["weights"] is None:
+        own = {"column stochastic": "push", "row and column stochastic": "pull"}
+        values["weights"] = rule if rule == "given" else own.get(needs, rule)
+    return _weight_options(values["weights"], given)
+
+
+def _loss_options(given: Mapping[str, Any], method: str, needs: str) -> dict[str, Any]:
+    resolved = {"policy": "keep_self", "symmetric": False}
+    for name, value in given.items():
+        if name not in resolved:
+            raise InputError(f"link_loss.{name}: no such option{did_you_mean(name, resolved)}")
+        resolved[name] = coerce(f"link_loss.{name}", value, type(resolved[name]))
+    policy = str(resolved["policy"])
+    if policy not in mixing.POLICIES:
+        raise InputError(f"link_loss.policy: unknown name {policy!r}{did_you_mean(policy, mixing.POLICIES)}")
+    if "column" in needs and policy != "keep_self":
+        raise InputError(
+            f"link_loss.policy: {method} loses nothing only if the sender keeps what was not delivered, got {policy}; use keep_self"
+        )
+    return resolved
+
+
 def _weight_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if Path(name).suffix:
         if given:
             raise InputError(f"weights.{next(iter(given))}: a file has no options")
         return {}
     return mixing.WEIGHTS[name].options(given, "weights")
+
+
+def _dry_build(method: Entry, options: Mapping[str, Any]) -> None:
+    """Build the method once from nothing, for its own checks of its options."""
+    stand_in = mixing.Mix(lambda tree: (), lambda tree, state, **extra: (tree, state))
+    mix = {None: None, "row and column stochastic": (stand_in, stand_in)}.get(method.traits["needs"], stand_in)
+    implied = {"modulus": 0.5} if "modulus" in method.known else {}
+    method.make(optax.sgd(0.1), mix, learning_rate=0.1, **options, **implied)
+
+
+def _check_optimizer(values: Mapping[str, Any], traits: Mapping[str, Any], options: Mapping[str, Any]) -> None:
+    """Refuse local optimizers for which a method is not defined."""
+    name = values["optimizer"]
+    if traits["rate"] and values["learning_rate"] == 0:
+        raise InputError(f"learning_rate: {values['algorithm']} divides by it, got 0; give a positive one")
+    if not values["strict"] or not (traits["linear"] or traits["rate"]):
+        return
+    hint = "; use sgd, or strict: false"
+    if name != "sgd":
+        why = "its theory needs a linear update" if traits["linear"] else "it divides by the rate of plain sgd"
+        raise InputError(f"optimizer: {values['algorithm']} takes sgd only, {why}, got {name}{hint}")
+    if traits["rate"] and (options.get("momentum") or options.get("nesterov")):
+        raise InputError(f"optimizer.momentum: {values['algorithm']} has a momentum of its own; leave it out{hint}")
 
 
 def _metrics(chosen: tuple[str, ...] | None) -> tuple[str, ...] | None:
@@ -390,15 +485,20 @@ def _plain_options(
     return dict(given)
 
 
+def make_rate(run: Run, rate: Any) -> Any:
+    """The learning rate of a resolved run, possibly traced; a function of the step where it has a schedule."""
+    options = _of(run.options, "learning_rate")
+    if not options:
+        return rate
+    if options["schedule"] in UNTRACED:
+        rate = np.dtype(run.precision).type(run.learning_rate)
+    schedule = SCHEDULES[options.pop("schedule")]
+    return schedule(**{_rate_parameter(inspect.signature(schedule).parameters): rate}, **options)
+
+
 def make_optimizer(run: Run, rate: Any) -> optax.GradientTransformation:
     """The local optimizer of a resolved run, its rate possibly traced."""
-    options = _of(run.options, "learning_rate")
-    if options:
-        if options["schedule"] in UNTRACED:
-            rate = np.dtype(run.precision).type(run.learning_rate)
-        schedule = SCHEDULES[options.pop("schedule")]
-        rate = schedule(**{_rate_parameter(inspect.signature(schedule).parameters): rate}, **options)
-    return OPTIMIZERS[run.optimizer].make(rate, **_of(run.options, "optimizer"))
+    return OPTIMIZERS[run.optimizer].make(make_rate(run, rate), **_of(run.options, "optimizer"))
 
 
 @cache

@@ -14,11 +14,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from dopt.registry import Registry
+from dopt.registry import Registry, coerce
 from dopt.types import Clock, InputError, Tree
 
 DELAYS = Registry("delay")
 law = DELAYS.register
+DRAWN_ONCE = 0x6C696E6B  # a stream of its own
 
 
 @law(source="fixed delay, as in 1806.10188")
@@ -65,8 +66,13 @@ def _within(table: np.ndarray, largest: int | None) -> np.ndarray:
     return np.pad(table, (0, largest + 1 - len(table)))
 
 
-def resolve(delay: int | str, options: Mapping[str, Any]) -> tuple[int | str, dict[str, Any]]:
-    """(delay, its full options): a constant law is written as the int itself, whose buffer is `max`, by default the int."""
+def resolve(delay: int | str, options: Mapping[str, Any], edges: bool = False) -> tuple[int | str, dict[str, Any]]:
+    """(delay, its full options): a constant law is written as the int itself, whose buffer is `max`, by default the int.
+
+    Args:
+      edges: links may have delays of their own: `edges`, from the graph's edge attribute `delay`, and the option `fixed`
+        of a law, whereby each link keeps for good what it draws at the start.
+    """
     if isinstance(delay, bool) or not isinstance(delay, int | str):
         raise InputError(f"delay: must be a whole number of steps or a law's name, got {delay!r}")
     if isinstance(delay, int):
@@ -75,16 +81,32 @@ def resolve(delay: int | str, options: Mapping[str, Any]) -> tuple[int | str, di
                 f"delay.value: the delay is {delay} already; give `delay: constant` with it, or leave it out"
             )
         delay, options = "constant", {**options, "value": delay}
-    full = DELAYS[delay].options(options, "delay")
+    if edges and delay == "edges":
+        if options:
+            raise InputError(f"delay.{next(iter(options))}: the graph says how slow its edges are; leave it out")
+        return delay, {}
+    law = DELAYS[delay]
+    fixed = coerce("delay.fixed", options.get("fixed", False), bool) if edges and delay != "constant" else False
+    full = law.options({k: v for k, v in options.items() if not (edges and k == "fixed")}, "delay")
     if delay == "constant":
         value = full.pop("value")
         delay, full = value, {"max": value if full["max"] is None else full["max"]}
     table(delay, full)
-    return delay, full
+    return delay, full | ({"fixed": True} if fixed else {})
+
+
+def draw(delay: int | str, options: Mapping[str, Any], seed: int, workers: int) -> np.ndarray:
+    """[n, n] int32: what each link draws from a law once and for all, [reader, sender]; on the host."""
+    steps = np.cumsum(table(delay, options))
+    u = np.random.Generator(np.random.Philox(key=[seed, DRAWN_ONCE])).random((workers, workers))
+    return np.minimum(np.searchsorted(steps, u, side="right"), np.flatnonzero(np.diff(steps, prepend=0))[-1]).astype(
+        np.int32
+    )
 
 
 def table(delay: int | str, options: Mapping[str, Any]) -> np.ndarray:
     """[max + 1] float64 probabilities of a resolved delay; they sum to one."""
+    options = {name: value for name, value in options.items() if name != "fixed"}
     return constant(value=delay, **options) if isinstance(delay, int) else DELAYS[delay].make(**options)
 
 

@@ -40,7 +40,12 @@ def first_steps(compiled: Compiled, inputs: Any, history: Mapping[str, np.ndarra
     steps = group.record_steps(group.longest_run)
     found = bad(history)[:runs]
     at = {row: int(found[row].argmax()) for row in map(int, np.flatnonzero(found.any(1)))}
-    exact = {row: int(steps[slot]) for row, slot in at.items() if slot == 0 or steps[slot] - steps[slot - 1] == 1}
+    # without barriers there is no step between two records that all workers share
+    exact = {
+        row: int(steps[slot])
+        for row, slot in at.items()
+        if slot == 0 or steps[slot] - steps[slot - 1] == 1 or inputs.turns is not None
+    }
     open_rows: dict[int, list[int]] = {}
     for row, slot in at.items():
         if row not in exact:

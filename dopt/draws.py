@@ -16,7 +16,7 @@ from jax.extend.random import threefry_2x32
 
 from dopt.types import Key
 
-BATCHES, DELAYS, NOISE = (np.uint32(stream << 28) for stream in range(3))  # streams: 2^28 lanes each
+BATCHES, DELAYS, NOISE, LINKS, MESSAGES = (np.uint32(stream << 28) for stream in range(5))  # 2^28 lanes each
 EVERYONE = np.uint32(0xFFFFFFFF)  # in place of a worker, for what all share
 
 
@@ -42,6 +42,16 @@ def uniforms(seed: Any, worker: Any, number: Any, stream: Any, lanes: int) -> ja
     return (words(seed, worker, number, stream, lanes) >> 8).astype(jnp.float32) * jnp.float32(2**-24)
 
 
-def key(seed: Any, worker: Any, number: Any) -> Key:
-    """A JAX key for whatever a loss draws (noise, dropout)."""
-    return jax.random.wrap_key_data(words(seed, worker, number, NOISE, 2), impl="threefry2x32")
+def uniform_at(seed: Any, worker: Any, number: Any, stream: Any, lane: jax.Array) -> jax.Array:
+    """float32 in [0, 1) of the lanes named, [...]: a block each, so that a lane's number depends on no other lane."""
+    k0, k1, counter = (jnp.asarray(x).astype(jnp.uint32) for x in (seed, worker, number))
+    flat = lane.reshape(-1).astype(jnp.uint32)
+    nothing = (k0 ^ k1 ^ counter ^ flat[:1].sum(dtype=jnp.uint32)) * jnp.uint32(0)
+    count = jnp.concatenate([jnp.broadcast_to(counter, flat.shape), stream + flat]) + nothing
+    bits = threefry_2x32((k0 + nothing, k1 + nothing), count)[: flat.size]
+    return ((bits >> 8).astype(jnp.float32) * jnp.float32(2**-24)).reshape(lane.shape)
+
+
+def key(seed: Any, worker: Any, number: Any, stream: Any = NOISE) -> Key:
+    """A JAX key for whatever a loss draws (noise, dropout), or an operator that rounds a message (`MESSAGES`)."""
+    return jax.random.wrap_key_data(words(seed, worker, number, stream, 2), impl="threefry2x32")

@@ -15,20 +15,21 @@ import jax
 import networkx as nx
 import numpy as np
 
-from dopt import cluster, data, delays, divergence, execute, metrics, mixing, schedule, shards, topology
+from dopt import algorithms, cluster, data, delays, divergence, execute, metrics, mixing, schedule, shards, topology
 from dopt.algorithms import ALGORITHMS
 from dopt.algorithms.asynchronous.server import Arrival
-from dopt.config import OWN, UNTRACED, Run, make_optimizer, options_of
+from dopt.config import OWN, UNTRACED, Run, make_optimizer, make_rate, options_of
 from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
 from dopt.problems import PROBLEMS, Shards
-from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program
-from dopt.types import InputError, Problem, Tree
+from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program, Turns
+from dopt.types import AXIS, InputError, Problem, Tree
 
-Timeline = schedule.Schedule | schedule.Barrier
+Timeline = schedule.Schedule | schedule.Barrier | schedule.Waves
 Look = Callable[[int, int], int]  # (segments done, of how many) -> how many to do before looking again
 
 # fields that may differ within a group; whatever else differs starts another
-TRACED = ("learning_rate", "seed", "topology", "weights", "delay", "cluster", "strict")
+TRACED = ("learning_rate", "seed", "topology", "weights", "delay", "link_loss", "cluster", "strict")
+ON_DEVICES = ("pmap", "shard_map")  # a worker each, so that permutations can travel
 
 
 def key(run: Run) -> str:
@@ -38,57 +39,114 @@ def key(run: Run) -> str:
     if run.options.get("learning_rate.schedule") in UNTRACED:
         static["learning_rate"] = run.learning_rate
     if run.topology not in (None, OWN):
-        form = mixing.form(matrix(run))
-        static["mix"] = "dense" if isinstance(form, mixing.Dense) else f"neighbours of {form.index.shape[1]}"
-    if ALGORITHMS[run.algorithm].traits["staleness"]:
-        static["delays"] = _delay_form(run)
+        static["mix"] = " and ".join(form.described for form in _forms(run, matrix(run), steps=1))
+    static["delays"] = _delay_form(run)
     if run.cluster is not None:
-        static["clock"] = "events" if ALGORITHMS[run.algorithm].traits["events"] else "barrier"
+        traits = ALGORITHMS[run.algorithm].traits
+        static["clock"] = "events" if traits["events"] else "turns" if run.delay == "cluster" else "barrier"
     return json.dumps(static, sort_keys=True, default=list)
 
 
-def _delay_form(run: Run) -> str:
-    """Who draws the delay: one for all in a step, or (of a law that is not constant) one for each sender."""
-    return "edge" if ALGORITHMS[run.algorithm].traits["staleness"] == "edge" and isinstance(run.delay, str) else "step"
+def needs_of(run: Run) -> str | None:
+    """The kind of mixing matrix that a resolved run's method asks for."""
+    return algorithms.needs(run.algorithm, options_of(run, "algorithm"))
 
 
-def matrix(run: Run) -> np.ndarray:
-    """The mixing matrix W [n, n] of a resolved run, as its fields say."""
-    return _matrix(
-        run.topology,
-        run.workers,
-        json.dumps(options_of(run, "topology")),
-        run.weights,
-        json.dumps(options_of(run, "weights")),
+def _delay_form(run: Run) -> str | None:
+    """Who draws the delay: one for all in a step, or (of a law that is not constant) one for each sender, now or for good."""
+    traits = ALGORITHMS[run.algorithm].traits
+    if needs_of(run) == "tree" or run.delay == "edges" or run.options.get("delay.fixed"):
+        return "fixed"
+    if traits["staleness"] is None or run.delay == "cluster":
+        return None
+    if isinstance(run.delay, int):  # no ring where no delay was asked for
+        largest = run.options.get("delay.max") or run.delay
+        return "step" if largest or traits["delayed"] or traits["staleness"] == "step" else None
+    return str(traits["staleness"])
+
+
+def matrix(run: Run) -> Any:
+    """W of a resolved run, as its fields say: [n, n], a period [period, n, n], random `Matchings`, or a pair (R, C)."""
+    return _matrix(*_source(run))
+
+
+def _source(run: Run) -> tuple[Any, ...]:
+    """All that a mixing matrix follows from."""
+    options = (json.dumps(options_of(run, prefix)) for prefix in ("topology", "weights"))
+    return run.topology, run.workers, next(options), run.weights, next(options), needs_of(run)
+
+
+@lru_cache(maxsize=256)
+def _matrix(name: Any, workers: int, options: str, rule: Any, rule_options: str, needs: str | None) -> Any:
+    return _wired(topology.make(name, workers, **json.loads(options)), workers, rule, json.loads(rule_options), needs)
+
+
+def _wired(network: topology.Network, workers: int, rule: Any, options: dict[str, Any], needs: str | None) -> Any:
+    if needs == "tree":
+        return mixing.as_matrix(mixing.weights(mixing.spanning_tree(network), "metropolis"), workers)
+    w = mixing.as_matrix(mixing.weights(network, rule, **options), workers)
+    if needs != "row and column stochastic":
+        return w
+    # what is doubly stochastic serves for both; else C splits what R, over the same links, averages
+    return (w, w) if mixing.is_doubly_stochastic(w) else (w, mixing.weights(network, "push"))
+
+
+@lru_cache(maxsize=256)
+def _checked(method: str, *source: Any) -> None:
+    mixing.check(_matrix(*source), method, source[-1])
+
+
+def _forms(run: Run, w: Any, steps: int) -> tuple[mixing.Form, ...]:
+    """The forms in which W runs: one, or two of a pair."""
+    needs = needs_of(run)
+    if needs == "tree":
+        return (mixing.form(np.full((run.workers, run.workers), 1 / run.workers), "dense"),)
+    pair = w if isinstance(w, tuple) else (w,)
+    columns = [needs == "column stochastic"] if len(pair) == 1 else [False, True]
+    return tuple(
+        mixing.form(part, run.mix, columns=c, devices=run.executor in ON_DEVICES, steps=steps, seed=run.seed)
+        for part, c in zip(pair, columns, strict=True)
     )
 
 
-@lru_cache(maxsize=256)
-def _matrix(name: Any, workers: int, options: str, rule: Any, rule_options: str) -> np.ndarray:
-    graph = topology.make(name, workers, **json.loads(options))
-    return mixing.as_matrix(mixing.weights(graph, rule, **json.loads(rule_options)), workers)
+def mixings(run: Run, steps: Any) -> Any:
+    """How often a resolved run has mixed after so many steps."""
+    options = options_of(run, "algorithm")
+    return steps // options.get("local_steps", 1) * options.get("rounds", 1)
 
 
-@lru_cache(maxsize=256)
-def _checked(w: bytes, n: int, method: str, needs: str) -> None:
-    mixing.check(np.frombuffer(w).reshape(n, n), method, needs)
-
-
-def timeline(run: Run, w: np.ndarray | None) -> Timeline:
-    """When each step of a resolved run lands: the schedule of a server's arrivals, or the times of a barrier."""
+def timeline(run: Run, w: Any) -> Timeline:
+    """When each step of a resolved run lands: a server's arrivals, the times of a barrier, or waves without any."""
     method = ALGORITHMS[run.algorithm].traits
     horizon: Any = {"steps": run.steps, "gradients": run.gradients, "seconds": run.seconds}
     if method["events"]:
         return schedule.always_busy(machines(run), **horizon)
     if run.cluster is None:
         return schedule.barrier(None, None, workers=run.workers, **horizon)
-    neighbours = w != 0 if method["cluster"] == "neighbours" and w is not None else None
-    return schedule.barrier(machines(run), neighbours, workers=run.workers, **horizon)
+    if run.delay == "cluster":
+        return schedule.unsynchronised(machines(run), mixing.links(w)(0), every=run.record_every or 1, **horizon)
+    waits = None
+    if method["cluster"] == "neighbours" and w is not None:
+        waits = _waits(run, mixing.links(w[0] if isinstance(w, tuple) else w, run.seed))
+    return schedule.barrier(machines(run), waits, workers=run.workers, **horizon)
 
 
-def steps_of(run: Run, w: np.ndarray | None) -> int:
+def _waits(run: Run, links: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
+    """Step -> [n, n] bool: for whom each worker waits, through all the rounds of that step."""
+    oneself = np.eye(run.workers, dtype=bool)
+
+    def waits(step: int) -> np.ndarray:
+        found = oneself
+        for k in range(mixings(run, step), mixings(run, step + 1)):
+            found = (links(k) | oneself) @ found
+        return found
+
+    return waits
+
+
+def steps_of(run: Run, w: Any) -> int:
     """Steps until a resolved run's horizon: from its fields, or from its clock where the horizon is in seconds."""
-    if run.cluster is not None and run.seconds is not None:
+    if run.cluster is not None and (run.seconds is not None or run.delay == "cluster"):
         return len(timeline(run, w).time)
     if run.cluster is not None:
         machines(run)  # which may refuse
@@ -139,21 +197,21 @@ class Group:
         self.events = self.method.traits["events"]
         self.workers = self.first.workers
         self.dtype = np.dtype(self.first.precision)
-        self.own_matrix = _own_matrix(graph, self.first)
-        for run in runs:
-            w = self.matrix(run)
-            if w is not None and run.strict:
-                _checked(w.tobytes(), len(w), run.algorithm, self.method.traits["needs"])
+        self.needs = needs_of(self.first)
+        self.own_graph = graph
+        self.own_matrix = None if graph is None else _own_matrix(graph, self.first, self.needs)
+        for run in runs if self.needs is not None else ():
+            self._check(run)
         self.devices = self._devices(devices)
         execute.check(self.first.executor, self.workers, self.devices, self.events, self.first.algorithm)
         self.problem, self.notes = self._problem(problem)
         self.start = self._start(start)
-        self.longest_run = max(steps_of(run, self.matrix(run)) for run in runs)
+        self.lines: dict[str, schedule.Waves] = {}
+        lengths = [self.length(run) for run in runs]
+        self.longest_run = max(lengths)
         self.ragged = self.first.seconds is not None and self.first.cluster is not None
         self.staleness = self._staleness(runs)
-        self.slots = (
-            max((len(self.delay_table(run)) for run in runs), default=1) if self.method.traits["staleness"] else 1
-        )
+        self.slots = max((self._slots(run) for run in runs), default=1)
 
     # -- what runs are made of --
 
@@ -163,20 +221,79 @@ class Group:
             return available if devices else available[:1]
         return available[: self.workers]
 
+    def _check(self, run: Run) -> None:
+        if run.strict and self.own_matrix is not None:
+            mixing.check(self.own_matrix, run.algorithm, self.needs or "")
+        elif run.strict:
+            _checked(run.algorithm, *_source(run))
+        if run.options.get("link_loss.policy") == "renormalise":
+            w = self.matrix(run)
+            mixing.check_own_weight(w[0] if isinstance(w, tuple) else w, run.algorithm)
+        if run.delay == "cluster" and np.ndim(self.matrix(run)) != 2:
+            raise InputError("delay: cluster needs one graph that stays, got a sequence; use a static topology")
+
     def _staleness(self, runs: Sequence[Run]) -> str | None:
         """Where a step's staleness comes from; drawn only where some law is not constant."""
         if self.events:
             return "schedule"
-        kind: str | None = self.method.traits["staleness"]
-        return "constant" if kind and all(isinstance(run.delay, int) for run in runs) else kind
+        kind = _delay_form(self.first)
+        return "constant" if kind == "step" and all(isinstance(run.delay, int) for run in runs) else kind
 
-    def matrix(self, run: Run) -> np.ndarray | None:
+    @property
+    def delayed(self) -> bool:
+        """Whether old values are kept."""
+        return self.staleness not in (None, "schedule")
+
+    def _slots(self, run: Run) -> int:
+        """Length of the ring that a run needs."""
+        if self.staleness == "fixed":
+            return int(self.ages(run).max()) + 1
+        return len(self.delay_table(run)) if self.delayed else 1
+
+    def ages(self, run: Run) -> np.ndarray:
+        """[n, n] int32: how old each reader reads each sender, for good."""
+        if self.needs == "tree":
+            return mixing.relay_ages(self.matrix(run))
+        if run.delay == "edges":
+            found = topology.attribute(self._graph(run), "delay")
+            if (found < 0).any() or (found != np.round(found)).any():
+                raise InputError("delay: an edge's attribute `delay` must be a whole number of steps, not negative")
+            return found.astype(np.int32)
+        return delays.draw(run.delay, options_of(run, "delay"), run.seed, run.workers)
+
+    def _graph(self, run: Run) -> nx.Graph:
+        graph = self.own_graph
+        if graph is None:
+            graph = topology.make(str(run.topology), run.workers, **options_of(run, "topology"))
+        if not isinstance(graph, nx.Graph):
+            raise InputError("delay: edges needs one graph that stays, whose edges have an attribute `delay`")
+        return graph
+
+    def matrix(self, run: Run) -> Any:
         if self.own_matrix is not None:
             return self.own_matrix
         return matrix(run) if run.topology is not None else None
 
     def timeline(self, run: Run) -> Timeline:
-        return timeline(run, self.matrix(run))
+        if run.delay != "cluster":
+            return timeline(run, self.matrix(run))
+        name = json.dumps(run.to_dict(), default=list)  # waves take long enough to be kept
+        if name not in self.lines:
+            self.lines[name] = timeline(run, self.matrix(run))  # type: ignore[assignment]
+        return self.lines[name]
+
+    def length(self, run: Run) -> int:
+        """Steps of a run."""
+        return len(self.timeline(run).time) if run.delay == "cluster" else steps_of(run, self.matrix(run))
+
+    @cached_property
+    def loop(self) -> tuple[int, int]:
+        """(iterations between two records, iterations in all) of the longest run: steps, or waves."""
+        every = self.first.record_every or 1
+        if not self.lines:
+            return every, self.longest_run
+        waves = max(line.applied.shape[1] for line in self.lines.values())
+        return waves, waves * (len(self.record_steps(self.longest_run)) - 1)
 
     def delay_table(self, run: Run) -> np.ndarray:
         return delays.table(run.delay, options_of(run, "delay"))
@@ -231,7 +348,7 @@ class Group:
     @cached_property
     def common(self) -> Common:
         """The segments: a record at step 0, every `record_every` steps, and at the end."""
-        every, total = self.first.record_every or 1, self.longest_run
+        every, total = self.loop
         rows = [(0, 0, 0)]
         for slot, begin in enumerate(range(0, total, every), start=1):
             end = min(begin + every, total)
@@ -270,30 +387,59 @@ class Group:
             always_records=bool((self.common.slot >= 0).all()),
         )
 
-    def _build(self, inputs: Inputs) -> Any:
+    def _build(self, inputs: Inputs, mixes: tuple[mixing.Mix, ...] | None = None) -> Any:
         run, options = self.first, options_of(self.first, "algorithm")
-        delayed = self.method.traits["staleness"] is not None
-        mix = None
-        if self.method.traits["needs"] is not None:
-            mix = mixing.mix(inputs.form, slots=self.slots if delayed else None)
-        elif delayed:
-            options["slots"] = self.slots
+        if self.needs is not None:
+            mixes = mixes or self._mixes(inputs)
+        given = {"slots": self.slots, "seed": inputs.seed, "modulus": inputs.modulus}
+        options |= {name: value for name, value in given.items() if name in self.method.known}
         return self.method.make(
-            make_optimizer(run, inputs.learning_rate), mix, learning_rate=inputs.learning_rate, **options
+            make_optimizer(run, inputs.learning_rate),
+            mixes[0] if mixes and len(mixes) == 1 else mixes,
+            learning_rate=make_rate(run, inputs.learning_rate),
+            **options,
         )
+
+    def _mixes(self, inputs: Inputs) -> tuple[mixing.Mix, ...]:
+        loss = None
+        if inputs.link_loss is not None:
+            loss = mixing.LinkLoss(inputs.link_loss, **options_of(self.first, "link_loss"))
+        how: Any = {"slots": self.slots if self.delayed else None, "ages": inputs.ages, "loss": loss}
+        forms = inputs.form if isinstance(inputs.form, tuple) else (inputs.form,)
+        return tuple(mixing.mix(form, **how, seed=inputs.seed) for form in forms)
 
     def inputs(self, run: Run, line: Timeline) -> Inputs:
         """The traced values of one run."""
-        w = self.matrix(run)
-        delayed = self.method.traits["staleness"] is not None
+        w, drawn = self.matrix(run), self.delayed and self.staleness != "fixed"
+        forms: Any = None
+        if w is not None:
+            forms = jax.tree.map(self._cast, _forms(run, w, max(1, int(mixings(run, self.loop[1])))))
+            forms = forms if len(forms) > 1 else forms[0]
         return Inputs(
             seed=np.int32(run.seed),
             learning_rate=self.dtype.type(run.learning_rate),
-            form=jax.tree.map(self._cast, mixing.form(w)) if w is not None else None,
-            delay=delays.cumulative(self.delay_table(run), self.slots) if delayed else None,
+            form=forms,
+            modulus=self.dtype.type(mixing.second_modulus(w)) if run.options.get("algorithm.chebyshev") else None,
+            link_loss=np.float32(run.link_loss) if run.link_loss else None,
+            delay=delays.cumulative(self.delay_table(run), self.slots) if drawn else None,
+            ages=self.ages(run) if self.staleness == "fixed" else None,
+            turns=self._turns(line) if isinstance(line, schedule.Waves) else None,
             arrivals=self._arrivals(line) if isinstance(line, schedule.Schedule) else None,
-            length=np.int32(len(line.time)) if self.ragged else None,
+            length=np.int32(self._iterations(line)) if self.ragged else None,
         )
+
+    def _iterations(self, line: Timeline) -> int:
+        return self.loop[0] * len(line.applied) if isinstance(line, schedule.Waves) else len(line.time)
+
+    def _turns(self, line: schedule.Waves) -> Turns:
+        """Each stretch filled up to as many waves as the longest of the group has; and one segment more, to slice from."""
+        waves, total = self.loop
+
+        def filled(x: np.ndarray) -> np.ndarray:
+            x = np.pad(x, ((0, 0), (0, waves - x.shape[1]), (0, 0))).reshape(-1, self.workers)
+            return np.pad(x, ((0, total + int(self.common.count.max()) - len(x)), (0, 0)))
+
+        return Turns(filled(line.applied), filled(line.batch))
 
     def _arrivals(self, line: schedule.Schedule) -> Any:
         # a segment slices a whole number of steps: pad, so that the slice never runs over the end
@@ -317,10 +463,16 @@ class Group:
     @cached_property
     def _shape(self) -> Carry:
         """One worker's carry, as shapes."""
-        init = self.program.server_init if self.events else self.program.worker_init
-        start = self.start if self.events else jax.tree.map(lambda x: x[0], self.start)
+        inputs = self.inputs(self.first, self.timeline(self.first))
         with jax.enable_x64(self.dtype == np.float64):
-            return jax.eval_shape(init, self.inputs(self.first, self.timeline(self.first)), start, np.int32(0))
+            if self.events:
+                return jax.eval_shape(self.program.server_init, inputs, self.start, np.int32(0))
+            return self._of_one(lambda start, number: self.program.worker_init(inputs, start, number))
+
+    def _of_one(self, f: Callable) -> Any:
+        """Shapes of what one worker among its like makes of (start, its number)."""
+        all_of_them = jax.eval_shape(jax.vmap(f, axis_name=AXIS, axis_size=self.workers), self.start, self.numbers)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), all_of_them)
 
     @property
     def numbers(self) -> np.ndarray:
@@ -334,6 +486,32 @@ class Group:
     def message_bytes(self) -> int:
         """Bytes of one model, as it travels."""
         return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(self._shape.params))
+
+    @cached_property
+    def message_bits(self) -> tuple[int, ...]:
+        """Bits that travel over each link in a round of mixing, of each mix: what the method really hands over, in a dry step."""
+        sent: list[list[int]] = [[] for _ in range(2 if self.needs == "row and column stochastic" else 1)]
+
+        def recorder(found: list[int]) -> mixing.Mix:
+            def apply(tree: Tree, state: Any, *, bits: int | None = None, **extra: Any) -> tuple[Tree, Any]:
+                found.append(
+                    sum(8 * x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)) if bits is None else bits
+                )
+                return tree, state
+
+            return mixing.Mix(lambda tree: (), apply)
+
+        inputs = self.inputs(self.first, self.timeline(self.first))
+
+        def step(start: Tree, number: Any) -> Tree:
+            params = self.program.start(inputs, start)
+            method = self._build(inputs, tuple(map(recorder, sent)))
+            return method.update(params, method.init(params), params)[0]
+
+        with jax.enable_x64(self.dtype == np.float64):
+            self._of_one(step)
+        rounds = options_of(self.first, "algorithm").get("rounds", 1)
+        return tuple(sum(found) // rounds for found in sent)
 
     def compile(self, width: int) -> Compiled:
         """The program for slabs of `width` runs, compiled for this group's devices."""
@@ -372,14 +550,14 @@ class Group:
         w = self.matrix(run)
         steps = self.record_steps(len(line.time))
         recorded = {name: np.asarray(h[row][: len(steps)], np.float64) for name, h in carry.history.items()}
-        history: dict[str, np.ndarray] = {"step": steps, **self._axes_of(line, steps, w)}
+        history: dict[str, np.ndarray] = {"step": steps, **self._axes_of(run, line, steps, w)}
         lost = steps >= (self.longest_run + 1 if diverged is None else diverged)
         values = {name: np.where(lost, np.nan, recorded[name]) for name in self._reported(recorded)}
         optimum = self.optimum
         if optimum is not None and "loss" in recorded:
             values["suboptimality"] = np.where(lost, np.nan, recorded["loss"] - optimum)
         params = jax.tree.map(lambda x: np.asarray(x[row])[None] if self.events else np.asarray(x[row]), carry.params)
-        gap = mixing.spectral_gap(w) if w is not None else float("nan")
+        gap = float("nan") if w is None else mixing.spectral_gap(w[0] if isinstance(w, tuple) else w)
         return Outcome(history | values, params, diverged, gap)
 
     def _reported(self, recorded: dict[str, np.ndarray]) -> list[str]:
@@ -393,17 +571,29 @@ class Group:
             return None
         return f() if callable(f) else float(f)
 
-    def _axes_of(self, line: Timeline, steps: np.ndarray, w: np.ndarray | None) -> dict[str, Any]:
-        """gradients, time and bytes_sent at the records, from the schedule."""
-        time = np.concatenate([[0.0], line.time])[steps]
-        gradients = np.concatenate([[0], line.gradients])[steps]
-        axes = {"gradients": gradients, "time": time}
-        n, size, sends = self.workers, float(self.message_bytes()), self.method.traits["sends"]
+    def _axes_of(self, run: Run, line: Timeline, steps: np.ndarray, w: Any) -> dict[str, Any]:
+        """gradients, time and bytes_sent at the records, from the schedule; and ages, where they come from the clock."""
+        axes = {
+            "gradients": np.concatenate([[0], line.gradients])[steps],
+            "time": np.concatenate([[0.0], line.time])[steps],
+        }
+        n, sends = self.workers, self.method.traits["sends"]
         if sends == "server":  # a gradient up for each arrival, a model down after it, and n models down at the start
+            size = float(self.message_bytes())
             return axes | {"bytes_sent": steps * size / n, "server_bytes_sent": (steps + n) * size}
-        links = 0 if w is None else np.count_nonzero(w) - np.count_nonzero(np.diagonal(w))
-        per_step = size * links / n if sends == "neighbours" else 2 * (n - 1) / n * size
-        return axes | {"bytes_sent": steps * per_step}
+        if sends == "allreduce":
+            return axes | {"bytes_sent": steps * (2 * (n - 1) / n * self.message_bytes())}
+        if isinstance(line, schedule.Waves):
+            sent = np.concatenate([[0], line.messages])[steps] * self.message_bits[0]
+            ages = {"staleness_mean": line.age_mean, "staleness_max": line.age_max}
+            axes |= {name: np.concatenate([[0.0], values]) for name, values in ages.items()}
+        else:
+            count = mixings(run, steps)
+            sent = sum(
+                mixing.messages(part, int(count[-1]), run.seed)[count] * bits
+                for part, bits in zip(w if isinstance(w, tuple) else (w,), self.message_bits, strict=True)
+            )
+        return axes | {"bytes_sent": sent / (8 * n)}
 
 
 class Compiled(NamedTuple):
@@ -455,14 +645,25 @@ def make_problem(run: Run) -> Problem:
     return entry.make(Shards(train, counts, dataset.test, dataset.classes), run.workers, **options)
 
 
-def _own_matrix(graph: Any, run: Run) -> np.ndarray | None:
-    if graph is None:
-        return None
-    if isinstance(graph, nx.Graph):
+def _own_matrix(graph: Any, run: Run, needs: str | None) -> Any:
+    """W of what was handed over: a graph, a sequence of them, a matrix, or a pair (R, C) of matrices."""
+    if isinstance(graph, topology.Network):
         if len(graph) != run.workers:
             raise InputError(f"graph: has {len(graph)} nodes, got workers={run.workers}; set workers to {len(graph)}")
-        graph = mixing.weights(graph, run.weights, **options_of(run, "weights"))
-    return mixing.as_matrix(graph, run.workers)
+        return _wired(graph, run.workers, run.weights, options_of(run, "weights"), needs)
+    pair = needs == "row and column stochastic"
+    if isinstance(graph, tuple):
+        if not pair or len(graph) != 2:
+            raise InputError(
+                f"graph: {run.algorithm} takes {'two matrices (R, C)' if pair else 'one matrix'}, got {len(graph)}"
+            )
+        return tuple(mixing.as_matrix(part, run.workers) for part in graph)
+    w = mixing.as_matrix(graph, run.workers)
+    if needs == "tree":
+        return _wired(nx.from_numpy_array(w != 0, create_using=nx.Graph), run.workers, None, {}, needs)
+    if pair and not mixing.is_doubly_stochastic(w):
+        raise InputError(f"graph: {run.algorithm} takes two matrices (R, C), got one that is not doubly stochastic")
+    return (w, w) if pair else w
 
 
 __all__ = ["Compiled", "Group", "Look", "Outcome", "key", "make_problem", "matrix", "timeline"]

@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from dopt import delays, draws, metrics
+from dopt import delays, draws, metrics, mixing
 from dopt.algorithms.asynchronous.server import Arrival, Tables, server
-from dopt.types import AXIS, Key, Problem, Tree
+from dopt.types import AXIS, Clock, Key, Problem, Tree
 
 LONGEST = 1024  # steps of a segment: bounds the memory of batches drawn ahead
 
@@ -29,10 +29,21 @@ class Inputs(NamedTuple):
 
     seed: Any  # [] int32
     learning_rate: Any  # []
-    form: Any  # the mixing matrix; None: no mix
-    delay: Any  # [slots] distribution function of the delay; None: no delay
+    form: Any  # the mixing matrix, or two of them; None: no mix
+    modulus: Any  # [] ‖W - J‖₂, for methods that ask for it
+    link_loss: Any  # [] probability with which a link fails; None: none does
+    delay: Any  # [slots] distribution function of the delay; None: no delay, or one that is not drawn
+    ages: Any  # [workers, workers] int32: how old each reader reads each sender, for good; None: it changes
+    turns: Any  # Turns, leaves [waves, workers]: whose turn it is, where nobody waits; None: everyone's
     arrivals: Any  # Arrival, leaves [events]: the schedule of a server; None: none
     length: Any  # [] int32 steps of this run, where the runs of a group differ in it; None: all alike
+
+
+class Turns(NamedTuple):
+    """Workers that wait for nobody: who updates in which wave."""
+
+    applied: Any  # bool
+    batch: Any  # int32: which of the worker's computations it is
 
 
 class Shard(NamedTuple):
@@ -91,7 +102,7 @@ class Program:
     metrics: tuple[str, ...]
     records: int
     longest: int  # steps of a segment
-    staleness: str | None  # None; drawn per "step" or per "edge"; "constant"; "schedule"
+    staleness: str | None  # None; drawn per "step" or per "edge"; "constant"; "fixed" per edge; "schedule"
     ragged: bool  # runs differ in length
     always_records: bool  # every segment ends in a record
 
@@ -156,7 +167,7 @@ class Program:
         ahead: Callable,
         step: Callable,
         record: Callable,
-        senders: Any = None,
+        aged: Callable = lambda start, staleness: staleness,
     ) -> Carry:
         """The segments within `bounds`: draw ahead, step, record.
 
@@ -164,7 +175,8 @@ class Program:
           ahead: first step -> (drawn, staleness), leaves [steps of a segment, ...]; staleness may be None.
           step: (k, drawn of this step, its staleness, params, state) -> (params, state).
           record: carry -> name -> value.
-          senders: [workers] bool, whose staleness counts; None: it is one number a step.
+          aged: (first step, staleness of the steps) -> what counts as age of a segment: None, [steps], or a pair
+            ([steps, senders], whether it counts) where there is one for each sender.
         """
 
         def segment(s: Any, carry: Carry) -> Carry:
@@ -174,13 +186,11 @@ class Program:
             def one(j: Any, model: tuple[Tree, Any]) -> tuple[Tree, Any]:
                 here = jax.tree.map(lambda x: x[j], (drawn, staleness))
                 new = step(start + j, *here, *model)
-                if not self.ragged:
-                    return new
-                return jax.tree.map(lambda a, b: jnp.where(start + j < inputs.length, a, b), new, model)
+                return new if not self.ragged else keep(start + j < inputs.length, new, model)
 
             params, state = lax.fori_loop(0, count, one, (carry.params, carry.state))
             taken = jnp.arange(self.longest) < (jnp.minimum(count, inputs.length - start) if self.ragged else count)
-            carry = Carry(params, state, self.age(carry.ages, staleness, start, taken, senders), carry.history)
+            carry = Carry(params, state, self.age(carry.ages, aged(start, staleness), start, taken), carry.history)
 
             def write(carry: Carry) -> Carry:
                 row = record(carry)
@@ -194,15 +204,15 @@ class Program:
 
         return lax.fori_loop(*bounds, segment, carry)
 
-    def age(self, ages: Ages, staleness: Any, start: Any, taken: Any, senders: Any) -> Ages:
-        """Count the staleness of the steps `taken`; before step 0 there is only x⁰, so none is older than its step."""
-        if staleness is None:
+    def age(self, ages: Ages, aged: Any, start: Any, taken: Any) -> Ages:
+        """Count the ages of the steps `taken`; before step 0 there is only x⁰, so none is older than its step."""
+        if aged is None:
             return ages
-        known = start + jnp.arange(self.longest)
-        counts = taken
-        if senders is not None:
-            known, counts = known[:, None], taken[:, None] & senders
-        real = jnp.where(counts, jnp.minimum(staleness, known), 0).astype(jnp.float32)
+        known, counts, old = start + jnp.arange(self.longest), taken, aged
+        if isinstance(aged, tuple):
+            old, there = aged
+            known, counts = known[:, None], taken[:, None] & there
+        real = jnp.where(counts, jnp.minimum(old, known), 0).astype(jnp.float32)
         return Ages(
             ages.sum + real.sum(), ages.number + counts.sum(dtype=jnp.float32), jnp.maximum(ages.largest, real.max())
         )
@@ -215,9 +225,13 @@ class Program:
 
     # -- a worker among workers --
 
-    def worker_init(self, inputs: Inputs, start: Tree, worker: Any) -> Carry:
+    def start(self, inputs: Inputs, start: Tree) -> Tree:
+        """The model a worker starts from, in the run's precision."""
         params = self.problem.init(jax.random.key(inputs.seed)) if start is None else start
-        params = jax.tree.map(lambda x: x.astype(self.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
+        return jax.tree.map(lambda x: x.astype(self.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
+
+    def worker_init(self, inputs: Inputs, start: Tree, worker: Any) -> Carry:
+        params = self.start(inputs, start)
         return self.empty(params, self.build(inputs).init(params))
 
     def worker_advance(self, carry: Carry, inputs: Inputs, data: Data, common: Common, first: Any, last: Any) -> Carry:
@@ -225,14 +239,20 @@ class Program:
 
         def ahead(start: Any) -> tuple[Any, Any]:
             steps = start + jnp.arange(self.longest, dtype=jnp.int32)
-            drawn = jax.vmap(lambda k: self.drawn(inputs, worker, k, data.count))(steps)
-            return drawn, self.draw_delays(inputs, worker, steps)
+            numbers, turns = steps, None
+            if inputs.turns is not None:
+                here = jax.tree.map(lambda t: lax.dynamic_slice_in_dim(t, start, self.longest)[:, worker], inputs.turns)
+                numbers, turns = here.batch, here.applied
+            drawn = jax.vmap(lambda k: self.drawn(inputs, worker, k, data.count))(numbers)
+            return (turns, drawn), self.draw_delays(inputs, worker, steps)
 
-        def step(k: Any, drawn: tuple[Any, Any], staleness: Any, params: Tree, state: Any) -> tuple[Tree, Any]:
+        def step(k: Any, here: tuple[Any, Any], staleness: Any, params: Tree, state: Any) -> tuple[Tree, Any]:
+            mine, drawn = here
             extra = {} if staleness is None else {"staleness": staleness}
             grads = self.gradient(method.read(state, params, **extra), data, *drawn)
-            updates, state = method.update(grads, state, params, **extra)
-            return optax.apply_updates(params, updates), state
+            updates, new = method.update(grads, state, params, **extra)
+            moved = optax.apply_updates(params, updates)
+            return (moved, new) if mine is None else keep(mine, (moved, new), (params, state))
 
         def record(carry: Carry) -> dict[str, Any]:
             mean_params = jax.tree.map(lambda x: lax.pmean(x, AXIS), carry.params)
@@ -254,30 +274,38 @@ class Program:
                 )
             )
 
-        return self.segments(carry, inputs, common, (first, last), ahead, step, record, self.senders(inputs, worker))
+        def aged(start: Any, staleness: Any) -> Any:
+            if self.staleness not in ("edge", "fixed"):
+                return staleness
+            who, there = self.senders(inputs, worker, start + jnp.arange(self.longest, dtype=jnp.int32))
+            if self.staleness == "fixed":
+                return jnp.asarray(inputs.ages)[worker][who], there
+            return staleness.senders, there
+
+        return self.segments(carry, inputs, common, (first, last), ahead, step, record, aged)
 
     def draw_delays(self, inputs: Inputs, worker: Any, steps: Any) -> Any:
-        """Staleness of each step: [steps], or [steps, workers] of each sender."""
-        if self.staleness is None:
+        """Staleness of each step: [steps], or `mixing.Ages` [steps, senders]; None where it is not drawn."""
+        if self.staleness in (None, "fixed"):
             return None
         if self.staleness == "constant":
             return jnp.broadcast_to(delays.at(inputs.delay, jnp.float32(0)), steps.shape)
-        who, lanes = (worker, self.workers) if self.staleness == "edge" else (draws.EVERYONE, 1)
-        u = jax.vmap(lambda k: draws.uniforms(inputs.seed, who, k, draws.DELAYS, lanes))(steps)
-        ages = delays.at(inputs.delay, u)
-        return ages if self.staleness == "edge" else ages[:, 0]
+        if self.staleness == "step":
+            u = jax.vmap(lambda k: draws.uniforms(inputs.seed, draws.EVERYONE, k, draws.DELAYS, 1))(steps)
+            return delays.at(inputs.delay, u)[:, 0]
 
-    def senders(self, inputs: Inputs, worker: Any) -> Any:
-        """[workers] bool: whose models this worker mixes in; None where delays are not per sender."""
-        if self.staleness != "edge":
-            return None
-        if hasattr(inputs.form, "off"):
-            return inputs.form.off[worker] != 0
-        return (
-            jnp.zeros(self.workers, bool)
-            .at[inputs.form.index[worker]]
-            .set(inputs.form.weight[worker] != 0, mode="drop")
-        )
+        def drawn(k: Any, lanes: Any) -> jax.Array:  # a sender's number is its lane, in whatever form W runs
+            return delays.at(inputs.delay, draws.uniform_at(inputs.seed, worker, k, draws.DELAYS, lanes))
+
+        who, _ = self.senders(inputs, worker, steps)
+        lanes = jnp.concatenate([who, jnp.full((self.longest, 1), worker, who.dtype)], 1)
+        ages = jax.vmap(drawn)(steps, lanes)
+        return mixing.Ages(ages[:, :-1], ages[:, -1])
+
+    def senders(self, inputs: Inputs, worker: Any, steps: Any) -> Any:
+        """(whose models this worker mixes in, whether that counts), [steps, senders]."""
+        form = inputs.form[0] if isinstance(inputs.form, tuple) else inputs.form
+        return jax.vmap(lambda k: mixing.senders(form, k, worker))(steps)
 
     # -- a server and its arrivals --
 
@@ -321,6 +349,16 @@ class Program:
             )
 
         return self.segments(carry, inputs, common, (first, last), ahead, step, record)
+
+
+def keep(predicate: Any, new: Tree, old: Tree) -> Tree:
+    """`new` where the predicate holds, else `old`; clocks go on, since they are the same for all."""
+    return jax.tree.map(
+        lambda a, b: a if isinstance(a, Clock) else jnp.where(predicate, a, b),
+        new,
+        old,
+        is_leaf=lambda x: isinstance(x, Clock),
+    )
 
 
 __all__ = ["Carry", "Common", "Data", "Inputs", "Program", "Tables"]

@@ -36,6 +36,11 @@ class Entry:
     def summary(self) -> str:
         return (inspect.getdoc(self.make) or "").split("\n")[0].rstrip(".")
 
+    @property
+    def known(self) -> tuple[str, ...]:
+        """Names of its options, implied ones among them."""
+        return tuple(_keyword_only(self.make)[1])
+
     def options(self, given: Mapping[str, Any], what: str, implied: Iterable[str] = ()) -> dict[str, Any]:
         """All options with their values: `given` checked against the keyword-only parameters, defaults filled in.
 

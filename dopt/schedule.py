@@ -7,6 +7,7 @@ replays the arrays. A new rule is one function here.
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,6 +39,24 @@ class Barrier(NamedTuple):
 
     time: np.ndarray  # [steps] float64: seconds at which a step is done by all
     gradients: np.ndarray  # [steps] int64: gradients computed by then
+
+
+class Waves(NamedTuple):
+    """Updates of workers that wait for nobody, in waves: those of a wave read what was there before it.
+
+    A step is as many updates as there are workers. Every `every` steps a stretch of waves ends, so that what is recorded
+    is what was there at one instant.
+    """
+
+    applied: (
+        np.ndarray
+    )  # [stretches, waves, n] bool: who updates in which wave; stretches are filled up with idle waves
+    batch: np.ndarray  # [stretches, waves, n] int32: which of the worker's computations it is, from 0
+    time: np.ndarray  # [steps] float64: seconds at which a step's last update lands
+    gradients: np.ndarray  # [steps] int64: gradients computed by then
+    messages: np.ndarray  # [steps] int64: models sent by then, all workers together
+    age_mean: np.ndarray  # [stretches] how old the neighbours' models were that were mixed in, in steps of the reader
+    age_max: np.ndarray  # [stretches]
 
 
 def always_busy(
@@ -128,14 +147,14 @@ def in_flight_staleness(schedule: Schedule, workers: int) -> np.ndarray:
 
 def barrier(
     cluster: Cluster | None,
-    neighbours: np.ndarray | None = None,
+    neighbours: Callable[[int], np.ndarray] | None = None,
     *,
     workers: int,
     steps: int | None = None,
     gradients: int | None = None,
     seconds: float | None = None,
 ) -> Barrier:
-    """Steps with a barrier of all workers, or (with `neighbours` [n, n] bool) of each with its senders only.
+    """Steps with a barrier of all workers, or (with `neighbours`: step -> [n, n] bool) of each with its senders only.
 
     All: a step takes the slowest worker's time. Neighbours: tᵢ <- max over i and its senders j of (tⱼ + cⱼ); a step is
     done when the last worker has done it. Without a cluster a step takes one second.
@@ -147,8 +166,8 @@ def barrier(
     _check_horizon(steps, gradients, seconds)
     if cluster is not None and cluster.workers != workers:
         raise InputError(f"workers: must be the cluster's {cluster.workers}, got {workers}")
-    if neighbours is not None and neighbours.shape != (workers, workers):
-        raise InputError(f"neighbours: must be [{workers}, {workers}], got {list(neighbours.shape)}")
+    if neighbours is not None and neighbours(0).shape != (workers, workers):
+        raise InputError(f"neighbours: must be [{workers}, {workers}], got {list(neighbours(0).shape)}")
     if gradients is not None and gradients < workers:
         raise InputError(
             f"gradients: a step of {workers} workers computes {workers}, got {gradients}; give at least that many"
@@ -172,19 +191,90 @@ def barrier(
     return Barrier(time, workers * np.arange(1, len(time) + 1))
 
 
-def _finished(cluster: Cluster | None, neighbours: np.ndarray | None, count: int) -> np.ndarray:
+def _finished(cluster: Cluster | None, neighbours: Callable[[int], np.ndarray] | None, count: int) -> np.ndarray:
     """[count] seconds at which each step is done by all."""
     if cluster is None:
         return np.arange(1, count + 1, dtype=float)
     times = compute_times(cluster, count)
     if neighbours is None:
         return np.cumsum(times.max(0))
-    waits = neighbours | np.eye(cluster.workers, dtype=bool)
-    now, done = np.zeros(cluster.workers), np.empty(count)
+    now, done, oneself = np.zeros(cluster.workers), np.empty(count), np.eye(cluster.workers, dtype=bool)
     for k in range(count):
-        now = np.where(waits, now + times[:, k], -np.inf).max(1)
+        now = np.where(neighbours(k) | oneself, now + times[:, k], -np.inf).max(1)
         done[k] = np.max(now)
     return done
+
+
+def unsynchronised(
+    cluster: Cluster,
+    neighbours: np.ndarray,
+    *,
+    every: int,
+    steps: int | None = None,
+    gradients: int | None = None,
+    seconds: float | None = None,
+) -> Waves:
+    """Gossip without barriers: a worker that has computed mixes with the last models of its neighbours, and goes on.
+
+    Models travel at once. Updates of one instant read what was there before it, so equal constant speeds give the
+    synchronous method. A model is as old as its reader has made steps since it was written.
+
+    Args:
+      neighbours: [n, n] bool, [i, j]: i reads j.
+      every: steps between two instants at which all models are recorded.
+
+    Raises:
+      InputError: as `always_busy`, or a horizon shorter than one step (n updates).
+    """
+    n = cluster.workers
+    _check_horizon(steps, gradients, seconds)
+    wanted = steps * n if steps is not None else gradients
+    # n more than wanted: the instant of the last update may have others
+    plain = always_busy(cluster, steps=None if wanted is None else wanted + n, seconds=seconds)
+    total = (len(plain.worker) if wanted is None else wanted) // n
+    if not total:
+        raise InputError(
+            f"steps: without barriers a step is {n} updates, one of each worker in the mean; the horizon holds {wanted or len(plain.worker)}"
+        )
+    # a step ends with the instant of its last update
+    ends = np.searchsorted(plain.time, plain.time[n * np.arange(1, total + 1) - 1], side="right")
+    stretch_ends = ends[np.unique(np.minimum(np.arange(every, total + every, every), total)) - 1]
+    instants = np.flatnonzero(np.diff(plain.time[: ends[-1]], prepend=-np.inf))
+    reads = [np.flatnonzero(row) for row in neighbours]
+    wave = np.zeros(ends[-1], np.int64)
+    ages = np.zeros(ends[-1])
+    last, done, seen = (
+        np.full(n, -1),
+        np.zeros(n, np.int64),
+        np.zeros((n, n), np.int64),
+    )  # seen[i, j]: i's steps by then
+    heard = np.array([len(row) for row in reads])
+    stretch, oldest = 0, np.zeros(len(stretch_ends))
+    for begin, end in zip(instants, [*instants[1:], ends[-1]], strict=True):
+        if begin >= stretch_ends[stretch]:
+            stretch += 1
+            last[:] = -1
+        who = plain.worker[begin:end]
+        # after what they read was written, after their own last update, and not before others have read them
+        after = max(max(last[reads[i]].max(initial=-1) for i in who), last[who].max()) + 1
+        level = max(after, last[neighbours[:, who].any(1)].max(initial=-1))
+        for place, i in zip(range(begin, end), who, strict=True):
+            age = done[i] - seen[i, reads[i]]
+            ages[place] = age.sum()
+            oldest[stretch] = max(oldest[stretch], age.max(initial=0))
+        wave[begin:end] = level
+        last[who] = level
+        done[who] += 1
+        seen[:, who] = done[:, None]
+    which = np.searchsorted(stretch_ends, np.arange(ends[-1]), side="right")
+    shape = (len(stretch_ends), int(wave.max()) + 1, n)
+    applied, batch = np.zeros(shape, bool), np.zeros(shape, np.int32)
+    at = which, wave, plain.worker[: ends[-1]]
+    applied[at], batch[at] = True, plain.batch[: ends[-1]]
+    number = np.bincount(which, heard[plain.worker[: ends[-1]]], len(stretch_ends))
+    mean = np.bincount(which, ages, len(stretch_ends)) / np.maximum(number, 1)
+    sent = np.cumsum(neighbours.sum(0)[plain.worker[: ends[-1]]])[ends - 1]
+    return Waves(applied, batch, plain.time[ends - 1], ends.astype(np.int64), sent, mean, oldest)
 
 
 def save(schedule: Schedule, path: str | Path) -> None:

@@ -52,6 +52,32 @@ def exponential_gap(workers: int) -> float:
     return 2 / (1 + (workers - 1).bit_length())
 
 
+def directed_ring_gap(workers: int) -> float:
+    """1 - cos(π/n) of a directed ring with uniform weights: W is circulant, eigenvalues (1 + e^{2πik/n})/2. Davis 1979."""
+    return float(1 - np.cos(np.pi / workers)) if workers > 1 else 1.0
+
+
+def laplacian_gap(largest: float, smallest: float) -> float:
+    """2λ_{n-1}/(λ₁ + λ_{n-1}) with the best constant edge weight 2/(λ₁ + λ_{n-1}): W = I - aL is as far from 0 on both sides.
+
+    Xiao-Boyd 2004, fast linear iterations for distributed averaging.
+
+    Args:
+      largest: λ₁ of the Laplacian.
+      smallest: λ_{n-1}, its second smallest.
+    """
+    return 2 * smallest / (largest + smallest)
+
+
+def matching_gap(workers: int) -> float:
+    """1 - ‖E[WᵀW] - J‖₂ of a uniformly random matching whose pairs average: n/(2(n-1)) for even n, 1/2 for odd n.
+
+    WᵀW = W, and two workers meet with probability 1/(n-1) (odd n, where one is left over: 1/n), so that
+    E W = I/2 + (11ᵀ - I)/(2(n-1)) for even n. Boyd et al. 2006, randomized gossip algorithms.
+    """
+    return workers / (2 * (workers - 1)) if workers % 2 == 0 else 0.5 if workers > 1 else 1.0
+
+
 # -- delays -----------------------------------------------------------------------------------------------------------
 
 
@@ -106,6 +132,67 @@ def gossip_fixed_point(
     if adapt_then_combine:
         pull = mix @ pull
     return np.linalg.solve(np.eye(n * d) - mix + pull, pull @ minima.reshape(-1)).reshape(n, d)
+
+
+def chebyshev_contraction(modulus: float, rounds: int) -> float:
+    """1/T_R(1/ρ), the largest |p(λ)| on [-ρ, ρ] of the best polynomial of degree R with p(1) = 1; T_R(x) = cosh(R arcosh x).
+
+    Scaman et al. 2017, 1702.08704. R = 1 gives ρ, plain gossip ρ^R.
+    """
+    if modulus == 0:
+        return float(rounds == 0)
+    decay = np.exp(-rounds * np.arccosh(1 / modulus))
+    return float(2 * decay / (1 + decay**2))
+
+
+def d2_limit(learning_rate: float, curvature: float) -> float:
+    """-1/(3 - 2αμ), above which (and only there) λ_min(W) must lie for D² to be stable on quadratics of curvature μ, αμ < 3/2.
+
+    D² is X⁺ = W(2X - X⁻ - α(G - G⁻)), so z² - λ(2 - αμ)z + λ(1 - αμ) along an eigenvector. Both roots lie within the unit
+    circle just if |λ(1 - αμ)| < 1, 1 - λ > 0 and 1 + λ(3 - 2αμ) > 0 (Jury); the last one binds. αμ -> 0: -1/3, which is
+    what Tang et al. 2018, 1803.07068, assume.
+    """
+    return -1 / (3 - 2 * learning_rate * curvature)
+
+
+# -- gossip on random quadratics --------------------------------------------------------------------------------------
+
+
+def effective_neighbours(eigenvalues: np.ndarray, decay: float) -> float:
+    """n_W(γ) = 1/(1 - γ) / ((1/n) Σᵢ |λᵢ|²/(1 - γ|λᵢ|²)) of a normal W with these eigenvalues. Vogels et al. 2022, 2206.03093."""
+    squares = np.abs(eigenvalues) ** 2
+    return float(1 / (1 - decay) / np.mean(squares / (1 - decay * squares)))
+
+
+def random_quadratic_rate(eigenvalues: np.ndarray, learning_rate: float, noise: float) -> float:
+    """The r by which D-SGD X <- W(X - αG) on f(x) = E ½⟨d, x⟩² shrinks.
+
+    E‖xᵢ‖² goes as (1 - r)ᵏ, exactly so where all workers look alike. It is the one r <= 1 - (1 - α)² of
+    r = 1 - (1 - α)² - (ζ - 1)α²/n_W(γ), γ = (1 - α)²/(1 - r). Vogels et al. 2022, 2206.03093, theorem I. The second moments
+    S_ij = E⟨xᵢ, xⱼ⟩ obey S⁺ = W[(1 - α)² S + α²(ζ - 1) diag(S)]Wᵀ; with diag(S) constant, u = 1 - r solves
+    1 = Σᵢ zᵢ²/(u - (1 - α)²|λᵢ|²), zᵢ² = α²(ζ - 1)|λᵢ|²/n. So it is the largest eigenvalue of a
+    diagonal matrix plus zzᵀ.
+
+    Args:
+      eigenvalues: of a normal W [n].
+      learning_rate: α.
+      noise: ζ of E‖d‖²ddᵀ = ζ E ddᵀ, E ddᵀ = I: dim + 2 for standard normal d, one a step.
+    """
+    moduli = np.abs(eigenvalues)
+    z = learning_rate * np.sqrt((noise - 1) / len(moduli)) * moduli
+    return float(1 - np.linalg.eigvalsh(np.diag(((1 - learning_rate) * moduli) ** 2) + np.outer(z, z))[-1])
+
+
+def best_random_quadratic_rate(eigenvalues: np.ndarray, noise: float) -> tuple[float, float]:
+    """(α, r): the learning rate of the largest `random_quadratic_rate`, which is concave in α, and that rate."""
+    low, high, golden = 0.0, 1.0, (np.sqrt(5) - 1) / 2
+    while high - low > 1e-8:
+        left, right = high - golden * (high - low), low + golden * (high - low)
+        if random_quadratic_rate(eigenvalues, left, noise) < random_quadratic_rate(eigenvalues, right, noise):
+            low = left
+        else:
+            high = right
+    return (low + high) / 2, random_quadratic_rate(eigenvalues, (low + high) / 2, noise)
 
 
 # -- staleness and time -----------------------------------------------------------------------------------------------

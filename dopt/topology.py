@@ -1,4 +1,4 @@
-"""A name or a file -> a networkx graph of who talks to whom.
+"""A name or a file -> a networkx graph of who talks to whom, or a sequence of such graphs.
 
 An edge (u, v) of a DiGraph says that u sends to v; an undirected edge says both. Worker i is node i where the nodes
 are 0..n-1, else the i-th of `list(graph)`. A new topology is one function here.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,55 +16,21 @@ import networkx as nx
 import numpy as np
 
 from dopt.registry import Registry, coerce, did_you_mean
+from dopt.sequences import Matchings, Periodic, base_graphs, matcha_of
 from dopt.types import InputError
 
 TOPOLOGIES = Registry("topology")
 topology = TOPOLOGIES.register
 
 Graph = nx.Graph  # a DiGraph is one, too
-
-
-@dataclass(frozen=True)
-class Periodic:
-    """Graphs on the same workers that take turns: step k uses graphs[k % period]."""
-
-    graphs: tuple[Graph, ...]
-
-    def __len__(self) -> int:
-        """Number of workers."""
-        return len(self.graphs[0])
-
-
-@dataclass(frozen=True, eq=False)
-class Matchings:
-    """A random sequence: at each step disjoint pairs meet and draw together, W_k = I - a Σⱼ Bⱼ Lⱼ, B random.
-
-    Attributes:
-      workers: n.
-      partners: [matchings, workers] int32, whom each worker meets in each matching (itself: nobody); None: one matching
-        a step, uniformly random among all of them.
-      probability: [matchings] with which each is active at a step, independently.
-      weight: a.
-    """
-
-    workers: int
-    partners: np.ndarray | None
-    probability: np.ndarray
-    weight: float
-
-    def __len__(self) -> int:
-        """Number of workers."""
-        return self.workers
-
-
 Network = Graph | Periodic | Matchings
 
 
-def make(name: str, workers: int | None = None, **options: Any) -> Graph:
-    """The graph called `name` on `workers` nodes.
+def make(name: str, workers: int | None = None, **options: Any) -> Network:
+    """The graph called `name` on `workers` nodes, or a sequence of them.
 
     Args:
-      name: a registered name, `networkx:<function>` with its arguments as options, or a file (edge list, GraphML).
+      name: a registered name, `networkx:<function>` with its arguments as options, or a file (see `read`).
       workers: number of nodes n; for files and networkx generators the graph must have that many (None: any).
       **options: the topology's own, as `degree=4`.
 
@@ -92,8 +58,24 @@ def is_file(name: str) -> bool:
     return "/" in name or bool(Path(name).suffix)
 
 
+def _numbered(path: Path, reader: Callable[..., Graph], **options: Any) -> Graph:
+    directed = path.read_text().lstrip().lower().startswith("# directed")
+    return reader(path, nodetype=int, create_using=nx.DiGraph if directed else nx.Graph, **options)
+
+
+READERS: dict[str, tuple[str, Callable[[Path], Graph]]] = {
+    ".graphml": ("GraphML", nx.read_graphml),
+    ".gml": ("GML", lambda path: nx.read_gml(path, label="id")),
+    ".gexf": ("GEXF", nx.read_gexf),
+    ".adjlist": ("an adjacency list of whole numbers", lambda path: _numbered(path, nx.read_adjlist)),
+    "": ("an edge list of whole numbers", lambda path: _numbered(path, nx.read_edgelist, data=False)),
+}
+
+
 def read(path: str | Path) -> Graph:
-    """The graph in a file: GraphML by its ending, else an edge list (`u v` a line; a first line `# directed` directs it).
+    """The graph in a file: .graphml, .gml, .gexf, .adjlist (`u v w ...`: u's neighbours), else an edge list (`u v` a line).
+
+    A first line `# directed` directs the two kinds of list.
 
     Raises:
       InputError: the file is missing or is not a graph.
@@ -101,21 +83,16 @@ def read(path: str | Path) -> Graph:
     path = Path(path)
     if not path.is_file():
         raise InputError(
-            f"topology: no file {str(path)!r}; give an edge list or GraphML file{did_you_mean(path.stem, TOPOLOGIES)}"
+            f"topology: no file {str(path)!r}; give an edge list, or {', '.join(filter(None, READERS))}{did_you_mean(path.stem, TOPOLOGIES)}"
         )
+    kind, reader = READERS.get(path.suffix, READERS[""])
     try:
-        if path.suffix == ".graphml":
-            graph = nx.read_graphml(path)
-        else:
-            kind: Any = nx.DiGraph if path.read_text().lstrip().lower().startswith("# directed") else nx.Graph
-            graph = nx.read_edgelist(path, nodetype=int, data=False, create_using=kind)
+        graph = reader(path)
         if not graph:  # networkx passes over lines that are no edges
             raise ValueError("it has no edge")
         return graph
-    except (nx.NetworkXException, TypeError, ValueError, SyntaxError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"topology: {str(path)!r} is neither GraphML nor an edge list of whole numbers ({error})"
-        ) from error
+    except (nx.NetworkXException, LookupError, TypeError, ValueError, SyntaxError) as error:
+        raise InputError(f"topology: {str(path)!r} is not {kind} ({' '.join(str(error).split())})") from error
 
 
 def _networkx(function: str, options: dict[str, Any]) -> Graph:
@@ -134,16 +111,36 @@ def _networkx(function: str, options: dict[str, Any]) -> Graph:
     return graph
 
 
-def adjacency(graph: Graph) -> np.ndarray:
-    """A [n, n] bool: A[v, u] says that u sends to v. Self-loops are left out."""
+def adjacency(network: Network) -> np.ndarray:
+    """A [n, n] bool: A[v, u] says that u sends to v; of a sequence, at some step. Self-loops are left out."""
+    if isinstance(network, Matchings):
+        met = network.moments()[0] != 0
+    elif isinstance(network, Periodic):
+        met = np.any([adjacency(graph) for graph in network.graphs], axis=0)
+    else:
+        met = attribute(network, None) != 0
+    np.fill_diagonal(met, False)
+    return met
+
+
+def attribute(graph: Graph, name: str | None, missing: float = 0.0) -> np.ndarray:
+    """[n, n] what the edge (u, v) says of `name`, at [v, u]; 1 for every edge where `name` is None.
+
+    Raises:
+      InputError: it is not a number.
+    """
     order = range(len(graph)) if set(graph) == set(range(len(graph))) else list(graph)
     place = {node: i for i, node in enumerate(order)}
-    a = np.zeros((len(graph), len(graph)), bool)
-    for u, v in graph.edges():
-        a[place[v], place[u]] = True
+    a = np.zeros((len(graph), len(graph)))
+    for u, v, data in graph.edges(data=True):
+        found = 1.0 if name is None else data.get(name, missing)
+        try:
+            value = float(found)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"topology: edge ({u}, {v}) needs a number as {name}, got {found!r}") from error
+        a[place[v], place[u]] = value
         if not graph.is_directed():
-            a[place[u], place[v]] = True
-    np.fill_diagonal(a, False)
+            a[place[u], place[v]] = value
     return a
 
 
@@ -247,10 +244,184 @@ def random_regular(workers: int, *, degree: int = 3, seed: int = 0) -> Graph:
 @topology(source="Erdős-Rényi 1959 (networkx)")
 def erdos_renyi(workers: int, *, probability: float | None = None, seed: int = 0) -> Graph:
     """Each edge is there with a probability, 2 log n / n by default (connected with high probability)."""
-    p = min(1.0, 2 * math.log(max(workers, 2)) / workers) if probability is None else probability
-    if not 0 <= p <= 1:
-        raise InputError(f"topology.probability: must lie in [0, 1], got {p}")
+    p = _likely(workers) if probability is None else probability
+    _probability(p)
     return nx.gnp_random_graph(workers, p, seed=seed)
+
+
+@topology(source="complete binary tree")
+def binary_tree(workers: int) -> Graph:
+    """A tree in which i's parent is (i - 1) // 2."""
+    return _with_nodes(workers, ((i, (i - 1) // 2) for i in range(1, workers)))
+
+
+@topology(source="barbell graph")
+def barbell(workers: int) -> Graph:
+    """Two cliques joined by one edge."""
+    _at_least("barbell", workers, 4)
+    half = workers // 2
+    cliques = nx.disjoint_union(nx.complete_graph(half), nx.complete_graph(workers - half))
+    cliques.add_edge(half - 1, half)
+    return cliques
+
+
+@topology(source="lollipop graph")
+def lollipop(workers: int) -> Graph:
+    """A clique of half the workers with a tail of the others."""
+    _at_least("lollipop", workers, 3)
+    clique = (workers + 1) // 2
+    return nx.lollipop_graph(clique, workers - clique)
+
+
+@topology(source="ladder graph")
+def ladder(workers: int) -> Graph:
+    """Two paths side by side, with rungs."""
+    if workers < 4 or workers % 2:
+        raise InputError(
+            f"workers: ladder needs an even number of at least 4, got {workers}; try {max(4, workers + 1)}"
+        )
+    return nx.ladder_graph(workers // 2)
+
+
+@topology(source="Watts-Strogatz 1998 (networkx)")
+def watts_strogatz(workers: int, *, degree: int = 4, probability: float = 0.1, seed: int = 0) -> Graph:
+    """A small world: a ring of `degree` neighbours, of whose edges some lead elsewhere; drawn until it is connected."""
+    _probability(probability)
+    if not 2 <= degree < workers or degree % 2:
+        raise InputError(
+            f"topology.degree: watts_strogatz needs an even degree, 2 <= degree < workers, got degree={degree}, workers={workers}"
+        )
+    return nx.connected_watts_strogatz_graph(workers, degree, probability, tries=1000, seed=seed)
+
+
+@topology(source="Barabási-Albert 1999 (networkx)")
+def barabasi_albert(workers: int, *, links: int = 2, seed: int = 0) -> Graph:
+    """Scale-free: each newcomer takes `links` neighbours, rather those who have many."""
+    if not 1 <= links < workers:
+        raise InputError(
+            f"topology.links: barabasi_albert needs 1 <= links < workers, got links={links}, workers={workers}"
+        )
+    return nx.barabasi_albert_graph(workers, links, seed=seed)
+
+
+@topology(source="Penrose 2003, random geometric graphs (networkx)")
+def random_geometric(workers: int, *, radius: float | None = None, seed: int = 0) -> Graph:
+    """Workers lie in the unit square, linked within a radius, 2 √(log n / πn) by default (connected with high probability)."""
+    near = 2 * math.sqrt(math.log(max(workers, 2)) / (math.pi * workers)) if radius is None else radius
+    if not near > 0:
+        raise InputError(f"topology.radius: must be positive, got {radius}")
+    return _with_nodes(workers, nx.random_geometric_graph(workers, near, seed=seed).edges)
+
+
+@topology(source="Margulis 1973, Gabber-Galil 1981 (networkx)")
+def expander(workers: int) -> Graph:
+    """The Margulis-Gabber-Galil expander on Z_m x Z_m, n = m²: few neighbours, and a gap that does not shrink with n."""
+    side = math.isqrt(workers)
+    if workers < 4 or side * side != workers:
+        raise InputError(
+            f"workers: expander needs a square of at least 4, got {workers}; try workers={max(side, 2) ** 2} or {(max(side, 1) + 1) ** 2}"
+        )
+    found = nx.margulis_gabber_galil_graph(side)
+    return _with_nodes(workers, {(a * side + b, c * side + d) for (a, b), (c, d) in found.edges() if (a, b) != (c, d)})
+
+
+SOCIAL = {
+    "davis": (32, nx.davis_southern_women_graph),
+    "florentine": (15, nx.florentine_families_graph),
+    "karate": (34, nx.karate_club_graph),
+}
+
+
+@topology(source="Davis 1941, Padgett 1994, Zachary 1977 (networkx)")
+def social(workers: int, *, network: str | None = None) -> Graph:
+    """A real network of people: davis (32), florentine (15) or karate (34)."""
+    sizes = ", ".join(f"{size} ({name})" for name, (size, _) in SOCIAL.items())
+    if network is None:
+        network = next((name for name, (size, _) in SOCIAL.items() if size == workers), None)
+    elif network not in SOCIAL:
+        raise InputError(f"topology.network: unknown name {network!r}{did_you_mean(network, SOCIAL)}")
+    if network is None or SOCIAL[network][0] != workers:
+        raise InputError(f"workers: social networks have {sizes}, got {workers}")
+    return _with_nodes(workers, nx.convert_node_labels_to_integers(SOCIAL[network][1]()).edges)
+
+
+@topology(source="directed cycle", directed=True)
+def directed_ring(workers: int) -> Graph:
+    """Each sends to the next one alone."""
+    return _with_nodes(workers, ((i, (i + 1) % workers) for i in range(workers) if workers > 1), nx.DiGraph)
+
+
+@topology(source="random directed graph, strongly connected", directed=True)
+def random_digraph(workers: int, *, probability: float | None = None, seed: int = 0) -> Graph:
+    """Each directed link is there with a probability, 2 log n / n by default; and a cycle through all in random order."""
+    p = _likely(workers) if probability is None else probability
+    _probability(p)
+    rng = np.random.default_rng(seed % 2**64)  # which are not negative
+    order = rng.permutation(workers)
+    chosen = np.argwhere(rng.random((workers, workers)) < p).tolist()
+    cycle = zip(order.tolist(), np.roll(order, 1).tolist(), strict=True)
+    return _with_nodes(workers, ((u, v) for u, v in [*chosen, *cycle] if u != v), nx.DiGraph)
+
+
+# -- sequences --------------------------------------------------------------------------------------------------------
+
+
+@topology(source="Ying et al. 2021, 2110.13363", directed=True, sequence="periodic")
+def one_peer_exponential(workers: int) -> Periodic:
+    """One neighbour a step: i receives from i + 2^k; exact after log₂ n steps where n is a power of two."""
+    hops = [2**k for k in range((workers - 1).bit_length())] or [0]
+    return Periodic(
+        tuple(
+            _with_nodes(workers, (((i + hop) % workers, i) for i in range(workers) if hop), nx.DiGraph) for hop in hops
+        )
+    )
+
+
+@topology(source="matchings of the cycle", sequence="periodic")
+def one_peer_ring(workers: int) -> Periodic:
+    """A ring whose neighbours meet in turn, pair by pair: two phases, three where n is odd and one is left alone in each."""
+    starts = range(2 + workers % 2 if workers > 2 else 1)
+    phases = [[((s + i) % workers, (s + i + 1) % workers) for i in range(0, workers - 1, 2)] for s in starts]
+    return Periodic(tuple(_with_nodes(workers, phase) for phase in phases))
+
+
+@topology(source="Takezawa et al. 2023, 2305.11420", sequence="periodic", weighted=True)
+def base_k(workers: int, *, degree: int = 1) -> Periodic:
+    """Base-(k+1) graphs: at most k = `degree` neighbours a step, and exact after a period, for every n."""
+    if degree < 1:
+        raise InputError(f"topology.degree: must be at least 1, got {degree}")
+    graphs = []
+    for one in base_graphs(workers, degree) or [{}]:
+        graph = _with_nodes(workers, one)
+        nx.set_edge_attributes(graph, one, "weight")
+        graphs.append(graph)
+    return Periodic(tuple(graphs))
+
+
+@topology(source="Boyd et al. 2006, randomized gossip algorithms", sequence="random")
+def random_matching(workers: int) -> Matchings:
+    """At each step everyone meets one other, all matchings alike; of an odd number one stays alone."""
+    return Matchings(workers, None, np.ones(1), 0.5)
+
+
+@topology(source="Wang et al. 2019, 1905.09435", sequence="random")
+def matcha(workers: int, *, base: str = "ring", budget: float = 0.5) -> Matchings:
+    """MATCHA: matchings of a base graph, each active now and then, links that hold it together more often."""
+    _at_least("matcha", workers, 2)
+    if not 0 < budget <= 1:
+        raise InputError(f"topology.budget: must lie in (0, 1], got {budget}")
+    if base not in TOPOLOGIES:  # nor a file, whose content no run's identity would know
+        raise InputError(f"topology.base: unknown name {base!r}{did_you_mean(base, TOPOLOGIES)}")
+    graph = make(base, workers)
+    if not isinstance(graph, nx.Graph) or graph.is_directed():
+        raise InputError(f"topology.base: matcha needs an undirected graph that stays, got {base}; try ring")
+    if not nx.is_connected(graph):
+        raise InputError(f"topology.base: matcha needs a connected graph, this {base} falls apart; try ring")
+    upper = np.argwhere(np.triu(adjacency(graph)))
+    return matcha_of(tuple((int(u), int(v)) for u, v in upper), workers, budget)
+
+
+# -- to show that gossip needs connection -----------------------------------------------------------------------------
 
 
 @topology(source="two cycles, to show that gossip needs connection")
@@ -259,6 +430,16 @@ def disconnected(workers: int) -> Graph:
     _at_least("disconnected", workers, 2)
     half = workers // 2
     return nx.disjoint_union(ring(half), ring(workers - half))
+
+
+def _likely(workers: int) -> float:
+    """With which probability links connect n workers with high probability."""
+    return min(1.0, 2 * math.log(max(workers, 2)) / workers)
+
+
+def _probability(p: float) -> None:
+    if not 0 <= p <= 1:
+        raise InputError(f"topology.probability: must lie in [0, 1], got {p}")
 
 
 def _with_nodes(workers: int, edges: Any, kind: type[nx.Graph] = nx.Graph) -> Graph:

@@ -23,12 +23,13 @@ import pytest
 from jax import lax
 
 import dopt
-from dopt import AXIS, InputError, Problem, Result, Run, algorithms, cluster, delays, draws, mixing
+from dopt import AXIS, InputError, Problem, Result, Run, algorithms, cluster, compression, delays, draws, mixing
 from dopt.algorithms import ALGORITHMS
 from dopt.config import options_of
 from dopt.group import Group, key, matrix
 
 DIM, SAMPLES, STEPS, EVERY = 3, 4, 12, 5  # records at 0, 5, 10 and, off the beat, 12
+COMPUTED = 5 * STEPS  # computations of a worker at most, where it does not wait for others
 BATCHES = {"precision": "float32", "batch_size": 2}
 MOMENTUM = {"executor": "vmap", "optimizer.momentum": 0.9}
 
@@ -58,7 +59,8 @@ class Row:
     oracle: Callable[[oracles.Setting], np.ndarray]
     others: tuple[dict[str, Any], ...]  # changes that need no second compilation
     special: tuple[Special, ...]
-    equivariant: bool = True  # permuting the workers permutes the result: not where each worker draws delays of its own
+    equivariant: bool = True  # permuting the workers permutes the result: not where each worker draws for itself
+    momentum: bool = True  # u may be momentum
     relabelled: dict[str, Any] = field(default_factory=dict)  # changes without which it would not
 
     @property
@@ -67,7 +69,13 @@ class Row:
 
     @property
     def is_random(self) -> bool:
-        return isinstance(self.run.get("delay"), str) or self.run.get("cluster") == "exponential"
+        by_chance = self.run.get("topology") in ("random_matching", "matcha") or bool(self.run.get("link_loss"))
+        drawn = self.run.get("algorithm.compressor") in ("random_k", "qsgd", "natural")
+        return by_chance or drawn or isinstance(self.run.get("delay"), str) or self.run.get("cluster") == "exponential"
+
+    @property
+    def local(self) -> dict[str, Any]:
+        return MOMENTUM if self.momentum else {"executor": "vmap"}
 
 
 def plain_optax(problem: Problem, optimizer: optax.GradientTransformation, together: bool = False) -> np.ndarray:
@@ -213,6 +221,231 @@ TABLE = [
         (),
         equivariant=False,
     ),
+    Row(
+        "delayed_gossip_sgd, delays that links keep",
+        DELAYED | UNIFORM | {"delay.fixed": True},
+        oracles.delayed_gossip,
+        (*GRAPHS, {"topology": "path"}),
+        (),
+        equivariant=False,
+    ),
+    Row(
+        "delayed_gossip_sgd, delays from the clock",
+        DELAYED | {"delay": "cluster", "cluster": "exponential"},
+        oracles.without_barriers,
+        (*GRAPHS, {"cluster": "constant", "cluster.profile": "straggler", "cluster.slowdown": 3.5}),
+        (Special("equal_speeds_are_gossip", GOSSIP, "rounding", {"cluster": "constant"}),),
+        equivariant=False,
+    ),
+    Row(
+        "gossip_sgd, three rounds",
+        GOSSIP | {"algorithm.rounds": 3},
+        oracles.gossip_often,
+        GRAPHS,
+        (is_sgd(graph=ALONE), separate),
+    ),
+    Row(
+        "gossip_sgd, five rounds of Chebyshev",
+        {"algorithm": "gossip_sgd", "topology": "path", "algorithm.rounds": 5, "algorithm.chebyshev": True},
+        oracles.gossip_chebyshev,
+        GRAPHS,
+        (),
+    ),
+    Row(
+        "gossip_sgd, every third step, two rounds, adapt then combine",
+        GOSSIP | {"algorithm.local_steps": 3, "algorithm.rounds": 2, "algorithm.adapt_then_combine": True},
+        oracles.gossip_often,
+        GRAPHS,
+        (is_sgd(graph=ALONE),),
+    ),
+    *(
+        Row(
+            f"gossip_sgd, links fail, {policy}",
+            {"algorithm": "gossip_sgd", "topology": "star", "link_loss": 0.4, "link_loss.policy": policy},
+            oracles.delayed_gossip if policy == "last_seen" else oracles.combine_then_adapt,
+            ({"link_loss": 0.1}, {"topology": "complete", "learning_rate": 0.1}),
+            (
+                Special(
+                    "no_link_fails", {"algorithm": "gossip_sgd", "topology": "star"}, "rounding", {"link_loss": 1e-9}
+                ),
+            ),
+            equivariant=False,
+        )
+        for policy in ("keep_self", "renormalise", "last_seen")
+    ),
+    Row(
+        "gossip_sgd, one-peer exponential graphs",
+        {"algorithm": "gossip_sgd", "topology": "one_peer_exponential"},
+        oracles.gossip_often,
+        ({"learning_rate": 0.1}, {"learning_rate": 0.02}),
+        (),
+    ),
+    Row(
+        "gossip_sgd, random matchings",
+        {"algorithm": "gossip_sgd", "topology": "random_matching"},
+        oracles.gossip_often,
+        ({"learning_rate": 0.1}, {"learning_rate": 0.02}),
+        (),
+        equivariant=False,
+    ),
+    Row(
+        "gossip_sgd, matcha",
+        {"algorithm": "gossip_sgd", "topology": "matcha"},
+        oracles.gossip_often,
+        ({"learning_rate": 0.1}, {"topology.budget": 0.7}),
+        (),
+        equivariant=False,
+    ),
+    Row(
+        "gradient_tracking",
+        GOSSIP | {"algorithm": "gradient_tracking"},
+        oracles.gradient_tracking,
+        GRAPHS,
+        (is_sgd(graph=ALONE), separate),
+    ),
+    Row(
+        "gradient_tracking, base-2 graphs",
+        {"algorithm": "gradient_tracking", "topology": "base_k"},
+        oracles.gradient_tracking,
+        ({"learning_rate": 0.1}, {"learning_rate": 0.02}),
+        (),
+    ),
+    Row(
+        "gradient_tracking, old models and trackers",
+        GOSSIP | {"algorithm": "gradient_tracking", "delay": 2},
+        oracles.gradient_tracking,
+        ({"delay": 1}, {"topology": "path"}),
+        (Special("no_delay", GOSSIP | {"algorithm": "gradient_tracking"}, "exact", {"delay": 0}),),
+    ),
+    Row(
+        "gradient_tracking, adapt then combine",
+        GOSSIP | {"algorithm": "gradient_tracking", "algorithm.adapt_then_combine": True},
+        oracles.tracking_adapt_then_combine,
+        GRAPHS,
+        (is_sgd(graph=ALONE), separate),
+    ),
+    Row(
+        "gradient_tracking, adapt then combine, one-peer ring, links fail in both directions",
+        {"algorithm": "gradient_tracking", "algorithm.adapt_then_combine": True, "topology": "one_peer_ring"}
+        | {"link_loss": 0.3, "link_loss.symmetric": True},
+        oracles.tracking_adapt_then_combine,
+        ({"learning_rate": 0.1}, {"link_loss": 0.1}),
+        (),
+        equivariant=False,
+    ),
+    *(
+        Row(
+            name,
+            {"algorithm": name, "topology": "star"},
+            transcription,
+            ({"topology": "path"}, {"topology": "complete", "learning_rate": 0.1}),
+            (is_sgd(graph=ALONE), separate),
+        )
+        for name, transcription in (
+            ("extra", oracles.extra),
+            ("exact_diffusion", oracles.exact_diffusion),
+            ("d2", oracles.d2),
+            ("nids", oracles.nids),
+        )
+    ),
+    Row(
+        "push_sum_sgd",
+        {"algorithm": "push_sum_sgd", "topology": "star"},
+        oracles.push_sum,
+        ({"topology": "exponential"}, {"topology": "directed_ring", "learning_rate": 0.1}),
+        (
+            is_sgd(graph=ALONE),
+            separate,
+            Special(
+                "doubly_stochastic_weights_are_gossip",
+                {"algorithm": "gossip_sgd", "algorithm.adapt_then_combine": True, "topology": "exponential"},
+                "rounding",
+                {"topology": "exponential"},
+            ),
+        ),
+    ),
+    Row(
+        "push_sum_sgd, links fail",
+        {"algorithm": "push_sum_sgd", "topology": "exponential", "link_loss": 0.3},
+        oracles.push_sum,
+        ({"topology": "star"}, {"link_loss": 0.1}),
+        (),
+        equivariant=False,
+    ),
+    Row(
+        "push_diging",
+        {"algorithm": "push_diging", "topology": "star"},
+        oracles.push_diging,
+        ({"topology": "exponential"}, {"topology": "directed_ring", "learning_rate": 0.1}),
+        (is_sgd(graph=ALONE), separate),
+    ),
+    Row(
+        "push_diging, one-peer exponential graphs, links fail",
+        {"algorithm": "push_diging", "topology": "one_peer_exponential", "link_loss": 0.2},
+        oracles.push_diging,
+        ({"learning_rate": 0.1}, {"link_loss": 0.1}),
+        (),
+        equivariant=False,
+    ),
+    Row(
+        "push_pull",
+        {"algorithm": "push_pull", "topology": "star"},
+        oracles.push_pull,
+        ({"topology": "path"}, {"topology": "directed_ring", "learning_rate": 0.1}),
+        (is_sgd(graph=ALONE), separate),
+    ),
+    *(
+        Row(
+            f"choco_sgd, {operator}",
+            {"algorithm": "choco_sgd", "topology": "star", "algorithm.compressor": operator}
+            | {"algorithm.consensus_rate": 0.4, **options},
+            oracles.choco,
+            ({"topology": "path"}, {"learning_rate": 0.1}),
+            (
+                Special(
+                    "identity_is_gossip",
+                    {"algorithm": "gossip_sgd", "algorithm.adapt_then_combine": True, "topology": "star"},
+                    "rounding",
+                    {"algorithm.consensus_rate": 1.0},
+                ),
+                is_sgd(graph=ALONE, **{"algorithm.consensus_rate": 1.0}),
+            )
+            if operator == "identity"
+            else (),
+            equivariant=operator in ("identity", "top_k", "sign", "low_rank"),
+        )
+        for operator, options in (
+            ("identity", {}),
+            ("top_k", {"algorithm.fraction": 0.5}),
+            ("random_k", {"algorithm.fraction": 0.5}),
+            ("sign", {}),
+            ("qsgd", {"algorithm.levels": 4}),
+            ("natural", {}),
+            ("low_rank", {"algorithm.rank": 1}),
+        )
+    ),
+    Row(
+        "qg_dsgdm",
+        GOSSIP | {"algorithm": "qg_dsgdm"},
+        oracles.quasi_global_momentum,
+        GRAPHS,
+        (
+            Special(
+                "no_momentum_is_gossip",
+                GOSSIP | {"algorithm.adapt_then_combine": True},
+                "rounding",
+                {"algorithm.momentum": 0.0},
+            ),
+        ),
+        momentum=False,
+    ),
+    Row(
+        "relay_sgd",
+        {"algorithm": "relay_sgd", "topology": "star"},
+        oracles.relay_messages,
+        ({"topology": "binary_tree"}, {"topology": "path", "learning_rate": 0.1}),
+        (is_sgd(graph=ALONE),),
+    ),
 ]
 ROWS = pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 AXIS_ROWS = pytest.mark.parametrize("row", [row for row in TABLE if row.has_worker_axis], ids=lambda row: row.name)
@@ -292,32 +525,99 @@ def models(result: Any) -> np.ndarray:
     return vector(result.params)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2))
-def uniforms(n: int, who: int | None, lanes: int, seed: Any) -> jax.Array:
-    """[steps, n, lanes] of delays: drawn by each worker, or by `who` for all."""
-    worker = jnp.arange(n, dtype=jnp.int32) if who is None else jnp.full(n, who, jnp.uint32)
-    one = partial(draws.uniforms, stream=draws.DELAYS, lanes=lanes)
-    steps = jnp.arange(STEPS, dtype=jnp.int32)
-    return jax.vmap(jax.vmap(one, (None, 0, None)), (None, None, 0))(seed, worker, steps)
+@partial(jax.jit, static_argnums=(0, 1))
+def uniforms(n: int, together: bool, seed: Any) -> jax.Array:
+    """[steps, n (who reads), n (whose)] of delays: drawn for each link, or one for all."""
+    worker, steps = jnp.arange(n, dtype=jnp.int32), jnp.arange(STEPS, dtype=jnp.int32)
+    if together:
+        one = jax.vmap(lambda k: draws.uniforms(seed, draws.EVERYONE, k, draws.DELAYS, 1))(steps)
+        return jnp.broadcast_to(one[..., None], (STEPS, n, n))
+    return jax.vmap(lambda k: jax.vmap(lambda i: draws.uniform_at(seed, i, k, draws.DELAYS, worker))(worker))(steps)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def failing(n: int, symmetric: bool, seed: Any) -> jax.Array:
+    """[steps, n (who reads), n (whose)] uniform numbers of links."""
+    i, j = jnp.arange(n)[:, None], jnp.arange(n)[None]
+    lane = jnp.minimum(i, j) * n + jnp.maximum(i, j) if symmetric else i * n + j
+    return jax.vmap(lambda k: draws.uniform_at(seed, draws.EVERYONE, k, draws.LINKS, lane))(jnp.arange(STEPS))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def batches(n: int, size: int, seed: Any) -> jax.Array:
     """[n, steps, size] sample numbers."""
-    worker, number = jnp.arange(n, dtype=jnp.int32), jnp.arange(STEPS, dtype=jnp.int32)
+    worker, number = jnp.arange(n, dtype=jnp.int32), jnp.arange(COMPUTED, dtype=jnp.int32)
     one = partial(draws.samples, batch_size=size, count=np.int32(SAMPLES))
     return jax.vmap(jax.vmap(one, (None, None, 0)), (None, 0, None))(seed, worker, number)
 
 
 def drawn_ages(run: Run) -> np.ndarray:
     """[steps, n, n]: how old the model of worker j is that worker i reads at step k."""
-    n, law = run.workers, delays.table(run.delay, options_of(run, "delay"))
-    if isinstance(run.delay, int):
-        return np.full((STEPS, n, n), run.delay)
-    together = ALGORITHMS[run.algorithm].traits["staleness"] == "step"
-    u = uniforms(n, int(draws.EVERYONE) if together else None, 1 if together else n, np.int32(run.seed))
-    age = delays.at(jnp.asarray(delays.cumulative(law, len(law)), jnp.float32), u)
-    return np.broadcast_to(np.asarray(age), (STEPS, n, n))
+    n = run.workers
+    if run.options.get("link_loss.policy") == "last_seen":
+        arrived, ages = links_at(run), np.zeros((STEPS, n, n), int)
+        for k in range(STEPS):
+            ages[k] = np.where(arrived[k], 0, ages[k - 1] + 1 if k else 1)
+        return ages
+    if run.delay == "cluster" or isinstance(run.delay, int):
+        return np.full((STEPS, n, n), 0 if run.delay == "cluster" else run.delay)
+    if run.options.get("delay.fixed"):
+        fixed = delays.draw(run.delay, options_of(run, "delay"), run.seed, n)
+        return np.broadcast_to(fixed, (STEPS, n, n))
+    law = delays.table(run.delay, options_of(run, "delay"))
+    u = uniforms(n, ALGORITHMS[run.algorithm].traits["staleness"] == "step", np.int32(run.seed))
+    return np.asarray(delays.at(jnp.asarray(delays.cumulative(law, len(law)), jnp.float32), u))
+
+
+def links_at(run: Run) -> np.ndarray:
+    """[steps, n, n] bool: which links work."""
+    if not run.link_loss:
+        return np.ones((STEPS, run.workers, run.workers), bool)
+    u = failing(run.workers, run.options["link_loss.symmetric"], np.int32(run.seed))
+    return np.asarray(u) >= np.float32(run.link_loss)
+
+
+def mixing_matrices(run: Run, w: Any) -> Callable[[int], np.ndarray]:
+    """k -> W of the k-th mix, failed links worked in."""
+    if isinstance(w, dopt.topology.Matchings):
+        off = mixing.form(w, "dense", steps=2 * STEPS, seed=run.seed).weight
+        several = off + np.eye(len(w)) * (1 - off.sum(-1, keepdims=True))
+    else:
+        several = w if w.ndim == 3 else w[None]
+    arrived, policy, eye = links_at(run), run.options.get("link_loss.policy"), np.eye(run.workers)
+
+    def at(k: int) -> np.ndarray:
+        W = several[k % len(several)]
+        if policy in (None, "last_seen"):
+            return W
+        kept = np.where(arrived[k] | (eye == 1), W, 0)
+        if policy == "renormalise":
+            return kept / kept.sum(1, keepdims=True)
+        axis = 0 if "push" in run.algorithm else 1
+        return kept + np.diag(1 - kept.sum(axis))
+
+    return at
+
+
+def compressing(run: Run) -> Callable[[int, int, np.ndarray], np.ndarray]:
+    """(i, k, vector) -> what worker i sends: the k largest by NumPy; others by the operator, whose tests are its own."""
+    options = options_of(run, "algorithm")
+    options.pop("consensus_rate", None)
+    name = options.pop("compressor", "identity")
+    operator, states = compression.make(name, **options), {}
+
+    def compress(i: int, k: int, v: np.ndarray) -> np.ndarray:
+        if name == "top_k":
+            kept = np.argsort(-np.abs(v), kind="stable")[: max(1, round(options["fraction"] * len(v)))]
+            return np.where(np.isin(np.arange(len(v)), kept), v, 0)
+        with jax.enable_x64(True):
+            tree = {"b": jnp.asarray(v[0]), "w": jnp.asarray(v[1:])}
+            who = draws.EVERYONE if operator.shared else i
+            key = draws.key(np.int32(run.seed), who, k, draws.MESSAGES)
+            message, states[i] = operator.apply(tree, states.get(i, operator.init(tree)), key)
+            return vector(message)
+
+    return compress
 
 
 def oracle(row: Row, run: Run, ages: np.ndarray | None = None) -> np.ndarray:
@@ -325,7 +625,7 @@ def oracle(row: Row, run: Run, ages: np.ndarray | None = None) -> np.ndarray:
     n, problem = run.workers, least_squares(run.workers)
     a, y = rows_of(problem)
     if run.batch_size is None:
-        drawn = np.broadcast_to(np.arange(SAMPLES), (n, STEPS, SAMPLES))
+        drawn = np.broadcast_to(np.arange(SAMPLES), (n, COMPUTED, SAMPLES))
     else:
         drawn = np.asarray(batches(n, run.batch_size, np.int32(run.seed)))
 
@@ -339,9 +639,23 @@ def oracle(row: Row, run: Run, ages: np.ndarray | None = None) -> np.ndarray:
 
     momentum = run.options.get("optimizer.momentum", 0.0)
     w = matrix(run) if run.topology is not None else np.eye(n)
+    pair = w if isinstance(w, tuple) else (w, w)
+    W, C = (mixing_matrices(run, part) for part in pair)
     ages = drawn_ages(run) if ages is None else ages
-    start = vector(problem.start)
-    return row.oracle(oracles.Setting(gradient, start, STEPS, run.learning_rate, momentum, w, ages, cache(seconds)))
+    setting = oracles.Setting(
+        gradient,
+        vector(problem.start),
+        STEPS,
+        run.learning_rate,
+        momentum,
+        W,
+        ages,
+        cache(seconds),
+        C,
+        compressing(run) if run.algorithm == "choco_sgd" else None,
+        options_of(run, "algorithm"),
+    )
+    return row.oracle(setting)
 
 
 def assert_is(found: Any, trajectory: np.ndarray, workers: int, tolerance: float) -> None:
@@ -450,7 +764,7 @@ def test_sixteen_workers_equal_the_numpy_transcription(row: Row, executor: str) 
         with pytest.raises(InputError, match="use vmap"):
             result(row, 16, executor=executor)
         return
-    found = result(row, 16, **MOMENTUM | {"executor": executor})
+    found = result(row, 16, **row.local | {"executor": executor})
     assert_is(found, oracle(row, found.run), 16, 1e-10)
 
 
@@ -476,9 +790,13 @@ def test_an_executor_runs_on_the_devices_it_says(executor: str, workers: int, de
 def test_permuting_the_workers_permutes_the_result(row: Row) -> None:
     n, order = 16, np.random.default_rng(0).permutation(16)
     if row.has_worker_axis:
-        problem, found = least_squares(n), result(row, n, **MOMENTUM)
-        graph = matrix(found.run)[np.ix_(order, order)] if "topology" in row.run else None
-        described = describe(row, n, MOMENTUM | {"topology": None})
+        problem, found = least_squares(n), result(row, n, **row.local)
+        graph = None
+        if "topology" in row.run:
+            w = matrix(found.run)
+            pair = [part[..., order, :][..., order] for part in (w if isinstance(w, tuple) else (w,))]
+            graph = tuple(pair) if len(pair) > 1 else pair[0]
+        described = describe(row, n, row.local | {"topology": None})
         moved = dopt.run(described, problem=permuted(problem, order), graph=graph)
         np.testing.assert_allclose(models(moved), models(found)[order], rtol=1e-12, atol=1e-12)
     else:  # a server has one model; no two arrivals coincide

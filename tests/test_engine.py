@@ -151,7 +151,7 @@ def test_records_lie_on_the_beat_and_at_the_end_with_axes_by_formula(
     group = Group([run])
     expected = axes(run)
     line = group.timeline(run)
-    found = group._axes_of(line, group.record_steps(len(line.time)), group.matrix(run))
+    found = group._axes_of(run, line, group.record_steps(len(line.time)), group.matrix(run))
     found["step"] = group.record_steps(len(line.time))
     assert set(found) == set(expected)
     for name, value in expected.items():
@@ -202,7 +202,7 @@ def test_bytes_follow_the_graph_and_the_precision() -> None:
         run = make(**changes)
         group = Group([run])
         line = group.timeline(run)
-        sent = group._axes_of(line, np.array([0, 1, 20]), group.matrix(run))["bytes_sent"]
+        sent = group._axes_of(run, line, np.array([0, 1, 20]), group.matrix(run))["bytes_sent"]
         np.testing.assert_allclose(sent, [0, per_step, 20 * per_step], err_msg=str(changes))
 
 
@@ -511,8 +511,14 @@ UNREAD = [
     ({"algorithm": "allreduce_sgd", "topology": "ring"}, "topology: allreduce_sgd does not read it"),
     ({"algorithm": "allreduce_sgd", "weights": "lazy"}, "weights: allreduce_sgd does not read it"),
     ({"algorithm": "allreduce_sgd", "topology.degree": 3}, "topology.degree: allreduce_sgd does not read it"),
-    ({"delay": 3}, "delay: gossip_sgd does not read it"),
-    ({"algorithm": "delayed_gossip_sgd", "cluster": "constant"}, "cluster: delayed_gossip_sgd does not read it"),
+    ({"algorithm": "allreduce_sgd", "delay": 3}, "delay: allreduce_sgd does not read it"),
+    ({"algorithm": "allreduce_sgd", "link_loss": 0.1}, "link_loss: allreduce_sgd does not read it"),
+    ({"algorithm": "allreduce_sgd", "mix": "dense"}, "mix: allreduce_sgd does not read it"),
+    ({"link_loss.symmetric": True}, "link_loss.symmetric: a run whose links do not fail does not read it"),
+    (
+        {"algorithm": "delayed_gossip_sgd", "cluster": "constant"},
+        "cluster: delayed_gossip_sgd whose delay is not cluster does not read it",
+    ),
     ({"data": "digits"}, "data: problem quadratic does not read it"),
     ({"partition": "iid"}, "partition: problem quadratic does not read it"),
     ({"cluster.profile": "linear"}, "cluster.profile: a run without a cluster does not read it"),
@@ -549,7 +555,8 @@ def test_what_a_method_does_not_read_is_refused_by_a_run(changes: dict[str, Any]
 def test_every_method_runs_and_says_what_it_left_out() -> None:
     """Options aside, BASE means something for every registered method."""
     for name in ALGORITHMS:
-        (outcome,) = slab([make(algorithm=name, metrics=("accuracy", "loss"))])
+        weights = {"weights": "lazy"} if name == "d2" else {}
+        (outcome,) = slab([make(algorithm=name, metrics=("accuracy", "loss"), **weights)])
         assert outcome.diverged_step is None
         assert outcome.history["loss"][-1] < outcome.history["loss"][0]
         assert "accuracy" not in outcome.history

@@ -38,7 +38,9 @@ def test_every_method_of_the_map_is_registered() -> None:
     from dopt.algorithms import ALGORITHMS
 
     table = README.split("## The map")[1].split("## Adding")[0]
-    assert set(re.findall(r"`(\w+_sgd)`", table)) == set(ALGORITHMS)
+    named = set(re.findall(r"`(\w+)`", table))
+    assert named >= set(ALGORITHMS)
+    assert {name for name in named if name.endswith("_sgd")} <= set(ALGORITHMS)
 
 
 def test_the_project_refers_to_nothing_outside_itself() -> None:

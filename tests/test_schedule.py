@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 
 from dopt import cluster, schedule, theory
 from dopt.cluster import LAWS, PROFILES, Cluster, compute_times
-from dopt.schedule import Schedule, always_busy, barrier, in_flight_staleness
+from dopt.schedule import Schedule, always_busy, barrier, in_flight_staleness, unsynchronised
 from dopt.types import InputError
 
 KINDS: list[tuple[str, dict[str, Any]]] = [
@@ -295,12 +296,17 @@ def test_a_barrier_of_n_exponential_workers_takes_the_harmonic_number_h_n(n: int
     assert mean == pytest.approx(theory.barrier_time(n), rel=0.02)  # one standard deviation is below 0.7 %
 
 
+def always(senders: np.ndarray) -> Callable[[int], np.ndarray]:
+    """The same neighbours at every step."""
+    return lambda step: senders
+
+
 @given(seeds, st.integers(1, 8), st.data())
 @settings(deadline=None)
 def test_a_barrier_of_neighbours_is_never_later_than_the_full_one(seed: int, n: int, data: st.DataObject) -> None:
     edges = data.draw(st.lists(st.booleans(), min_size=n * n, max_size=n * n))
     machines = make("exponential", n, seed, profile="linear")
-    local = barrier(machines, np.array(edges).reshape(n, n), workers=n, steps=50)
+    local = barrier(machines, always(np.array(edges).reshape(n, n)), workers=n, steps=50)
     full = barrier(machines, workers=n, steps=50)
     assert (local.time <= full.time).all()
     np.testing.assert_array_equal(local.gradients, full.gradients)
@@ -313,7 +319,7 @@ def test_a_barrier_of_neighbours_on_the_complete_graph_is_the_full_one(
 ) -> None:
     machines = make(kind[0], n, seed, **kind[1])
     complete = ~np.eye(n, dtype=bool)
-    local, full = barrier(machines, complete, workers=n, steps=50), barrier(machines, workers=n, steps=50)
+    local, full = barrier(machines, always(complete), workers=n, steps=50), barrier(machines, workers=n, steps=50)
     np.testing.assert_array_equal(local.time, full.time)
 
 
@@ -327,16 +333,70 @@ def test_a_worker_waits_for_its_senders_and_for_itself_only() -> None:
         own = first + c[:, 1]
         second = np.array([max(own[0], own[1]), own[1], own[2]])
         expected = [first.max(), second.max()]
-        np.testing.assert_array_equal(barrier(machines, senders, workers=3, steps=2).time, expected)
-        turned += not np.array_equal(barrier(machines, senders.T, workers=3, steps=2).time, expected)
+        np.testing.assert_array_equal(barrier(machines, always(senders), workers=3, steps=2).time, expected)
+        turned += not np.array_equal(barrier(machines, always(senders.T), workers=3, steps=2).time, expected)
     assert turned  # some of the seeds tell rows from columns
+
+
+def test_neighbours_that_take_turns_are_waited_for_in_their_turn() -> None:
+    machines, both = make("exponential", 3, 1), np.ones((3, 3), bool)
+    c = compute_times(machines, 2)
+    time = barrier(machines, lambda step: both if step else ~both, workers=3, steps=2).time
+    np.testing.assert_array_equal(time, [c[:, 0].max(), (c[:, 0] + c[:, 1]).max()])
+
+
+# -- no barrier at all --
+
+
+RING = np.roll(np.eye(6, dtype=bool), 1, 1) | np.roll(np.eye(6, dtype=bool), -1, 1)
+
+
+@given(kinds, seeds, st.integers(1, 7), st.integers(1, 9))
+@settings(deadline=None, max_examples=40)
+def test_waves_make_every_update_once_in_an_order_that_the_clock_allows(
+    kind: tuple[str, dict], seed: int, steps: int, every: int
+) -> None:
+    machines = make(kind[0], 6, seed, **kind[1])
+    waves = unsynchronised(machines, RING, every=every, steps=steps)
+    finish = np.cumsum(compute_times(machines, 40 * steps), 1)
+    ends = waves.time[np.unique(np.minimum(np.arange(every, steps + every, every), steps)) - 1]
+    assert waves.gradients[-1] == (finish <= waves.time[-1]).sum()
+    flat = waves.applied.reshape(-1, 6)
+    instants = np.where(flat, finish[np.arange(6), waves.batch.reshape(-1, 6)], np.nan)
+    for i in range(6):
+        mine = instants[flat[:, i], i]
+        np.testing.assert_array_equal(mine, finish[i, : len(mine)])
+        for j in np.flatnonzero(RING[i]):  # i at an instant reads what j wrote before it, and nothing later
+            for wave in np.flatnonzero(flat[:, i]):
+                assert not (instants[:wave, j] >= instants[wave, i]).any()
+                assert not (instants[wave:, j] < instants[wave, i]).any()
+    for stretch, end in zip(waves.applied, ends, strict=True):
+        assert stretch.any()
+        assert end in finish
+    assert (waves.time == np.sort(waves.time)).all()
+
+
+def test_equal_constant_speeds_are_one_wave_a_step_and_no_age() -> None:
+    waves = unsynchronised(make("constant", 6), RING, every=1, steps=5)
+    assert waves.applied.shape == (5, 1, 6)
+    assert waves.applied.all()
+    np.testing.assert_array_equal(waves.time, np.arange(1, 6))
+    np.testing.assert_array_equal(waves.messages, 12 * np.arange(1, 6))
+    assert not waves.age_max.any()
+
+
+def test_a_straggler_s_model_grows_old_at_its_neighbours_only() -> None:
+    machines = make("constant", 6, profile="straggler", slowdown=4.0)
+    waves = unsynchronised(machines, RING, every=20, steps=20)
+    assert waves.age_max[0] == 3  # read when it is about to be replaced
+    assert 0 < waves.age_mean[0] < 1
 
 
 @given(kinds, seeds, workers, st.integers(1, 100), st.booleans())
 @settings(deadline=None)
 def test_horizons_of_a_barrier_agree(kind: tuple[str, dict], seed: int, n: int, steps: int, ring: bool) -> None:
     machines = make(kind[0], n, seed, **kind[1])
-    senders = np.roll(np.eye(n, dtype=bool), 1, axis=1) if ring else None
+    senders = always(np.roll(np.eye(n, dtype=bool), 1, axis=1)) if ring else None
     by_steps = barrier(machines, senders, workers=n, steps=steps)
     for other in (
         barrier(machines, senders, workers=n, gradients=n * steps + n - 1),
@@ -452,4 +512,4 @@ def test_a_barrier_of_other_workers_than_the_clusters_is_an_input_error() -> Non
     with pytest.raises(InputError, match=r"^workers: must be the cluster's 3, got 4$"):
         barrier(machines, workers=4, steps=1)
     with pytest.raises(InputError, match=r"^neighbours: must be \[3, 3\], got \[2, 2\]$"):
-        barrier(machines, np.ones((2, 2), bool), workers=3, steps=1)
+        barrier(machines, always(np.ones((2, 2), bool)), workers=3, steps=1)

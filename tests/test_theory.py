@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import networkx as nx
 import numpy as np
 import pytest
 
@@ -40,6 +41,8 @@ def outcomes(runs: list[dict[str, Any]], **own: Any) -> list[Any]:
         ("star", theory.star_gap, [1, 2, 3, 4, 5, 8, 31, 64]),
         ("hypercube", theory.hypercube_gap, [1, 2, 4, 8, 16, 32, 64]),
         ("exponential", theory.exponential_gap, [*range(2, 34, 2), 64, 100]),
+        ("directed_ring", theory.directed_ring_gap, [1, 2, 3, 4, 5, 8, 31, 64]),
+        ("random_matching", theory.matching_gap, [1, 2, 3, 4, 5, 8, 31, 64]),
     ],
 )
 def test_the_spectral_gap_of_a_family_is_its_closed_form(
@@ -64,6 +67,39 @@ def test_the_exponential_graph_of_odd_n_has_a_larger_gap_than_the_closed_form() 
     # proposition 1 of 2110.13363: equality for even n only
     for n in (3, 5, 7, 9, 11, 33):
         assert gap("exponential", n) > theory.exponential_gap(n) + 1e-3
+
+
+@pytest.mark.parametrize("family", ["ring", "path", "star", "torus", "complete"])
+def test_the_gap_of_the_best_constant_weight_is_its_closed_form(family: str) -> None:
+    graph = topology.make(family, 12)
+    values = np.sort(nx.laplacian_spectrum(graph))
+    W = mixing.weights(graph, "laplacian")
+    assert mixing.spectral_gap(W) == pytest.approx(theory.laplacian_gap(values[-1], values[1]), abs=1e-12)
+
+
+def test_one_peer_exponential_and_base_k_average_exactly_within_a_period() -> None:
+    for name, sizes in (("one_peer_exponential", (2, 4, 8, 32)), ("base_k", (2, 3, 5, 6, 7, 12, 25))):
+        for n in sizes:
+            assert gap(name, n) == pytest.approx(1, abs=1e-12), (name, n)
+
+
+# -- faster mixing --
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 3, 5, 8])
+def test_chebyshev_rounds_contract_by_the_least_a_polynomial_can(rounds: int) -> None:
+    polynomial = np.polynomial.Chebyshev.basis(rounds)
+    for modulus in (0.3, 0.9, 0.999):
+        values = np.abs(polynomial(np.linspace(-1, 1, 2001))) / polynomial(1 / modulus)
+        assert theory.chebyshev_contraction(modulus, rounds) == pytest.approx(values.max(), rel=1e-10)
+        assert theory.chebyshev_contraction(modulus, rounds) <= modulus**rounds * (1 + 1e-12)
+    assert theory.chebyshev_contraction(0.0, rounds) == 0
+    assert theory.chebyshev_contraction(1.0, rounds) == 1
+
+
+def test_chebyshev_rounds_do_not_overflow() -> None:
+    assert theory.chebyshev_contraction(1e-3, 1000) == 0
+    assert theory.chebyshev_contraction(0.5, 0) == 1
 
 
 # -- the edge of stability --
@@ -111,6 +147,88 @@ def test_delayed_sgd_converges_below_the_stability_limit_and_diverges_above(read
         rate = np.log(size[last - 1] / size[first]) / (2 * every * (last - 1 - first))
         expected = np.log(theory.delayed_factor(share * theory.stability_limit(1.0, delay), delay))
         assert rate == pytest.approx(expected, rel=0.05), (delay, share)
+
+
+@pytest.mark.parametrize("step", [0.0, 0.01, 0.1, 0.5, 0.9])
+def test_d2_is_stable_down_to_its_limit_and_not_below(step: float) -> None:
+    def factor(value: float) -> float:  # X⁺ = W(2X - X⁻ - αμ(X - X⁻)) along an eigenvector
+        return np.abs(np.roots([1, -value * (2 - step), value * (1 - step)])).max()
+
+    limit = theory.d2_limit(step / 2, 2.0)
+    assert factor(limit) == pytest.approx(1, abs=1e-12)
+    assert factor(limit + 1e-3) < 1 < factor(limit - 1e-3)
+    for value in np.linspace(limit + 1e-3, 1 - 1e-3, 100):
+        assert factor(value) < 1
+    assert theory.d2_limit(0.0, 1.0) == -1 / 3
+
+
+# -- gossip on random quadratics --
+
+ALIKE: dict[str, dict[str, Any]] = {  # graphs on which all workers look alike
+    "ring": {"workers": 8},
+    "torus": {"workers": 12},
+    "hypercube": {"workers": 8},
+    "complete": {"workers": 5},
+    "exponential": {"workers": 8},
+    "disconnected": {"workers": 8},
+}
+NOISE = 12.0  # dim 10 + 2
+
+
+def shrinks(W: np.ndarray, learning_rate: float, noise: float = NOISE) -> float:
+    """1 - the factor per step of S <- W[(1 - α)² S + α²(ζ - 1) diag(S)]Wᵀ."""
+    S, factor = np.ones_like(W), 1.0
+    for _ in range(3000):
+        S = W @ ((1 - learning_rate) ** 2 * S + learning_rate**2 * (noise - 1) * np.diag(np.diag(S))) @ W.T
+        factor = np.trace(S)
+        S /= factor
+    return 1 - factor
+
+
+@pytest.mark.parametrize("learning_rate", [0.01, 0.1, 0.3, 1.0])
+@pytest.mark.parametrize("family", ALIKE)
+def test_the_rate_on_random_quadratics_is_that_of_the_second_moments(family: str, learning_rate: float) -> None:
+    W = mixing.weights(topology.make(family, **ALIKE[family]))
+    values = np.linalg.eigvals(W)
+    rate = theory.random_quadratic_rate(values, learning_rate, NOISE)
+    assert rate == pytest.approx(shrinks(W, learning_rate), abs=1e-6)
+    # and it is the fixed point that the theorem states
+    decay = (1 - learning_rate) ** 2 / (1 - rate)
+    assert 0 <= decay < 1
+    neighbours = theory.effective_neighbours(values, decay)
+    stated = 1 - (1 - learning_rate) ** 2 - (NOISE - 1) * learning_rate**2 / neighbours
+    assert rate == pytest.approx(stated, abs=1e-8)
+    assert neighbours == pytest.approx(mixing.effective_neighbours(W, decay), rel=1e-6)
+
+
+def test_the_rate_is_approximate_where_workers_differ() -> None:
+    W = mixing.weights(topology.make("star", 8))
+    rate = theory.random_quadratic_rate(np.linalg.eigvalsh(W), 0.1, NOISE)
+    assert 1e-4 < abs(rate - shrinks(W, 0.1)) < 0.1
+
+
+def test_the_noise_of_standard_normal_samples_is_dim_plus_2() -> None:
+    d = np.random.default_rng(0).standard_normal((400_000, 10))
+    second = (d * (d**2).sum(1, keepdims=True)).T @ d / len(d)
+    np.testing.assert_allclose(second, NOISE * np.eye(10), atol=0.15)
+
+
+def test_the_best_rate_is_that_of_one_worker_with_as_many_samples_as_effective_neighbours() -> None:
+    learning_rate, rate = theory.best_random_quadratic_rate(np.ones(1), NOISE)
+    assert (learning_rate, rate) == pytest.approx((1 / NOISE, 1 / NOISE), abs=1e-6)
+    for n in (2, 8, 50):  # a batch of n: ζ - 1 becomes (ζ - 1)/n
+        learning_rate, rate = theory.best_random_quadratic_rate(np.eye(n)[0], NOISE)
+        assert (learning_rate, rate) == pytest.approx((1 / (1 + (NOISE - 1) / n),) * 2, abs=1e-6)
+
+
+@pytest.mark.parametrize("family", ["ring", "hypercube", "exponential"])
+def test_no_learning_rate_on_a_grid_is_better_than_the_best(family: str) -> None:
+    values = np.linalg.eigvals(mixing.weights(topology.make(family, 16)))
+    learning_rate, best = theory.best_random_quadratic_rate(values, NOISE)
+    rates = [theory.random_quadratic_rate(values, rate, NOISE) for rate in np.linspace(0, 1.2, 241)]
+    assert best - 1e-3 < max(rates) <= best
+    assert theory.random_quadratic_rate(values, learning_rate, NOISE) == best
+    assert 1 / NOISE < best < 1 / (1 + (NOISE - 1) / 16)  # better than alone, worse than all together
 
 
 # -- fixed points of gossip --

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax import lax
 
+from dopt.compression import COMPRESSORS
 from dopt.registry import Registry
-from dopt.types import AXIS, InputError, Tree
+from dopt.types import AXIS, Clock, InputError, Tree
 
 ALGORITHMS = Registry("algorithm")
 
@@ -39,25 +42,72 @@ def method(
     family: str,
     source: str,
     sends: str,
-    needs: str | None = None,
+    needs: str | Callable[[Mapping[str, Any]], str] | None = None,
     staleness: str | None = None,
     cluster: str | None = None,
     events: bool = False,
+    linear: bool = False,
+    rate: bool = False,
+    once: Callable[[Mapping[str, Any]], bool] = lambda options: True,
+    delayed: bool = False,
 ) -> Callable[[Callable], Callable]:
     """Register a builder `name(optimizer, mix=None, *, learning_rate=None, **options)` under its own name.
 
     Args:
       family: synchronous, asynchronous or gossip.
       source: the paper, with equation or algorithm number.
-      sends: what a step costs: "allreduce", "neighbours" (a model to each) or "server" (a gradient up, a model down).
-      needs: the kind of mixing matrix that the theory asks for; None: the method takes no mix.
+      sends: what a step costs: "allreduce", "neighbours" (a message to each) or "server" (a gradient up, a model down).
+      needs: the kind of mixing matrix that the theory asks for (`dopt.mixing.check`), or options -> kind; None: the
+        method takes no mix.
       staleness: who draws the delay: "step" (one per step), "edge" (one per sender and step); None: it reads no delay.
       cluster: whom a step waits for: "all", "neighbours", "nobody"; None: it reads no cluster.
       events: driven by arrivals at a server; there is no axis of workers.
+      linear: the theory needs a linear local update u(g) (L).
+      rate: it divides by the learning rate (α).
+      once: options -> whether it mixes exactly once a step, as delays need.
+      delayed: old models are its point: it keeps a ring of them even where the delay is 0.
     """
     return ALGORITHMS.register(
-        source=source, family=family, sends=sends, needs=needs, staleness=staleness, cluster=cluster, events=events
+        source=source,
+        family=family,
+        sends=sends,
+        needs=needs,
+        staleness=staleness,
+        cluster=cluster,
+        events=events,
+        linear=linear,
+        rate=rate,
+        once=once,
+        delayed=delayed,
     )
+
+
+gossip = partial(method, family="gossip", sends="neighbours", staleness="edge", cluster="neighbours")
+
+IMPLIED = ("learning_rate", "slots", "seed", "modulus")  # parameters that the harness hands over itself
+
+
+def options(name: str, given: Mapping[str, Any], implied: Iterable[str] = IMPLIED) -> dict[str, Any]:
+    """All options of a method with their values, those of its compressor among them.
+
+    Raises:
+      InputError: an unknown method or option, or a value of the wrong type.
+    """
+    entry = ALGORITHMS[name]
+    if "compressor" not in entry.known:
+        return entry.options(given, "algorithm", implied)
+    own = entry.options({k: v for k, v in given.items() if k in entry.known}, "algorithm", implied)
+    operator = COMPRESSORS[own["compressor"]]
+    return own | operator.options({k: v for k, v in given.items() if k not in entry.known}, "algorithm")
+
+
+_options = options  # `make` has options of its own
+
+
+def needs(name: str, options: Mapping[str, Any]) -> str | None:
+    """The kind of mixing matrix that a method with these options asks for."""
+    kind = ALGORITHMS[name].traits["needs"]
+    return kind(options) if callable(kind) else kind
 
 
 def make(
@@ -80,8 +130,8 @@ def make(
         raise InputError(
             f"algorithm: {name} {'needs a mix; pass dopt.mixing.mix(W)' if mix is None else 'takes no mix'}"
         )
-    options = entry.options(options, "algorithm", implied=("learning_rate",))
-    return entry.make(optimizer, mix, learning_rate=learning_rate, **options)
+    resolved = _options(name, options, implied=("learning_rate",))
+    return entry.make(optimizer, mix, learning_rate=learning_rate, **resolved)
 
 
 def chain(*parts: optax.GradientTransformation) -> Method:
@@ -102,9 +152,32 @@ def mean(tree: Tree) -> Tree:
     return lax.pmean(tree, AXIS)
 
 
-def add(a: Tree, b: Tree) -> Tree:
-    return jax.tree.map(lambda x, y: x + y, a, b)
+def add(a: Tree, *rest: Tree) -> Tree:
+    return jax.tree.map(lambda *x: sum(x[1:], x[0]), a, *rest)
+
+
+def subtract(a: Tree, b: Tree) -> Tree:
+    return jax.tree.map(lambda x, y: x - y, a, b)
+
+
+def scale(factor: Any, a: Tree) -> Tree:
+    """`factor` times each leaf, in the leaf's own precision."""
+    return jax.tree.map(lambda x: jnp.asarray(factor, x.dtype) * x, a)
+
+
+def zeros(a: Tree) -> Tree:
+    return jax.tree.map(jnp.zeros_like, a)
 
 
 def select(predicate: Any, a: Tree, b: Tree) -> Tree:
-    return jax.tree.map(lambda x, y: jax.numpy.where(predicate, x, y), a, b)
+    return jax.tree.map(lambda x, y: jnp.where(predicate, x, y), a, b)
+
+
+def clock() -> Clock:
+    """A count of steps that has not begun."""
+    return Clock(jnp.zeros((), jnp.int32))
+
+
+def at_least(name: str, value: int, least: int = 1) -> None:
+    if value < least:
+        raise InputError(f"algorithm.{name}: must be at least {least}, got {value}")

@@ -1,23 +1,65 @@
-"""Graph -> mixing matrix W (`rules`), its spectrum (`spectrum`), and W -> Mix, what runs on workers (`mix`)."""
+"""Graph -> mixing matrix W (`rules`), its spectrum (`spectrum`), and W -> Mix, what runs on workers (`forms`, `displacement`)."""
 
-from dopt.mixing.mix import Dense, Mix, Neighbours, form, mix
+from dopt.mixing.displacement import (
+    POLICIES,
+    Ages,
+    LinkLoss,
+    Mix,
+    check_own_weight,
+    mix,
+    relay,
+    relay_ages,
+    senders,
+    spanning_tree,
+)
+from dopt.mixing.forms import FORMS, Dense, Form, Neighbours, form, links, messages
 from dopt.mixing.rules import WEIGHTS, as_matrix, default_rule, read, weights
-from dopt.mixing.spectrum import check, gap_kind, is_connected, is_stochastic, spectral_gap
+from dopt.mixing.spectrum import (
+    check,
+    consensus_time,
+    effective_neighbours,
+    gap_kind,
+    is_connected,
+    is_doubly_stochastic,
+    is_stochastic,
+    is_symmetric,
+    second_modulus,
+    smallest_eigenvalue,
+    spectral_gap,
+)
 
 __all__ = [
+    "FORMS",
+    "POLICIES",
     "WEIGHTS",
+    "Ages",
     "Dense",
+    "Form",
+    "LinkLoss",
     "Mix",
     "Neighbours",
     "as_matrix",
     "check",
+    "check_own_weight",
+    "consensus_time",
     "default_rule",
+    "effective_neighbours",
     "form",
     "gap_kind",
     "is_connected",
+    "is_doubly_stochastic",
     "is_stochastic",
+    "is_symmetric",
+    "links",
+    "messages",
     "mix",
     "read",
+    "relay",
+    "relay_ages",
+    "second_modulus",
+    "senders",
+    "smallest_eigenvalue",
+    "spanning_tree",
     "spectral_gap",
     "weights",
 ]

@@ -1,7 +1,8 @@
 """xᵢ <- W_ii xᵢ + Σ_{j≠i} W_ij xⱼ^{k-τ_ij} + u(gᵢ): neighbours' models are τ_ij steps old, one's own is fresh.
 
 Combine then adapt over delayed links; x⁰ stands before the start (Tsianos-Rabbat 2011). With `delay_self` one's own
-model is as old as the others', which keeps the average on irregular graphs. The delays live in the mix.
+model is as old as the others', which keeps the average on irregular graphs. The delays live in the mix. With `delay: cluster`
+nobody waits: a worker that has computed mixes with the last models of its neighbours, as old as the clock makes them.
 """
 
 from __future__ import annotations
@@ -12,16 +13,10 @@ from typing import Any
 import optax
 
 from dopt.algorithms.gossip.gossip_sgd import gossip_sgd
-from dopt.algorithms.method import Method, method
+from dopt.algorithms.method import Method, gossip
 
 
-@method(
-    family="gossip",
-    source="Tsianos-Rabbat 2011, distributed consensus under fixed delays",
-    sends="neighbours",
-    needs="doubly stochastic",
-    staleness="edge",
-)
+@gossip(source="Tsianos-Rabbat 2011, distributed consensus under fixed delays", needs="doubly stochastic", delayed=True)
 def delayed_gossip_sgd(
     optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None, delay_self: bool = False
 ) -> Method:

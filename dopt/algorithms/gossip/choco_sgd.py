@@ -1,0 +1,65 @@
+"""X½ = X + u(G); X̂ <- X̂ + C(X½ - X̂); X <- X½ + γ(W - I)X̂: gossip with compressed differences to what the others know.
+
+Koloskova et al. 2019, CHOCO-SGD, 1902.00340, algorithm 2; X̂⁰ = 0. Only C(·) travels: X̂ is what every neighbour knows of a
+worker, and each keeps it up to date by itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import optax
+from jax import lax
+
+from dopt import compression, draws
+from dopt.algorithms.method import Method, add, clock, gossip, scale, subtract, zeros
+from dopt.types import AXIS, Clock, InputError, Tree
+
+
+class ChocoState(NamedTuple):
+    inner: optax.OptState
+    mix: Any
+    public: Tree  # X̂, like params
+    operator: Any
+    clock: Clock
+
+
+@gossip(source="Koloskova et al. 2019, 1902.00340", needs="doubly stochastic")
+def choco_sgd(
+    optimizer: optax.GradientTransformation,
+    mix: Any,
+    *,
+    learning_rate: Any = None,
+    seed: Any = 0,
+    compressor: str = "top_k",
+    consensus_rate: float = 0.1,
+    **operator: Any,
+) -> Method:
+    """CHOCO-SGD: gossip that sends a small part of the change.
+
+    Args:
+      compressor: a name in `dopt.compression`; its own options stand beside it, as `fraction`.
+      consensus_rate: γ; the smaller the message, the smaller it must be.
+      seed: of what the compressor draws.
+    """
+    if not 0 < consensus_rate <= 1:
+        raise InputError(f"algorithm.consensus_rate: must lie in (0, 1], got {consensus_rate}")
+    inner = optax.with_extra_args_support(optimizer)
+    shrink = compression.make(compressor, **operator)
+
+    def init(params: Tree) -> ChocoState:
+        public = zeros(params)
+        return ChocoState(inner.init(params), mix.init(public), public, shrink.init(params), clock())
+
+    def update(grads: Tree, state: ChocoState, params: Tree, **extra: Any) -> tuple[Tree, ChocoState]:
+        updates, new = inner.update(grads, state.inner, params, **extra)
+        half = add(params, updates)
+        who = draws.EVERYONE if shrink.shared else lax.axis_index(AXIS)
+        key = draws.key(seed, who, state.clock.step, draws.MESSAGES)
+        message, operator = shrink.apply(subtract(half, state.public), state.operator, key)
+        public = add(state.public, message)
+        moved, mixed = mix.apply(public, state.mix, bits=shrink.bits(params), **extra)
+        updates = add(updates, scale(consensus_rate, moved))
+        return updates, ChocoState(new, mixed, public, operator, state.clock.tick())
+
+    return Method(init, update)

@@ -1,0 +1,19 @@
+"""ψ = X - αG; X⁺ = W(ψ + X - ψ⁻), ψ⁻ = X⁰ at first: exact diffusion that mixes with all of W.
+
+Tang et al. 2018, D², 1803.07068, algorithm 1. It needs λ_min(W) > -1/3: with a negative eigenvalue the correction swings.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optax
+
+from dopt.algorithms.gossip.exact_diffusion import diffusion
+from dopt.algorithms.method import Method, gossip
+
+
+@gossip(source="Tang et al. 2018, 1803.07068", needs="symmetric, λ > -1/3", linear=True)
+def d2(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
+    """D²: decentralized training that differences between the workers' data do not bias."""
+    return diffusion(optimizer, mix, share=1.0)

@@ -1,0 +1,19 @@
+"""X¹ = X⁰ - αG⁰; X⁺ = ½(I + W)(2X - X⁻ - α(G - G⁻)): exact with a constant rate that the graph does not bound.
+
+Li et al. 2019, NIDS, 1704.07807, eq. (4). It is one local step, then exact diffusion from there with S = 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optax
+
+from dopt.algorithms.gossip.exact_diffusion import diffusion
+from dopt.algorithms.method import Method, gossip
+
+
+@gossip(source="Li-Shi-Yan 2019, 1704.07807", needs="symmetric", linear=True)
+def nids(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
+    """NIDS: the rate is bounded by the functions alone, not by the network."""
+    return diffusion(optimizer, mix, share=0.5, local_first_step=True)

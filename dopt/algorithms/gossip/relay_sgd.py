@@ -1,0 +1,25 @@
+"""xᵢ <- (1/n) Σⱼ (xⱼ + u(gⱼ))^{k-τ_ij}, τ_ij = max(hops(i, j) - 1, 0), x⁰ before the start: sums relayed along a tree.
+
+Vogels et al. 2021, RelaySum, 2110.04175, algorithm 1. Every worker's step reaches every other undiminished, as late as
+the tree is long; all weights are 1/n. The mix is `dopt.mixing.relay`: the mean of old models, each worker keeping a ring of
+its own, which is what relaying sums to; what travels is one sum along each edge.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optax
+
+from dopt.algorithms.gossip.gossip_sgd import gossip_sgd
+from dopt.algorithms.method import Method, gossip
+
+
+@gossip(source="Vogels et al. 2021, 2110.04175", needs="tree", once=lambda options: False)
+def relay_sgd(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
+    """RelaySGD: exact averages on a tree, late instead of damped.
+
+    Args:
+      mix: `dopt.mixing.relay(graph)`.
+    """
+    return gossip_sgd(optimizer, mix, adapt_then_combine=True)

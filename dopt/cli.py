@@ -1,9 +1,10 @@
-"""The command `dopt`: sweep, run, list, figures, doctor."""
+"""The command `dopt`: sweep, run, list, show, figures, doctor."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import os
 import platform
 import signal
@@ -94,6 +95,18 @@ def parser() -> Parser:
         "what", nargs="?", help="algorithms, topologies, weights, delays, clusters, problems, data, partitions"
     )
 
+    show = commands.add_parser(
+        "show",
+        allow_abbrev=False,
+        help="numbers and a picture of a topology, and which methods accept it",
+        epilog="Options are dotted: --topology.degree=4 --weights.edge=0.2",
+    )
+    show.add_argument("what", choices=("topology",))
+    show.add_argument("name", metavar="NAME", help="a registered name, networkx:FUNCTION, or a file")
+    show.add_argument("--workers", type=int, metavar="N", help="default: 16, or as many as networkx or the file gives")
+    show.add_argument("--weights", metavar="RULE", help="default: what the graph and the method ask for")
+    show.add_argument("--out", default=".", metavar="DIR", help="where the picture goes (default: here)")
+
     figures = commands.add_parser(
         "figures", allow_abbrev=False, help="draw figures, running what is missing, and check their claims"
     )
@@ -113,8 +126,8 @@ def parser() -> Parser:
 
 def _command(arguments: list[str]) -> int:
     known, rest = parser().parse_known_args(arguments)
-    dotted = _dotted(rest) if known.command == "run" else {}
-    if rest and known.command != "run":
+    dotted = _dotted(known.command, rest) if known.command in ("run", "show") else {}
+    if rest and not dotted:
         flags = ("--set", "--results", "--wandb", "--devices", "--dry-run", "--folder", "--help")
         near = (
             did_you_mean(rest[0].split("=")[0], flags)
@@ -122,25 +135,26 @@ def _command(arguments: list[str]) -> int:
             else f"; see `dopt {known.command} --help`"
         )
         raise InputError(f"{known.command}: unknown argument {rest[0]!r}{near}")
-    return {"sweep": _sweep, "run": _run, "list": _list, "figures": _figures, "doctor": _doctor}[known.command](
-        known, dotted
-    )
+    commands = {"sweep": _sweep, "run": _run, "list": _list, "show": _show, "figures": _figures, "doctor": _doctor}
+    return commands[known.command](known, dotted)
 
 
-def _dotted(rest: list[str]) -> dict[str, Any]:
+def _dotted(command: str, rest: list[str]) -> dict[str, Any]:
     """`--name=value` and `--name value` pairs that argparse does not know: options of plug-ins."""
     from dopt.config import Run
 
     found, queue = {}, list(rest)
+    shown = ("topology", "weights")  # whose options `show` takes
     while queue:
         flag = queue.pop(0)
         name, equals, value = flag.removeprefix("--").partition("=")
-        if not flag.startswith("--") or "." not in name:
+        if not flag.startswith("--") or "." not in name or (command == "show" and name.split(".")[0] not in shown):
             fields = [f"--{f.name}" for f in dataclasses.fields(Run) if f.name != "options"]
-            raise InputError(f"run: unknown argument {flag!r}{did_you_mean(flag.split('=')[0], fields)}")
+            flags = fields if command == "run" else ["--workers", "--weights", "--out", *(f"--{p}." for p in shown)]
+            raise InputError(f"{command}: unknown argument {flag!r}{did_you_mean(flag.split('=')[0], flags)}")
         if not equals:
             if not queue:
-                raise InputError(f"run: {flag} needs a value")
+                raise InputError(f"{command}: {flag} needs a value")
             value = queue.pop(0)
         found[name] = value
     return {name: _value(name, text) for name, text in found.items()}
@@ -337,13 +351,14 @@ def _list(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
         raise InputError(f"list: unknown kind {args.what!r}{did_you_mean(args.what, registries)}")
     out = _console()
     for what in [args.what] if args.what else registries:
-        out.print(
-            table(
-                what,
-                ["name", "what it is", "source"],
-                [[e.name, e.summary, e.source] for e in registries[what].values()],
-            )
-        )
+        columns, more = ["name", "what it is", "source"], {}
+        if what == "topologies":
+            from dopt.report.topology import WORKERS, glance
+
+            columns += ["degree", f"gap at n = {WORKERS}"]
+            more = {name: glance(name) for name in registries[what]}
+        rows = [[e.name, e.summary, e.source, *more.get(e.name, ())] for e in registries[what].values()]
+        out.print(table(what, columns, rows))
         if what == "topologies":
             out.print(
                 "and networkx:FUNCTION with its arguments as topology.*, or a file (edge list, GraphML)",
@@ -351,6 +366,52 @@ def _list(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
             )
         out.print()
     return 0
+
+
+def _show(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
+    from dopt import mixing, topology
+    from dopt.report import topology as report
+    from dopt.report.terminal import table
+
+    options: dict[str, dict[str, Any]] = {"topology": {}, "weights": {}}
+    for dots, value in dotted.items():
+        prefix, _, option = dots.partition(".")
+        options[prefix][option] = value
+    own = args.name.startswith("networkx:") or topology.is_file(args.name)  # brings its number of workers
+    workers = report.WORKERS if args.workers is None and not own else args.workers
+    network = topology.make(args.name, workers, **options["topology"])
+    w = mixing.as_matrix(mixing.weights(network, args.weights, **options["weights"]), len(network))
+    rule = args.weights or mixing.default_rule(network) or "its own"
+    found, verdicts = report.facts(w), report.verdicts(network, args.weights, options["weights"])
+    name = Path(args.name).name if topology.is_file(args.name) else args.name
+    path = report.save(w, name, f"{name}, {len(network)} workers, {rule} weights", Path(args.out))
+
+    out, sequence = _console(), isinstance(network, topology.Periodic | topology.Matchings)
+    low, high = found.degree
+    yes = {True: "yes", False: "no"}
+    rows: list[list[Any]] = [
+        ["workers", found.workers],
+        ["weights", rule],
+        [f"degree{' at a step' * sequence}", f"{low}-{high}" if low < high else high],
+        [f"diameter{' of all steps together' * sequence}", _finite(found.diameter, "infinite")],
+        ["spectral gap", f"{found.gap:.4g} ({found.gap_kind})"],
+        [f"effective neighbours (decay {report.DECAY:g})", found.neighbours],
+        [f"consensus time to {report.ACCURACY:.0e} (steps)".replace("e-0", "e-"), _finite(found.time, "never")],
+        ["symmetric", yes[found.symmetric]],
+        ["doubly stochastic", yes[found.doubly_stochastic]],
+        ["connected", yes[found.connected]],
+        ["accepted by", ", ".join(method for method, reason in verdicts.items() if not reason) or "no gossip method"],
+    ]
+    out.print(table("", [name, ""], rows), highlight=False)
+    refused = [[method, reason] for method, reason in verdicts.items() if reason]
+    if refused:
+        out.print(table("", ["refused by", "because"], refused), highlight=False)
+    out.print(f"wrote {_short(path)}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _finite(value: float, otherwise: str) -> str:
+    return f"{value:.0f}" if math.isfinite(value) else otherwise
 
 
 def _figures(args: argparse.Namespace, _: Mapping[str, Any]) -> int:

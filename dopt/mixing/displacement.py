@@ -153,24 +153,15 @@ def mix(
             age = _ages(staleness, who, worker)
             received = _old(links, clock, worker, ring, age)
             own = delays.read(ring, clock, age.own) if delay_self else tree
-        weight = now.weight[worker]
-        out = None if not links.columns else now.outflow(None)[worker]
-        seen = state.seen
+        weight, arrived, seen = now.weight[worker], None, state.seen
         if loss is not None:
             arrived = _arrived(links, now, loss, seed, clock.step)
-            mine = arrived[worker]
             if remembers:
                 at = jnp.arange(len(who)) if links.period == 1 else who
-                mine = mine & (weight != 0)  # where there is no link now, nothing was seen
-                received = jax.tree.map(lambda s, r: _either(mine, _all(r), s[at]), seen, received)
-                seen = jax.tree.map(lambda s, r: s.at[at].set(r), seen, received)
+                received, seen = _remembered(arrived[worker] & (weight != 0), at, received, seen)
             else:
-                kept = jnp.where(mine, weight, 0)
-                if loss.policy == "renormalise":
-                    got = kept.sum()
-                    kept = jnp.where(got == 0, 0, kept / jnp.where(got == 0, 1, 1 - weight.sum() + got))
-                weight = kept
-                out = None if not links.columns else now.outflow(arrived)[worker]
+                weight = _kept(arrived[worker], weight, loss.policy)
+        out = now.outflow(arrived)[worker] if links.columns else None
         # any common reference will do; the models of now are at hand, and old ones would be gathered twice
         common = _of_worker_0(tree) if isinstance(now, Dense) and not links.columns else None
 
@@ -212,6 +203,21 @@ def _all(received: Any) -> jax.Array:
 def _either(first: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     """As `a` where `first` [senders], else b; both [senders, ...]."""
     return jnp.where(first.reshape(-1, *[1] * (a.ndim - 1)), a, b)
+
+
+def _kept(arrived: jax.Array, weight: jax.Array, policy: str) -> jax.Array:
+    """[senders] the weights of what arrived: as they are, or rescaled so that with one's own they sum to one."""
+    kept = jnp.where(arrived, weight, 0)
+    if policy == "keep_self":
+        return kept
+    got = kept.sum()  # 0: nothing arrived, and oneself is kept
+    return jnp.where(got == 0, 0, kept / jnp.where(got == 0, 1, 1 - weight.sum() + got))
+
+
+def _remembered(arrived: jax.Array, at: jax.Array, received: Tree, seen: Tree) -> tuple[Tree, Tree]:
+    """(what arrived, or was last seen of each sender, the memory brought up to date); `at`: a sender's place in it."""
+    now = jax.tree.map(lambda s, r: _either(arrived, _all(r), s[at]), seen, received)
+    return now, jax.tree.map(lambda s, r: s.at[at].set(r), seen, now)
 
 
 def _sum(w: jax.Array, received: Any, c: Any) -> jax.Array:

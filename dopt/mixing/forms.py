@@ -181,7 +181,7 @@ def permutations(links: np.ndarray) -> list[np.ndarray]:
       [n] int32 each: from whom each worker receives, itself: from nobody.
     """
     left = links.astype(np.int64)
-    degree = int(max(left.sum(0).max(), left.sum(1).max()))
+    degree = max(int(np.max(left.sum(0))), int(np.max(left.sum(1))))
     # filled up until all have that degree, it is a union of so many perfect matchings
     fill, row, column = np.zeros_like(left), degree - left.sum(1), degree - left.sum(0)
     i = j = 0

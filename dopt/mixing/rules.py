@@ -227,7 +227,9 @@ def _least_norm(graph: Graph, name: str, nonnegative: bool) -> np.ndarray:
     found = np.where(np.abs(weight.value) < UNUSED, 0, weight.value)
     if nonnegative:
         found = np.maximum(found, 0)
-        found /= max(1, np.bincount(np.concatenate([u, v]), np.tile(found, 2)).max())  # nobody gives away more than all
+        found /= max(
+            1.0, float(np.max(np.bincount(np.concatenate([u, v]), np.tile(found, 2))))
+        )  # nobody gives away more than all
     w = np.zeros((n, n))
     w[u, v] = w[v, u] = found
     return _keep_the_rest(w)

@@ -67,7 +67,10 @@ def a_graph_and_its_weights(rule: str, data: st.DataObject) -> tuple[nx.Graph, n
     return graph, mixing.weights(graph, rule, **({"edge": 0.3} if rule == "constant" else {}))
 
 
-def keeps_its_promises(rule: str, data: st.DataObject) -> None:
+@pytest.mark.parametrize("rule", WEIGHTS)
+@settings(deadline=None, max_examples=64)
+@given(data=st.data())
+def test_weights_are_nonnegative_sum_to_one_and_stay_on_the_graph(rule: str, data: st.DataObject) -> None:
     graph, W = a_graph_and_its_weights(rule, data)
     traits = WEIGHTS[rule].traits
     assert W.shape == (len(graph), len(graph))
@@ -84,20 +87,6 @@ def keeps_its_promises(rule: str, data: st.DataObject) -> None:
     if traits.get("undirected") or (rule in ("lazy", "given") and not graph.is_directed()):
         np.testing.assert_array_equal(W, W.T)
         np.testing.assert_allclose(W.sum(0), 1, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("rule", [rule for rule in WEIGHTS if rule not in CONVEX])
-@settings(deadline=None, max_examples=64)
-@given(data=st.data())
-def test_weights_are_nonnegative_sum_to_one_and_stay_on_the_graph(rule: str, data: st.DataObject) -> None:
-    keeps_its_promises(rule, data)
-
-
-@pytest.mark.parametrize("rule", CONVEX)
-@settings(deadline=None, max_examples=8)
-@given(data=st.data())
-def test_a_solvers_weights_are_nonnegative_sum_to_one_and_stay_on_the_graph(rule: str, data: st.DataObject) -> None:
-    keeps_its_promises(rule, data)
 
 
 @settings(deadline=None, max_examples=64)

@@ -92,7 +92,9 @@ def parser() -> Parser:
 
     listing = commands.add_parser("list", allow_abbrev=False, help="what there is, a line each, with its source")
     listing.add_argument(
-        "what", nargs="?", help="algorithms, topologies, weights, delays, clusters, problems, data, partitions"
+        "what",
+        nargs="?",
+        help="algorithms, topologies, weights, compressors, delays, clusters, problems, data, partitions",
     )
 
     show = commands.add_parser(
@@ -325,6 +327,7 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
 def _registries() -> dict[str, Registry]:
     from dopt.algorithms import ALGORITHMS
     from dopt.cluster import LAWS
+    from dopt.compression import COMPRESSORS
     from dopt.data import PARTITIONS, SETS
     from dopt.delays import DELAYS
     from dopt.mixing import WEIGHTS
@@ -335,6 +338,7 @@ def _registries() -> dict[str, Registry]:
         "algorithms": ALGORITHMS,
         "topologies": TOPOLOGIES,
         "weights": WEIGHTS,
+        "compressors": COMPRESSORS,
         "delays": DELAYS,
         "clusters": LAWS,
         "problems": PROBLEMS,

@@ -386,6 +386,7 @@ KINDS = {
     "algorithms": ("allreduce_sgd", "async_sgd", "gossip_sgd", "1705.09056"),
     "topologies": ("ring", "exponential", "2110.13363", "networkx:FUNCTION"),
     "weights": ("metropolis", "Xiao-Boyd-Kim"),
+    "compressors": ("qsgd", "Alistarh"),
     "delays": ("constant", "geometric", "1810.03264"),
     "clusters": ("exponential", "1803.01113"),
     "problems": ("quadratic", "softmax", "2003.10422"),

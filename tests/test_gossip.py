@@ -194,6 +194,13 @@ def test_push_sum_is_exact_on_a_directed_graph_where_gossip_is_biased() -> None:
     assert abs(biased[0] - np.mean(np.arange(N))) > 0.1
 
 
+@pytest.mark.parametrize("n", [4, 16])
+@pytest.mark.parametrize("sequence", ["one_peer_exponential", "base_k", "one_peer_ring"])
+def test_push_sum_averages_on_graphs_that_take_turns(sequence: str, n: int) -> None:
+    found = consensus(algorithm="push_sum_sgd", topology=sequence, workers=n)
+    np.testing.assert_allclose(found, np.mean(np.arange(n)), rtol=0, atol=1e-10)
+
+
 def test_chebyshev_rounds_agree_faster_than_plain_ones() -> None:
     spread = {
         chebyshev: np.ptp(

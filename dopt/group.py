@@ -78,10 +78,10 @@ def _source(run: Run) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=256)
 def _matrix(name: Any, workers: int, options: str, rule: Any, rule_options: str, needs: str | None) -> Any:
-    return _wired(topology.make(name, workers, **json.loads(options)), workers, rule, json.loads(rule_options), needs)
+    return wired(topology.make(name, workers, **json.loads(options)), workers, rule, json.loads(rule_options), needs)
 
 
-def _wired(network: topology.Network, workers: int, rule: Any, options: dict[str, Any], needs: str | None) -> Any:
+def wired(network: topology.Network, workers: int, rule: Any, options: dict[str, Any], needs: str | None) -> Any:
     if needs == "tree":
         return mixing.as_matrix(mixing.weights(mixing.spanning_tree(network), "metropolis"), workers)
     w = mixing.as_matrix(mixing.weights(network, rule, **options), workers)
@@ -146,7 +146,7 @@ def _waits(run: Run, links: Callable[[int], np.ndarray]) -> Callable[[int], np.n
 
 def steps_of(run: Run, w: Any) -> int:
     """Steps until a resolved run's horizon: from its fields, or from its clock where the horizon is in seconds."""
-    if run.cluster is not None and (run.seconds is not None or run.delay == "cluster"):
+    if run.cluster is not None and run.seconds is not None:
         return len(timeline(run, w).time)
     if run.cluster is not None:
         machines(run)  # which may refuse
@@ -650,7 +650,7 @@ def _own_matrix(graph: Any, run: Run, needs: str | None) -> Any:
     if isinstance(graph, topology.Network):
         if len(graph) != run.workers:
             raise InputError(f"graph: has {len(graph)} nodes, got workers={run.workers}; set workers to {len(graph)}")
-        return _wired(graph, run.workers, run.weights, options_of(run, "weights"), needs)
+        return wired(graph, run.workers, run.weights, options_of(run, "weights"), needs)
     pair = needs == "row and column stochastic"
     if isinstance(graph, tuple):
         if not pair or len(graph) != 2:
@@ -660,7 +660,7 @@ def _own_matrix(graph: Any, run: Run, needs: str | None) -> Any:
         return tuple(mixing.as_matrix(part, run.workers) for part in graph)
     w = mixing.as_matrix(graph, run.workers)
     if needs == "tree":
-        return _wired(nx.from_numpy_array(w != 0, create_using=nx.Graph), run.workers, None, {}, needs)
+        return wired(nx.from_numpy_array(w != 0, create_using=nx.Graph), run.workers, None, {}, needs)
     if pair and not mixing.is_doubly_stochastic(w):
         raise InputError(f"graph: {run.algorithm} takes two matrices (R, C), got one that is not doubly stochastic")
     return (w, w) if pair else w

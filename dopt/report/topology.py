@@ -79,7 +79,7 @@ def verdicts(network: Network, rule: str | None = None, options: Mapping[str, An
     """Gossip method -> why it refuses a network with the weights that it would take, or with `rule`; "": it accepts it."""
     given, found = dict(options or {}), {}
     dotted = {f"weights.{name}": value for name, value in given.items()}
-    wired = cache(lambda rule, needs: group._wired(network, len(network), rule, given, needs))
+    wired = cache(lambda rule, needs: group.wired(network, len(network), rule, given, needs))
     for name, entry in ALGORITHMS.items():
         if entry.traits["needs"] is None:
             continue

@@ -6,7 +6,7 @@ from dopt.config import Run
 from dopt.run import Result, run
 from dopt.sweep.engine import sweep
 from dopt.sweep.results import Results, load
-from dopt.types import AXIS, Clock, InputError, Problem
+from dopt.types import AXIS, Clock, Coordination, InputError, Problem
 from dopt.version import VERSION
 
 __version__ = VERSION
@@ -14,6 +14,7 @@ __version__ = VERSION
 __all__ = [
     "AXIS",
     "Clock",
+    "Coordination",
     "InputError",
     "Method",
     "Problem",

@@ -18,7 +18,7 @@ import networkx as nx
 import numpy as np
 import optax
 
-from dopt import algorithms, cluster, delays, mixing, topology
+from dopt import algorithms, cluster, delays, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS
 from dopt.data import PARTITIONS, SETS
 from dopt.execute import EXECUTORS
@@ -41,6 +41,7 @@ PREFIXES = (
     "link_loss",
     "cluster",
 )
+UNWEIGHTED = {"tree": "relay_sgd", "pairs": "ad_psgd"}  # what a method may need that has no weights
 OWN = "own"  # stands for what was handed over in Python
 
 
@@ -117,9 +118,14 @@ class Run:
 def identity(resolved: Run, own: Mapping[str, Any] | None = None) -> str:
     """Hash of a resolved run and of the content of what was handed over (`own`: name -> tree of arrays, or graph)."""
     content = {"schema": SCHEMA, **resolved.to_dict()}
-    for name, is_file in (("topology", topology.is_file), ("weights", lambda w: bool(Path(w).suffix))):
+    files = (
+        ("topology", topology.is_file),
+        ("weights", lambda w: bool(Path(w).suffix)),
+        ("cluster.file", lambda w: True),
+    )
+    for name, is_file in files:
         if (
-            content[name]
+            content.get(name)
             and content[name] != OWN
             and is_file(content[name])
             and not content[name].startswith("networkx:")
@@ -198,8 +204,12 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
         values[prefix] = default
 
     _check_numbers(values)
+    if unread == "drop":
+        given["algorithm"] = algorithms.readable(method.name, given["algorithm"])
+        given["cluster"] = _readable(given["cluster"], cluster.LAWS, values["cluster"])
+        given["delay"] = _readable(given["delay"], delays.DELAYS, values["delay"])
     take("algorithm", algorithms.options(method.name, given["algorithm"]))
-    _dry_build(method, _of(options, "algorithm"))
+    _dry_build(method, _of(options, "algorithm"), values["workers"])
     take("optimizer", optimizer_options(values["optimizer"], given["optimizer"]))
     _check_optimizer(values, traits, _of(options, "optimizer"))
     take("learning_rate", schedule_options(given["learning_rate"]))
@@ -243,7 +253,7 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
         rule = _default_rule(values["topology"], values["workers"], json.dumps(_of(options, "topology")))
         take("weights", _weights(values, needs, rule, given["weights"], leave))
 
-    if needs in (None, "tree"):
+    if needs in (None, *UNWEIGHTED):
         leave("mix", method.name, default="auto")
         leave("link_loss", method.name, default=0.0)
     elif values["mix"] not in mixing.FORMS:
@@ -292,6 +302,16 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
     if problem is None and graph is None:
         vars(resolved)["id"] = identity(resolved)  # resolving it once more would give the same
     return resolved
+
+
+def _readable(given: Mapping[str, Any], registry: Mapping[str, Entry], name: Any) -> dict[str, Any]:
+    """`given` without what only others of the registry read; what nobody reads stays, to be refused."""
+    if name not in registry:  # a whole number of steps, or nothing
+        return {
+            k: v for k, v in given.items() if k == "max" or not any(k in entry.known for entry in registry.values())
+        }
+    own = registry[name].known
+    return {k: v for k, v in given.items() if k in own or not any(k in entry.known for entry in registry.values())}
 
 
 def options_of(run: Run, prefix: str) -> dict[str, Any]:
@@ -346,8 +366,8 @@ def _weights(
     values: dict[str, Any], needs: str, rule: str | None, given: Mapping[str, Any], leave: Callable
 ) -> dict[str, Any]:
     """Options of the weight rule, which is filled in where it is not given; `rule` is the default, None: none is read."""
-    if rule is None or needs == "tree":
-        leave("weights", "relay_sgd" if needs == "tree" else "a random sequence, which brings its own weights,")
+    if rule is None or needs in UNWEIGHTED:
+        leave("weights", UNWEIGHTED.get(needs, "a random sequence, which brings its own weights,"))
         return {}
     if values["weights"] is None:
         own = {"column stochastic": "push", "row and column stochastic": "pull"}
@@ -379,12 +399,14 @@ def _weight_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return mixing.WEIGHTS[name].options(given, "weights")
 
 
-def _dry_build(method: Entry, options: Mapping[str, Any]) -> None:
-    """Build the method once from nothing, for its own checks of its options."""
+def _dry_build(method: Entry, options: Mapping[str, Any], workers: int) -> None:
+    """Build the method once from nothing, for its own checks of its options; and ask the clock whether it can obey."""
     stand_in = mixing.Mix(lambda tree: (), lambda tree, state, **extra: (tree, state))
     mix = {None: None, "row and column stochastic": (stand_in, stand_in)}.get(method.traits["needs"], stand_in)
-    implied = {"modulus": 0.5} if "modulus" in method.known else {}
+    implied = {name: value for name, value in (("modulus", 0.5), ("workers", workers)) if name in method.known}
     method.make(optax.sgd(0.1), mix, learning_rate=0.1, **options, **implied)
+    if method.traits["events"]:
+        schedule.check(method.traits["coordination"](options, workers), workers)
 
 
 def _check_optimizer(values: Mapping[str, Any], traits: Mapping[str, Any], options: Mapping[str, Any]) -> None:
@@ -492,8 +514,8 @@ def make_rate(run: Run, rate: Any) -> Any:
         return rate
     if options["schedule"] in UNTRACED:
         rate = np.dtype(run.precision).type(run.learning_rate)
-    schedule = SCHEDULES[options.pop("schedule")]
-    return schedule(**{_rate_parameter(inspect.signature(schedule).parameters): rate}, **options)
+    over_steps = SCHEDULES[options.pop("schedule")]
+    return over_steps(**{_rate_parameter(inspect.signature(over_steps).parameters): rate}, **options)
 
 
 def make_optimizer(run: Run, rate: Any) -> optax.GradientTransformation:

@@ -8,21 +8,34 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import cached_property, lru_cache
+from functools import cache, cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import jax
 import networkx as nx
 import numpy as np
 
-from dopt import algorithms, cluster, data, delays, divergence, execute, metrics, mixing, schedule, shards, topology
+from dopt import (
+    algorithms,
+    cluster,
+    data,
+    delays,
+    divergence,
+    execute,
+    metrics,
+    mixing,
+    network,
+    schedule,
+    shards,
+    topology,
+)
 from dopt.algorithms import ALGORITHMS
-from dopt.algorithms.asynchronous.server import Arrival
-from dopt.config import OWN, UNTRACED, Run, make_optimizer, make_rate, options_of
+from dopt.algorithms.asynchronous.server import Arrivals
+from dopt.config import OWN, UNTRACED, UNWEIGHTED, Run, make_optimizer, make_rate, options_of
 from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
 from dopt.problems import PROBLEMS, Shards
 from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program, Turns
-from dopt.types import AXIS, InputError, Problem, Tree
+from dopt.types import AXIS, Coordination, InputError, Problem, Tree
 
 Timeline = schedule.Schedule | schedule.Barrier | schedule.Waves
 Look = Callable[[int, int], int]  # (segments done, of how many) -> how many to do before looking again
@@ -35,10 +48,13 @@ ON_DEVICES = ("pmap", "shard_map")  # a worker each, so that permutations can tr
 def key(run: Run) -> str:
     """The static description of a resolved run: equal keys share one compilation."""
     prefixes = ("topology.", "weights.", "delay.", "cluster.")
-    static = {k: v for k, v in run.to_dict().items() if k not in TRACED and not k.startswith(prefixes)}
+    scheduled = {f"algorithm.{name}" for name in ALGORITHMS[run.algorithm].traits["scheduled"]}
+    static = {
+        k: v for k, v in run.to_dict().items() if k not in TRACED and k not in scheduled and not k.startswith(prefixes)
+    }
     if run.options.get("learning_rate.schedule") in UNTRACED:
         static["learning_rate"] = run.learning_rate
-    if run.topology not in (None, OWN):
+    if run.topology not in (None, OWN) and needs_of(run) != "pairs":
         static["mix"] = " and ".join(form.described for form in _forms(run, matrix(run), steps=1))
     static["delays"] = _delay_form(run)
     if run.cluster is not None:
@@ -59,6 +75,8 @@ def _delay_form(run: Run) -> str | None:
         return "fixed"
     if traits["staleness"] is None or run.delay == "cluster":
         return None
+    if traits["staleness"] == "coordinate":
+        return "coordinate"
     if isinstance(run.delay, int):  # no ring where no delay was asked for
         largest = run.options.get("delay.max") or run.delay
         return "step" if largest or traits["delayed"] or traits["staleness"] == "step" else None
@@ -84,6 +102,8 @@ def _matrix(name: Any, workers: int, options: str, rule: Any, rule_options: str,
 def wired(network: topology.Network, workers: int, rule: Any, options: dict[str, Any], needs: str | None) -> Any:
     if needs == "tree":
         return mixing.as_matrix(mixing.weights(mixing.spanning_tree(network), "metropolis"), workers)
+    if needs == "pairs":
+        return mixing.as_matrix(mixing.weights(network, "metropolis"), workers)
     w = mixing.as_matrix(mixing.weights(network, rule, **options), workers)
     if needs != "row and column stochastic":
         return w
@@ -115,20 +135,86 @@ def mixings(run: Run, steps: Any) -> Any:
     return steps // options.get("local_steps", 1) * options.get("rounds", 1)
 
 
-def timeline(run: Run, w: Any) -> Timeline:
-    """When each step of a resolved run lands: a server's arrivals, the times of a barrier, or waves without any."""
+def coordination_of(run: Run) -> Coordination:
+    """What a resolved run's method tells the clock, where it is driven by arrivals."""
+    return ALGORITHMS[run.algorithm].traits["coordination"](options_of(run, "algorithm"), run.workers)
+
+
+@lru_cache(maxsize=64)
+def _arrivals(law: str, options: str, workers: int, seed: int, how: Coordination, horizon: Any, size: float) -> Any:
+    """A schedule and its replay: runs that differ in rate or method only share them."""
+    line = schedule.arrivals(cluster.make(law, workers, seed, **json.loads(options)), how, **dict(horizon), size=size)
+    return line, schedule.batches(line)
+
+
+def timeline(run: Run, w: Any = None, bits: tuple[int, ...] = (0,)) -> Timeline:
+    """When each step of a resolved run lands: arrivals, the times of a barrier, or waves without any.
+
+    Args:
+      w: its mixing matrix, for methods that have one.
+      bits: what a worker sends over each link at a mixing, of each mix; else the bits of a model.
+    """
     method = ALGORITHMS[run.algorithm].traits
     horizon: Any = {"steps": run.steps, "gradients": run.gradients, "seconds": run.seconds}
-    if method["events"]:
-        return schedule.always_busy(machines(run), **horizon)
+    size = sum(bits) / 8
+    if method["events"] and not coordination_of(run).pairs:
+        return _arrivals(*_clock_of(run), coordination_of(run), tuple(horizon.items()), size)[0]
     if run.cluster is None:
         return schedule.barrier(None, None, workers=run.workers, **horizon)
+    machines, links = machines_of(run), None
+    if w is not None:
+        links = mixing.links(w[0] if isinstance(w, tuple) else w, run.seed)
+        if method["events"] or run.delay == "cluster":
+            return _without_barriers(run, machines, links(0), size, horizon)
+    waits, cost = None, None
+    if method["cluster"] == "neighbours" and links is not None:
+        waits = _waits(run, links)
+        if not machines.network.free:
+            cost = _cost(run, links, machines, size)
+    elif not machines.network.free:
+        reduce = np.full(run.workers, network.reduce_time(machines.network, run.workers, size))
+        cost = lambda step: reduce  # noqa: E731
+    return schedule.barrier(machines, waits, workers=run.workers, cost=cost, **horizon)
+
+
+def _without_barriers(
+    run: Run, machines: cluster.Cluster, near: np.ndarray, size: float, horizon: dict[str, Any]
+) -> Timeline:
+    """Gossip in pairs, or with the last models of all neighbours. `near`: [n, n] bool, [i, j]: i hears j."""
     if run.delay == "cluster":
-        return schedule.unsynchronised(machines(run), mixing.links(w)(0), every=run.record_every or 1, **horizon)
-    waits = None
-    if method["cluster"] == "neighbours" and w is not None:
-        waits = _waits(run, mixing.links(w[0] if isinstance(w, tuple) else w, run.seed))
-    return schedule.barrier(machines(run), waits, workers=run.workers, **horizon)
+        takes = network.gossip_times(machines.network, near, size)
+        free = machines.network.free
+        sending = None if free else lambda worker, count: np.full(count, takes[worker])
+        return schedule.unsynchronised(machines, near, every=run.record_every or 1, **horizon, sending=sending)
+    alone = np.flatnonzero(~(near & ~np.eye(run.workers, dtype=bool)).any(1))
+    if len(alone):
+        raise InputError(f"topology: worker {alone[0]} has no neighbour to meet; use a graph without lone nodes")
+
+    def meeting(worker: int, count: int) -> np.ndarray:
+        who = schedule.partners(run.seed, near, worker, count)
+        return np.broadcast_to(network.pair_time(machines.network, worker, who, size), count)
+
+    return schedule.arrivals(machines, coordination_of(run), **horizon, size=2 * size, sending=meeting)
+
+
+def _clock_of(run: Run) -> tuple[str, str, int, int]:
+    return str(run.cluster), json.dumps(options_of(run, "cluster")), run.workers, run.seed
+
+
+def _cost(
+    run: Run, links: Callable[[int], np.ndarray], machines: cluster.Cluster, size: float
+) -> Callable[[int], np.ndarray]:
+    """Step -> [n] seconds that its messages take each worker, through all the rounds of that step."""
+
+    @cache
+    def of_links(content: bytes) -> np.ndarray:
+        return network.gossip_times(machines.network, np.frombuffer(content, bool).reshape(run.workers, -1), size)
+
+    def cost(step: int) -> np.ndarray:
+        rounds = range(mixings(run, step), mixings(run, step + 1))
+        return sum((of_links(links(k).tobytes()) for k in rounds), np.zeros(run.workers))
+
+    return cost
 
 
 def _waits(run: Run, links: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
@@ -144,22 +230,10 @@ def _waits(run: Run, links: Callable[[int], np.ndarray]) -> Callable[[int], np.n
     return waits
 
 
-def steps_of(run: Run, w: Any) -> int:
-    """Steps until a resolved run's horizon: from its fields, or from its clock where the horizon is in seconds."""
-    if run.cluster is not None and run.seconds is not None:
-        return len(timeline(run, w).time)
-    if run.cluster is not None:
-        machines(run)  # which may refuse
-    if run.steps is not None:
-        return run.steps
-    if ALGORITHMS[run.algorithm].traits["events"]:
-        return run.gradients or 0
-    return len(timeline(run, w).time)
-
-
-def machines(run: Run) -> cluster.Cluster:
+def machines_of(run: Run) -> cluster.Cluster:
     """The cluster of a resolved run."""
-    return cluster.make(str(run.cluster), run.workers, run.seed, **options_of(run, "cluster"))
+    law, options, workers, seed = _clock_of(run)
+    return cluster.make(law, workers, seed, **json.loads(options))
 
 
 class Outcome(NamedTuple):
@@ -169,6 +243,7 @@ class Outcome(NamedTuple):
     params: Tree  # leaves [workers, ...], of server methods [1, ...]
     diverged_step: int | None
     spectral_gap: float
+    stalled_step: int | None = None  # after so many steps nothing moved any more; None: not so
 
 
 class Group:
@@ -206,12 +281,13 @@ class Group:
         execute.check(self.first.executor, self.workers, self.devices, self.events, self.first.algorithm)
         self.problem, self.notes = self._problem(problem)
         self.start = self._start(start)
-        self.lines: dict[str, schedule.Waves] = {}
-        lengths = [self.length(run) for run in runs]
-        self.longest_run = max(lengths)
-        self.ragged = self.first.seconds is not None and self.first.cluster is not None
         self.staleness = self._staleness(runs)
         self.slots = max((self._slots(run) for run in runs), default=1)
+        self.lines: dict[str, Timeline] = {}
+        self.kept, self.batch = 1, 1  # models that a replay keeps; gradients of an update
+        lengths = [self._measure(run) for run in runs]
+        self.longest_run = max(lengths)
+        self.ragged = len(set(lengths)) > 1
 
     # -- what runs are made of --
 
@@ -234,9 +310,9 @@ class Group:
 
     def _staleness(self, runs: Sequence[Run]) -> str | None:
         """Where a step's staleness comes from; drawn only where some law is not constant."""
-        if self.events:
-            return "schedule"
         kind = _delay_form(self.first)
+        if self.events:
+            return kind or "schedule"
         return "constant" if kind == "step" and all(isinstance(run.delay, int) for run in runs) else kind
 
     @property
@@ -275,24 +351,41 @@ class Group:
         return matrix(run) if run.topology is not None else None
 
     def timeline(self, run: Run) -> Timeline:
-        if run.delay != "cluster":
-            return timeline(run, self.matrix(run))
-        name = json.dumps(run.to_dict(), default=list)  # waves take long enough to be kept
-        if name not in self.lines:
-            self.lines[name] = timeline(run, self.matrix(run))  # type: ignore[assignment]
-        return self.lines[name]
+        name = json.dumps(run.to_dict(), default=list)  # those that take long are kept
+        if name in self.lines:
+            return self.lines[name]
+        w = self.matrix(run)
+        moves = w is not None and not self.events
+        line = timeline(run, w, self.message_bits if moves else (8 * self.message_bytes(),))
+        if not isinstance(line, schedule.Barrier):
+            self.lines[name] = line
+        return line
 
-    def length(self, run: Run) -> int:
-        """Steps of a run."""
-        return len(self.timeline(run).time) if run.delay == "cluster" else steps_of(run, self.matrix(run))
+    def batches(self, run: Run) -> schedule.Batches:
+        """What the replay of a run driven by arrivals needs."""
+        how, line = coordination_of(run), self.timeline(run)
+        if how.pairs and isinstance(line, schedule.Schedule):
+            return schedule.batches(line)
+        horizon = (("steps", run.steps), ("gradients", run.gradients), ("seconds", run.seconds))
+        return _arrivals(*_clock_of(run), how, horizon, float(self.message_bytes()))[1]
+
+    def _measure(self, run: Run) -> int:
+        """Steps of a run; what its replay takes is noted."""
+        line = self.timeline(run)
+        if not isinstance(line, schedule.Schedule):
+            return len(line.time)
+        found = self.batches(run)
+        self.kept, self.batch = max(self.kept, found.kept), max(self.batch, found.rows.shape[1])
+        return len(found.time)
 
     @cached_property
     def loop(self) -> tuple[int, int]:
         """(iterations between two records, iterations in all) of the longest run: steps, or waves."""
         every = self.first.record_every or 1
-        if not self.lines:
+        found = [line.applied.shape[1] for line in self.lines.values() if isinstance(line, schedule.Waves)]
+        if not found:
             return every, self.longest_run
-        waves = max(line.applied.shape[1] for line in self.lines.values())
+        waves = max(found)
         return waves, waves * (len(self.record_steps(self.longest_run)) - 1)
 
     def delay_table(self, run: Run) -> np.ndarray:
@@ -349,11 +442,12 @@ class Group:
     def common(self) -> Common:
         """The segments: a record at step 0, every `record_every` steps, and at the end."""
         every, total = self.loop
+        longest = max(1, LONGEST // (self.batch * self.rounds))
         rows = [(0, 0, 0)]
         for slot, begin in enumerate(range(0, total, every), start=1):
             end = min(begin + every, total)
-            for part in range(begin, end, LONGEST):
-                rows.append((part, min(LONGEST, end - part), slot if part + LONGEST >= end else -1))
+            for part in range(begin, end, longest):
+                rows.append((part, min(longest, end - part), slot if part + longest >= end else -1))
         start, count, slot = np.array(rows, np.int32).T
         test = self.problem.test
         wanted = self.first.eval_samples
@@ -361,6 +455,16 @@ class Group:
             size = len(jax.tree.leaves(test)[0])
             test = jax.tree.map(lambda x: x[np.unique(np.arange(min(wanted, size)) * size // min(wanted, size))], test)
         return Common(jax.tree.map(self._cast, test), start, count, slot)
+
+    @property
+    def rounds(self) -> int:
+        """Computations of a worker between a pull and a push."""
+        return coordination_of(self.first).local_steps if self.events else 1
+
+    @property
+    def peers(self) -> bool:
+        """Driven by arrivals, and no server."""
+        return self.events and coordination_of(self.first).pairs
 
     def record_steps(self, length: int) -> np.ndarray:
         """Steps at which a run of `length` steps is recorded."""
@@ -385,13 +489,17 @@ class Group:
             staleness=self.staleness,
             ragged=self.ragged,
             always_records=bool((self.common.slot >= 0).all()),
+            kept=self.kept,
+            rounds=self.rounds,
+            peers=self.peers,
         )
 
     def _build(self, inputs: Inputs, mixes: tuple[mixing.Mix, ...] | None = None) -> Any:
         run, options = self.first, options_of(self.first, "algorithm")
-        if self.needs is not None:
+        if self.needs not in (None, "pairs"):
             mixes = mixes or self._mixes(inputs)
-        given = {"slots": self.slots, "seed": inputs.seed, "modulus": inputs.modulus}
+        given = {"slots": self.slots, "seed": inputs.seed, "modulus": inputs.modulus, "workers": self.workers}
+        given["distribution"] = inputs.delay
         options |= {name: value for name, value in given.items() if name in self.method.known}
         return self.method.make(
             make_optimizer(run, inputs.learning_rate),
@@ -412,7 +520,7 @@ class Group:
         """The traced values of one run."""
         w, drawn = self.matrix(run), self.delayed and self.staleness != "fixed"
         forms: Any = None
-        if w is not None:
+        if w is not None and not self.events:
             forms = jax.tree.map(self._cast, _forms(run, w, max(1, int(mixings(run, self.loop[1])))))
             forms = forms if len(forms) > 1 else forms[0]
         return Inputs(
@@ -424,12 +532,14 @@ class Group:
             delay=delays.cumulative(self.delay_table(run), self.slots) if drawn else None,
             ages=self.ages(run) if self.staleness == "fixed" else None,
             turns=self._turns(line) if isinstance(line, schedule.Waves) else None,
-            arrivals=self._arrivals(line) if isinstance(line, schedule.Schedule) else None,
+            arrivals=self._arrivals(run, line) if isinstance(line, schedule.Schedule) else None,
             length=np.int32(self._iterations(line)) if self.ragged else None,
         )
 
     def _iterations(self, line: Timeline) -> int:
-        return self.loop[0] * len(line.applied) if isinstance(line, schedule.Waves) else len(line.time)
+        if isinstance(line, schedule.Waves):
+            return self.loop[0] * len(line.applied)
+        return line.steps if isinstance(line, schedule.Schedule) else len(line.time)
 
     def _turns(self, line: schedule.Waves) -> Turns:
         """Each stretch filled up to as many waves as the longest of the group has; and one segment more, to slice from."""
@@ -441,11 +551,29 @@ class Group:
 
         return Turns(filled(line.applied), filled(line.batch))
 
-    def _arrivals(self, line: schedule.Schedule) -> Any:
+    def _arrivals(self, run: Run, line: schedule.Schedule) -> Arrivals:
+        found = self.batches(run)
         # a segment slices a whole number of steps: pad, so that the slice never runs over the end
-        pad = self.longest_run + int(self.common.count.max()) - len(line.time)
-        worker, batch, staleness = (np.pad(x, (0, pad)) for x in (line.worker, line.batch, line.staleness))
-        return Arrival(worker, batch, staleness)
+        steps, wide = found.rows.shape
+        more = self.longest_run + int(self.common.count.max()) - steps
+
+        def filled(x: np.ndarray) -> np.ndarray:
+            return np.pad(x, ((0, more), (0, self.batch - wide))[: x.ndim])
+
+        of_rows = (line.worker, line.batch, line.staleness.astype(np.int32))
+        columns = [filled(x[found.rows]) for x in of_rows]
+        columns += [filled(found.weight.astype(self.dtype)), filled(found.read), filled(found.write)]
+        partner = None
+        if self.peers:
+            meets = mixing.links(self.matrix(run))(0)
+            who = np.zeros(steps, np.int32)
+            for i in range(self.workers):
+                own = np.flatnonzero(columns[0][:steps, 0] == i)
+                number = columns[1][own, 0]
+                who[own] = schedule.partners(run.seed, meets, i, int(number.max(initial=-1)) + 1)[number]
+            partner = np.pad(who, (0, more))
+        worker, number, staleness, weight, read, write = columns
+        return Arrivals(worker, number, staleness, weight, read, write, partner)
 
     # -- compiling and running --
 
@@ -483,9 +611,24 @@ class Group:
     def _state_axes(self) -> Any:
         return execute.state_axes(self._shape.state)
 
+    @cached_property
+    def _model(self) -> Tree:
+        """One worker's model, as shapes in the run's precision."""
+        if self.start is not None:
+            model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.start)
+        else:
+            with jax.enable_x64(self.dtype == np.float64):
+                model = jax.eval_shape(self.problem.init, jax.random.key(0))
+
+        def cast(x: Any) -> Any:
+            floats = jax.numpy.issubdtype(x.dtype, jax.numpy.floating)
+            return jax.ShapeDtypeStruct(x.shape, self.dtype if floats else x.dtype)
+
+        return jax.tree.map(cast, model)
+
     def message_bytes(self) -> int:
         """Bytes of one model, as it travels."""
-        return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(self._shape.params))
+        return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(self._model))
 
     @cached_property
     def message_bits(self) -> tuple[int, ...]:
@@ -501,15 +644,16 @@ class Group:
 
             return mixing.Mix(lambda tree: (), apply)
 
-        inputs = self.inputs(self.first, self.timeline(self.first))
+        anything = Inputs(np.int32(0), self.dtype.type(0.1), *[None] * (len(Inputs._fields) - 2))
+        anything = anything._replace(modulus=self.dtype.type(0.5))
 
-        def step(start: Tree, number: Any) -> Tree:
-            params = self.program.start(inputs, start)
-            method = self._build(inputs, tuple(map(recorder, sent)))
+        def step(params: Tree) -> Tree:
+            method = self._build(anything, tuple(map(recorder, sent)))
             return method.update(params, method.init(params), params)[0]
 
+        stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.workers, *x.shape), x.dtype), self._model)
         with jax.enable_x64(self.dtype == np.float64):
-            self._of_one(step)
+            jax.eval_shape(jax.vmap(step, axis_name=AXIS), stacked)
         rounds = options_of(self.first, "algorithm").get("rounds", 1)
         return tuple(sum(found) // rounds for found in sent)
 
@@ -548,7 +692,7 @@ class Group:
     def outcome(self, run: Run, line: Timeline, carry: Carry, row: int, diverged: int | None) -> Outcome:
         """One run's history and models, from a slab's arrays on the host; `diverged` is the step at which it did."""
         w = self.matrix(run)
-        steps = self.record_steps(len(line.time))
+        steps = self.record_steps(self._length(run, line))
         recorded = {name: np.asarray(h[row][: len(steps)], np.float64) for name, h in carry.history.items()}
         history: dict[str, np.ndarray] = {"step": steps, **self._axes_of(run, line, steps, w)}
         lost = steps >= (self.longest_run + 1 if diverged is None else diverged)
@@ -556,9 +700,15 @@ class Group:
         optimum = self.optimum
         if optimum is not None and "loss" in recorded:
             values["suboptimality"] = np.where(lost, np.nan, recorded["loss"] - optimum)
-        params = jax.tree.map(lambda x: np.asarray(x[row])[None] if self.events else np.asarray(x[row]), carry.params)
+        alone = self.events and not self.peers
+        params = jax.tree.map(lambda x: np.asarray(x[row])[None] if alone else np.asarray(x[row]), carry.params)
         gap = float("nan") if w is None else mixing.spectral_gap(w[0] if isinstance(w, tuple) else w)
-        return Outcome(history | values, params, diverged, gap)
+        stalled = self._length(run, line) if getattr(line, "stalled", False) else None
+        return Outcome(history | values, params, diverged, gap, stalled)
+
+    def _length(self, run: Run, line: Timeline) -> int:
+        """Steps of a run."""
+        return line.steps if isinstance(line, schedule.Schedule) else len(line.time)
 
     def _reported(self, recorded: dict[str, np.ndarray]) -> list[str]:
         return [name for name in recorded if name != "finite" and (name != "loss" or self._asked("loss"))]
@@ -573,16 +723,20 @@ class Group:
 
     def _axes_of(self, run: Run, line: Timeline, steps: np.ndarray, w: Any) -> dict[str, Any]:
         """gradients, time and bytes_sent at the records, from the schedule; and ages, where they come from the clock."""
-        axes = {
-            "gradients": np.concatenate([[0], line.gradients])[steps],
-            "time": np.concatenate([[0.0], line.time])[steps],
-        }
-        n, sends = self.workers, self.method.traits["sends"]
-        if sends == "server":  # a gradient up for each arrival, a model down after it, and n models down at the start
-            size = float(self.message_bytes())
-            return axes | {"bytes_sent": steps * size / n, "server_bytes_sent": (steps + n) * size}
+        found = self.batches(run) if isinstance(line, schedule.Schedule) else None
+        if found is not None:
+            time, computed = found.time, self.rounds * found.computed
+        elif not isinstance(line, schedule.Schedule):
+            time, computed = line.time, line.gradients
+        axes = {"gradients": np.concatenate([[0], computed])[steps], "time": np.concatenate([[0.0], time])[steps]}
+        n, sends, size = self.workers, self.method.traits["sends"], float(self.message_bytes())
+        if found is not None and sends == "pair":
+            return axes | {"bytes_sent": 2 * size * steps / n}
+        if found is not None:  # a gradient up for each that is delivered, a model down for each that is pulled
+            up, down = (np.concatenate([[0], count])[steps] * size for count in (found.computed, found.pulls))
+            return axes | {"bytes_sent": up / n, "server_bytes_sent": down}
         if sends == "allreduce":
-            return axes | {"bytes_sent": steps * (2 * (n - 1) / n * self.message_bytes())}
+            return axes | {"bytes_sent": steps * (2 * (n - 1) / n * size)}
         if isinstance(line, schedule.Waves):
             sent = np.concatenate([[0], line.messages])[steps] * self.message_bits[0]
             ages = {"staleness_mean": line.age_mean, "staleness_max": line.age_max}
@@ -659,7 +813,7 @@ def _own_matrix(graph: Any, run: Run, needs: str | None) -> Any:
             )
         return tuple(mixing.as_matrix(part, run.workers) for part in graph)
     w = mixing.as_matrix(graph, run.workers)
-    if needs == "tree":
+    if needs in UNWEIGHTED:
         return wired(nx.from_numpy_array(w != 0, create_using=nx.Graph), run.workers, None, {}, needs)
     if pair and not mixing.is_doubly_stochastic(w):
         raise InputError(f"graph: {run.algorithm} takes two matrices (R, C), got one that is not doubly stochastic")

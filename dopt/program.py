@@ -18,7 +18,7 @@ import optax
 from jax import lax
 
 from dopt import delays, draws, metrics, mixing
-from dopt.algorithms.asynchronous.server import Arrival, Tables, server
+from dopt.algorithms.asynchronous.server import Arrivals, Tables, at, copies, server
 from dopt.types import AXIS, Clock, Key, Problem, Tree
 
 LONGEST = 1024  # steps of a segment: bounds the memory of batches drawn ahead
@@ -35,7 +35,7 @@ class Inputs(NamedTuple):
     delay: Any  # [slots] distribution function of the delay; None: no delay, or one that is not drawn
     ages: Any  # [workers, workers] int32: how old each reader reads each sender, for good; None: it changes
     turns: Any  # Turns, leaves [waves, workers]: whose turn it is, where nobody waits; None: everyone's
-    arrivals: Any  # Arrival, leaves [events]: the schedule of a server; None: none
+    arrivals: Any  # Arrivals, leaves [steps, ...]: the schedule of a server; None: none
     length: Any  # [] int32 steps of this run, where the runs of a group differ in it; None: all alike
 
 
@@ -102,9 +102,14 @@ class Program:
     metrics: tuple[str, ...]
     records: int
     longest: int  # steps of a segment
-    staleness: str | None  # None; drawn per "step" or per "edge"; "constant"; "fixed" per edge; "schedule"
+    staleness: (
+        str | None
+    )  # None; drawn per "step" or per "edge"; "constant"; "fixed" per edge; "schedule"; "coordinate"
     ragged: bool  # runs differ in length
     always_records: bool  # every segment ends in a record
+    kept: int = 1  # models that a server's replay keeps
+    rounds: int = 1  # computations between a pull and a push
+    peers: bool = False  # driven by arrivals, without a server: all workers' models are there
 
     # -- pieces that workers and servers share --
 
@@ -123,6 +128,11 @@ class Program:
 
     def _loss(self, params: Tree, batch: Tree, key: Key | None) -> jax.Array:
         return self.problem.loss(params, batch, key) if self.noisy else self.problem.loss(params, batch)
+
+    @property
+    def has_ages(self) -> bool:
+        """Whether the staleness is one number for each step or sender."""
+        return self.staleness not in (None, "coordinate")
 
     @property
     def noisy(self) -> bool:
@@ -154,7 +164,7 @@ class Program:
     def empty(self, params: Tree, state: Any) -> Carry:
         """A trajectory that has not begun."""
         zero = jnp.zeros((), jnp.float32)
-        names = [*self.metrics, "finite", *(["staleness_mean", "staleness_max"] if self.staleness else [])]
+        names = [*self.metrics, "finite", *(["staleness_mean", "staleness_max"] if self.has_ages else [])]
         history = {name: jnp.full(self.records, jnp.nan, self.dtype) for name in names}
         return Carry(params, state, Ages(zero, zero, zero), history)
 
@@ -218,7 +228,7 @@ class Program:
         )
 
     def aged(self, total: Any, number: Any, largest: Any) -> dict[str, Any]:
-        return {"staleness_mean": total / jnp.maximum(number, 1), "staleness_max": largest} if self.staleness else {}
+        return {"staleness_mean": total / jnp.maximum(number, 1), "staleness_max": largest} if self.has_ages else {}
 
     def tests(self, params: Tree, common: Common) -> dict[str, Any]:
         return {name: f(params, common.test) for name, f in self.problem.metrics.items() if name in self.metrics}
@@ -307,48 +317,60 @@ class Program:
         form = inputs.form[0] if isinstance(inputs.form, tuple) else inputs.form
         return jax.vmap(lambda k: mixing.senders(form, k, worker))(steps)
 
-    # -- a server and its arrivals --
+    # -- arrivals, at a server or among peers --
 
     def server_init(self, inputs: Inputs, start: Tree, worker: Any) -> Carry:
-        if start is not None:
-            start = jax.tree.map(lambda x: x[0], start)
-        carry = self.worker_init(inputs, start, worker)
-        tables = server(self.build(inputs)).init(carry.params, self.workers)
-        return carry._replace(state=(tables.state, tables.pulled))
+        rule = self.build(inputs)
+        if not self.peers:
+            params = self.start(inputs, None if start is None else at(start, 0))
+        elif start is None:
+            params = copies(self.start(inputs, None), self.workers)
+        else:
+            params = self.start(inputs, start)
+        tables = (rule.server or server(rule)).init(params, self.workers, self.kept)
+        return self.empty(tables.params, (tables.state, tables.models))
 
     def server_advance(self, carry: Carry, inputs: Inputs, data: Data, common: Common, first: Any, last: Any) -> Carry:
-        rule = server(self.build(inputs))
+        rule = self.build(inputs)
+        event = (rule.server or server(rule)).event
 
         def ahead(start: Any) -> tuple[Any, Any]:
             arrivals = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, self.longest), inputs.arrivals)
-            drawn = jax.vmap(lambda a: self.drawn(inputs, a.worker, a.batch, data.count[a.worker]))(arrivals)
-            return (arrivals, drawn), arrivals.staleness
+            numbers = arrivals.number[..., None] + jnp.arange(self.rounds, dtype=jnp.int32)
+            each = jax.vmap(
+                lambda i, m: self.drawn(inputs, i, m, data.count[i]), (None, 0)
+            )  # the rounds of one arrival
+            return (arrivals, jax.vmap(jax.vmap(each))(arrivals.worker, numbers)), arrivals
 
-        def step(k: Any, row: tuple[Arrival, Any], staleness: Any, params: Tree, state: Any) -> tuple[Tree, Any]:
-            arrival, drawn = row
-            tables = rule.event(
-                Tables(params, *state),
-                arrival,
-                lambda at, worker, batch: self.gradient(at, data, drawn[0], drawn[1], worker),
-            )
-            return tables.params, (tables.state, tables.pulled)
+        def step(k: Any, row: tuple[Arrivals, Any], _: Any, params: Tree, state: Any) -> tuple[Tree, Any]:
+            arrivals, drawn = row
+
+            def gradient(params: Tree, which: Any, h: Any) -> Tree:
+                index, key = jax.tree.map(lambda x: x[which, h], drawn)
+                return self.gradient(params, data, index, key, arrivals.worker[which])
+
+            tables = event(Tables(params, *state), arrivals, gradient)
+            return tables.params, (tables.state, tables.models)
 
         def record(carry: Carry) -> dict[str, Any]:
             each = jax.vmap(lambda p, seen, share: self.loss(p, seen, share, None), (None, 0, 0))
-            f, gradient = self.evaluate(lambda p: each(p, data.seen, data.share).mean(), carry.params)
+            mean, apart = carry.params, jnp.zeros(())
+            if self.peers:
+                mean = jax.tree.map(lambda x: x.mean(0), carry.params)
+                apart = jax.vmap(metrics.square_distance, (0, None))(carry.params, mean).mean()
+            f, gradient = self.evaluate(lambda p: each(p, data.seen, data.share).mean(), mean)
             row = {
                 "loss": f,
                 "grad_norm": None if gradient is None else optax.tree.norm(gradient),
-                "consensus_distance": jnp.zeros(()),
+                "consensus_distance": apart,
                 "finite": metrics.all_finite(carry.params).astype(jnp.float32),
             }
-            return (
-                row
-                | self.tests(carry.params, common)
-                | self.aged(carry.ages.sum, carry.ages.number, carry.ages.largest)
-            )
+            return row | self.tests(mean, common) | self.aged(carry.ages.sum, carry.ages.number, carry.ages.largest)
 
-        return self.segments(carry, inputs, common, (first, last), ahead, step, record)
+        def aged(start: Any, arrivals: Arrivals) -> Any:
+            return (arrivals.staleness, arrivals.weight > 0) if self.has_ages else None
+
+        return self.segments(carry, inputs, common, (first, last), ahead, step, record, aged)
 
 
 def keep(predicate: Any, new: Tree, old: Tree) -> Tree:

@@ -33,11 +33,23 @@ class Result:
     params: Tree
     diverged_step: int | None
     spectral_gap: float  # of the mixing matrix; NaN without one
+    stalled_step: int | None = None  # after so many steps nothing moved any more: who was waited for never returned
     notes: tuple[str, ...] = ()
 
     @property
     def diverged(self) -> bool:
         return self.diverged_step is not None
+
+
+def stalling(run: Run, step: int | None) -> tuple[str, ...]:
+    """One line on who was waited for in vain, if anybody was."""
+    if step is None:
+        return ()
+    who, at = run.options["cluster.crash_workers"], run.options["cluster.crash"]
+    who = "worker 0" if who == 1 else f"workers 0 to {who - 1}"
+    return (
+        f"{run.algorithm} stalls after step {step}: {who} crashed at {at:g} s and never returned; give cluster.restart, or use a method that does not wait",
+    )
 
 
 def run(
@@ -75,5 +87,6 @@ def run(
         outcome.params,
         outcome.diverged_step,
         outcome.spectral_gap,
-        group.notes,
+        outcome.stalled_step,
+        (*group.notes, *stalling(resolved, outcome.stalled_step)),
     )

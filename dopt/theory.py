@@ -6,7 +6,7 @@ Gaps are those of Metropolis weights, 1 / (1 + max(dᵢ, dⱼ)) on each edge, un
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -95,6 +95,46 @@ def delayed_factor(step: float, delay: int) -> float:
     polynomial[:2] = 1, -1
     polynomial[-1] += step
     return float(np.abs(np.roots(polynomial)).max())
+
+
+def delayed_best_step(delay: int) -> float:
+    """τ^τ/(τ+1)^{τ+1}, the step a = αL of the least `delayed_factor`, τ/(τ + 1) (`delayed_best_factor`); τ = 0: 1.
+
+    There z^{τ+1} - z^τ + a has its only double root, z = τ/(τ + 1), from (τ + 1)z^τ = τz^{τ-1} and a = z^τ(1 - z). Below, the
+    larger of two positive roots is larger still; above, the two are a complex pair whose modulus grows with a. For large
+    τ: 1/(e(τ + 1)), the largest step without oscillation. Arjevani-Shamir-Srebro 2020, 1806.10188, on such polynomials.
+    """
+    return float((delay / (delay + 1)) ** delay / (delay + 1))
+
+
+def delayed_best_factor(delay: int) -> float:
+    """τ/(τ + 1), the `delayed_factor` at `delayed_best_step`, the best that a constant step can do under delay τ."""
+    return delay / (delay + 1)
+
+
+def delayed_variance(learning_rate: float, curvature: float, noise: float, delay: int) -> float:
+    """Lasting E x² of xᵏ⁺¹ = xᵏ - α(λx^{k-τ} + ξᵏ): α²σ²(1 + sin θ)/(2 sin ω cos θ), ω = 2 arcsin(αλ/2), θ = (τ + ½)ω.
+
+    The autocovariances rⱼ = E xᵏx^{k-j} obey r_{j+1} - rⱼ = -αλ r_{τ-j} for j = 0..τ. With αλ = 2 sin(ω/2),
+    rⱼ = C cos(ωj + π/4 - θ/2) solves that, and r₀ = r₀ - 2αλ r_τ + (αλ)²r₀ + α²σ² gives
+    C = α²σ²/(2 sin ω cos(π/4 + θ/2)). Small αλ: ασ²/(2λ); τ = 0: α²σ²/(αλ(2 - αλ)). Küchler-Mensch 1992, Langevin's
+    stochastic differential equation extended by a time-delayed term, has the limit of continuous time.
+
+    Args:
+      learning_rate: α.
+      curvature: λ.
+      noise: σ² of ξ, white; d coordinates of this curvature: the sum over them for the sum over them.
+      delay: τ.
+
+    Returns:
+      Infinity at and beyond the stability limit, θ = π/2.
+    """
+    step = learning_rate * curvature
+    if step >= stability_limit(1.0, delay):
+        return float("inf")
+    omega = 2 * np.arcsin(step / 2)
+    theta = (delay + 0.5) * omega
+    return float(learning_rate**2 * noise * (1 + np.sin(theta)) / (2 * np.sin(omega) * np.cos(theta)))
 
 
 def delayed_consensus(W: np.ndarray, start: np.ndarray, delay: int) -> np.ndarray:
@@ -195,7 +235,100 @@ def best_random_quadratic_rate(eigenvalues: np.ndarray, noise: float) -> tuple[f
     return (low + high) / 2, random_quadratic_rate(eigenvalues, (low + high) / 2, noise)
 
 
+# -- asynchronous SGD on quadratics -----------------------------------------------------------------------------------
+#
+# Memoryless: n workers with iid exponential times, all on λx²/2; a = αλ. An arrival is equally likely anyone's, so that
+# with i drawn uniformly x <- x - a yᵢ, then yᵢ <- x, where yᵢ is the model that worker i pulled last. At first yᵢ = x = 1.
+
+
+def memoryless_mean(workers: int, step: float, length: int) -> np.ndarray:
+    """[length, 2] E xᵏ and E mᵏ over schedules from k = 0, m the mean of the yᵢ: x⁺ = x - a m, m⁺ = (1 - 1/n)m + x⁺/n.
+
+    m is heavy ball from rest, and x is heavy ball but for its first step: m⁺ - m = (1 - 1/n)(m - m⁻) - (a/n) m, a momentum
+    of 1 - 1/n (`memoryless_momentum`) and a learning rate of α/n. Mitliagkas et al. 2016, 1605.09774.
+
+    Args:
+      workers: n.
+      step: a = αλ.
+      length: how many k.
+    """
+    means = np.ones((length, 2))
+    for k in range(1, length):
+        x, m = means[k - 1]
+        x -= step * m
+        means[k] = x, m + (x - m) / workers
+    return means
+
+
+def memoryless_momentum(workers: int) -> float:
+    """1 - 1/n, the momentum that asynchrony alone gives the mean. Mitliagkas et al. 2016, 1605.09774."""
+    return 1 - 1 / workers
+
+
+def memoryless_mean_limit(workers: int) -> float:
+    """4n - 2, the αλ below which (and only there) the mean over schedules converges; single schedules may grow meanwhile.
+
+    z² - (2 - 1/n - a/n)z + 1 - 1/n has both roots within the unit circle just if it is positive at 1 and at -1 (Jury).
+    """
+    return 4 * workers - 2
+
+
+def memoryless_moments(workers: int, step: float) -> np.ndarray:
+    """[4, 4]: what one arrival does to (X, Q, C, R) = (E x², E yᵢ², E x yᵢ, E yᵢyⱼ), averaged over i and over j ≠ i.
+
+    Only who is drawn decides, so these four are closed. The newcomer's pulled model is x⁺, the others' stay:
+      X⁺ = X - 2aC + a²Q                      x⁺ = x - a yᵢ
+      Q⁺ = (1 - 1/n)Q + X⁺/n                  one of n is replaced
+      C⁺ = (1 - 1/n)(C - aR) + X⁺/n           E x⁺yⱼ = C - aR for another's yⱼ
+      R⁺ = (1 - 2/n)R + (2/n)(C - aR)         of n(n - 1) pairs, 2(n - 1) have the newcomer
+    E m² = Q/n + (1 - 1/n)R. All start at 1. One worker has no pairs: R stays 0, and nothing reads it.
+    """
+    n, a = workers, step
+    after = np.array([1, a**2, -2 * a, 0])  # X⁺
+    other = np.array([0, 0, 1, -a])  # E x⁺yⱼ
+    replaced = (1 - 1 / n) * np.array([0, 1, 0, 0]) + after / n
+    pairs = (1 - 2 / n) * np.array([0, 0, 0, 1]) + 2 / n * other if n > 1 else np.zeros(4)
+    return np.array([after, replaced, (1 - 1 / n) * other + after / n, pairs])
+
+
+def memoryless_mean_square_limit(workers: int) -> float:
+    """(1 + √(1 + 8n))/(2n), the αλ below which (and only there) E x² -> 0: the positive root of n a² = a + 2. About √(2/n).
+
+    One arrival maps second moments by S <- E[A S Aᵀ], which keeps the cone of positive semidefinite matrices, so that its
+    spectral radius is an eigenvalue (Krein-Rutman), and the limit is where 1 is one. There `memoryless_moments` has a fixed
+    point: Q = X, then C = aX/2, and R(1 + a) = C, that is C - aR = R; put into C = (1 - 1/n)R + X/n this gives n a² = a + 2,
+    which has one positive root, so that the radius crosses 1 nowhere else. n = 1: 2, as for gradient descent; n = 2, 8, 40:
+    1.2808, 0.5664, 0.2365. A fixed delay of n - 1 has π/(2n - 1) or so (`stability_limit`).
+    """
+    return float((1 + np.sqrt(1 + 8 * workers)) / (2 * workers))
+
+
+def speed_weighted_optimum(curvature: np.ndarray, minima: np.ndarray, rates: np.ndarray) -> np.ndarray:
+    """[d]: (Σ pᵢAᵢ)⁻¹ Σ pᵢAᵢbᵢ, pᵢ = rateᵢ/Σ rateⱼ, where plain asynchronous SGD on ½(x - bᵢ)ᵀAᵢ(x - bᵢ) goes as α -> 0.
+
+    A fast worker's gradient is applied more often, so that the loss that is minimized is Σ pᵢfᵢ. Equal rates: the true
+    optimum. With a fixed α and deterministic compute times the model ends in a cycle O(α) away, because within a period
+    each gradient is taken at another model. Mishchenko et al. 2022, 2206.07638, on heterogeneous data.
+
+    Args:
+      curvature: the Aᵢ, [n, d, d].
+      minima: the bᵢ, [n, d].
+      rates: computations per second [n], 1/cᵢ (any unit).
+    """
+    weighted = (rates / rates.sum())[:, None, None] * curvature
+    return np.linalg.solve(weighted.sum(0), np.einsum("nij,nj->i", weighted, minima))
+
+
 # -- staleness and time -----------------------------------------------------------------------------------------------
+#
+# Seconds per update of n workers whose computations take iid times of mean c:
+#   k_sync_sgd              `order_statistic_mean` of K of n, any law
+#   k_async_sgd             the same, exponential times only: c × `exponential_order_statistic`
+#   k_batch_sync_sgd        cK/n, exponential times only
+#   k_batch_async_sgd       cK/n, any law; workers of unequal means cᵢ: K/Σ(1/cᵢ). K = 1 is async_sgd
+#   b backup workers        c(H_{N+b} - H_b), exponential: `exponential_order_statistic`(N + b, N)
+#   ssp_sgd                 with slack 0 a barrier: each worker makes 1/H_n updates in c, exponential; without limit, 1
+# Dutta et al. 2018, 1803.01113.
 
 
 def geometric_staleness(workers: int, length: int) -> np.ndarray:
@@ -211,3 +344,43 @@ def expected_staleness(times: np.ndarray) -> np.ndarray:
 def barrier_time(workers: int) -> float:
     """H_n = Σ 1/i, the expected maximum of n exponential times of mean 1. Rényi 1953, on the theory of order statistics."""
     return float((1 / np.arange(1, workers + 1)).sum())
+
+
+def exponential_order_statistic(workers: int, k: int) -> float:
+    """H_n - H_{n-k}, the expected k-th smallest of n exponential times of mean 1: waits of 1/n, 1/(n-1), ... Rényi 1953."""
+    return float((1 / np.arange(workers - k + 1, workers + 1)).sum())
+
+
+def order_statistic_mean(quantile: Callable[[np.ndarray], np.ndarray], workers: int, k: int) -> float:
+    """E Q(U), U ~ Beta(k, n - k + 1): the expected k-th smallest of n iid times. David-Nagaraja 2003, order statistics.
+
+    Gauss-Legendre in w, log(U/(1 - U)) = log(k/(n - k + 1)) + s sinh(w), s about one standard deviation: panels as fine as
+    the density in the middle, and as wide as its exponential tails far out. Above 1 - 2⁻⁴⁰, where 1 - u has few
+    digits, Q is continued as the power law c(1 - u)^-p that it is there, so that tails as heavy as Pareto(1.2) count in
+    full. Relative error, n up to 10⁴: smooth laws 1e-8, Pareto(1.2) 1e-6; a Q with jumps (a trace) 1e-3.
+
+    Args:
+      quantile: Q, u in (0, 1) [m] -> seconds [m], not negative.
+      workers: n.
+      k: 1..n.
+
+    Returns:
+      Infinity where the tail is too heavy for a mean.
+    """
+    above, cut = workers - k + 1, 2.0**-40
+    centre, width = np.log(k / above), np.sqrt(1 / k + 1 / above)
+    first, end = np.arcsinh((np.log(cut) * np.array([1, -1]) - centre) / width)
+    edges = np.linspace(first, end, 201)
+    nodes, weights = np.polynomial.legendre.leggauss(16)
+    half = np.diff(edges)[:, None] / 2
+    w = (edges[:-1, None] + half * (1 + nodes)).ravel()
+    t = centre + width * np.sinh(w)
+    low, high = -np.logaddexp(0, -t), -np.logaddexp(0, t)  # log u, log(1 - u)
+    top = (k * low + above * high).max()
+    mass = (half * weights).ravel() * width * np.cosh(w) * np.exp(k * low + above * high - top)
+    last, later = quantile(1 - cut * np.array([1, 0.5]))
+    power = np.log2(later / last)
+    if power >= above:
+        return float("inf")
+    tail = np.exp(above * np.log(cut) - top)
+    return float((mass @ quantile(np.exp(low)) + tail * last / (above - power)) / (mass.sum() + tail / above))

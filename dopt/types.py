@@ -32,6 +32,23 @@ class Clock(NamedTuple):
         return Clock(self.step + 1)
 
 
+class Coordination(NamedTuple):
+    """Whose gradients make an update, and who waits for whom: all that an asynchronous method tells the clock.
+
+    With the defaults every gradient is an update, and its worker pulls right after it.
+    """
+
+    batch: int | None = None  # gradients of an update; None: one, and pushes of one instant pull one by one
+    limit: int | None = None  # a gradient whose staleness exceeds it is dropped; None: none is
+    stop: bool = False  # work that has become staler than `limit` is aborted at once
+    waits: bool = False  # who has pushed waits for the update that its gradient goes into
+    slack: int | None = None  # who is more than so many pushes ahead of the slowest waits; None: nobody
+    per_worker: bool = False  # the update is the mean of each worker's own mean, when all have some
+    power: float = 0.0  # a gradient of an update counts (1 + staleness)^-power
+    local_steps: int = 1  # computations between a pull and a push
+    pairs: bool = False  # no server: who has computed averages with a neighbour drawn by chance
+
+
 @dataclass(frozen=True)
 class Problem:
     """What the workers minimize together: f = (1/n) Σᵢ fᵢ, fᵢ the mean of `loss` over worker i's own samples.

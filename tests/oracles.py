@@ -5,8 +5,9 @@ Nothing of dopt is used here. What is random (batches, delays, compute times) co
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
+from itertools import islice
 from types import MappingProxyType
 from typing import NamedTuple
 
@@ -27,6 +28,10 @@ class Setting(NamedTuple):
     C: Callable[[int], np.ndarray] | None = None  # the second matrix of push_pull
     compress: Callable[[int, int, np.ndarray], np.ndarray] | None = None  # (i, k, vector) -> its message
     options: Mapping = MappingProxyType({})  # the method's own
+    hessian: Callable[[int, np.ndarray, int], np.ndarray] | None = None  # (i, x, m) -> [d, d] on worker i's m-th batch
+    partner: Callable[[int, int], int] | None = None  # (i, m) -> with whom worker i averages after its m-th computation
+    coordinate_ages: np.ndarray | None = None  # [steps, d] int: update k reads coordinate c of step k - it; None: 0
+    lost: np.ndarray | None = None  # [steps, d] bool: update k's write to coordinate c is lost; None: none is
 
 
 class Local:
@@ -125,22 +130,6 @@ def delayed_gossip(s: Setting, delay_self: bool = False) -> np.ndarray:
 
 def delayed_gossip_self(s: Setting) -> np.ndarray:
     return delayed_gossip(s, delay_self=True)
-
-
-def async_sgd(s: Setting) -> np.ndarray:
-    """A server and its workers, one event after the other: push ∇fᵢ(x^v), x <- x + u(g), pull, compute again."""
-    n, u = len(s.start), Local(s)
-    x = s.start[0]
-    pulled, begun, models = [x] * n, [0] * n, [x[None]]
-    events = [(s.seconds(i, 0), i) for i in range(n)]
-    heapq.heapify(events)
-    for _ in range(s.steps):
-        now, i = heapq.heappop(events)
-        x = x + u.update(s.gradient(i, pulled[i], begun[i]))
-        pulled[i], begun[i] = x, begun[i] + 1
-        heapq.heappush(events, (now + s.seconds(i, begun[i]), i))
-        models.append(x[None])
-    return np.stack(models)
 
 
 def gradients(s: Setting, X: np.ndarray, k: int) -> np.ndarray:
@@ -354,4 +343,286 @@ def without_barriers(s: Setting) -> np.ndarray:
         X, done = new, done + len(who)
         while len(models) <= min(done // n, s.steps):
             models.append(X)
+    return np.stack(models)
+
+
+# -- the asynchronous server: first who delivers what and when, then each rule's equation --
+
+
+class Push(NamedTuple):
+    """What a worker delivers. With local steps a computation is a round of them."""
+
+    worker: int
+    round: int  # which of its computations, counted from 0 as begun, aborted ones too
+    read: int  # the version it pulled
+    staleness: int  # updates since, before its own
+
+
+def updates(
+    s: Setting,
+    full: Callable[[list[Push]], bool] | None = None,
+    limit: float = np.inf,
+    stop: bool = False,
+    waits: Callable[[int, list[int], list[Push]], bool] = lambda i, clock, pushes: False,
+) -> Iterator[list[Push]]:
+    """The pushes that each update consumes, in the order of (time, worker).
+
+    Without `full` every accepted push is an update, and whoever pushed pulls before the next push of that instant is
+    handled. With it, accepted pushes collect until they are `full`, and all of an instant are handled before any pull.
+    A push older than `limit` is dropped; with `stop`, work that an update makes older is begun anew at once. Whoever
+    `waits` (worker, pushes of each worker until now, pushes collected) stays idle, and pulls when it need not any more.
+    A computation of infinite length never ends; when nothing ends any more, there are no further updates.
+    """
+    n, H = len(s.start), option(s, "local_steps", 1)
+    now, version, pushes = 0.0, 0, []
+    read, clock, begun, due, idle = [0] * n, [0] * n, [0] * n, {}, set(range(n))
+    while True:
+        for i in sorted(idle):
+            if not waits(i, clock, pushes):
+                read[i] = version
+                due[i] = now + sum(s.seconds(i, m) for m in range(begun[i] * H, begun[i] * H + H))
+                begun[i] += 1
+                idle.remove(i)
+        now = min(due.values(), default=np.inf)
+        if now == np.inf:
+            return
+        arrived = [i for i in sorted(due) if due[i] == now]
+        if full is None:
+            arrived = arrived[:1]
+        for i in arrived:
+            del due[i]
+            idle.add(i)
+        for i in arrived:
+            clock[i] += 1
+            if version - read[i] > limit:
+                continue
+            pushes.append(Push(i, begun[i] - 1, read[i], version - read[i]))
+            if full is None or full(pushes):
+                yield pushes
+                version, pushes = version + 1, []
+                for j in [j for j in due if stop and version - read[j] > limit]:
+                    del due[j]
+                    idle.add(j)
+
+
+def option(s: Setting, name: str, default: float) -> float:
+    value = s.options.get(name)
+    return default if value is None else value
+
+
+def serve(s: Setting, step: Callable[[list[np.ndarray], list[Push]], np.ndarray], **rule: object) -> np.ndarray:
+    """[steps + 1, 1, d]: x <- x + step at every update; `step` gets all models until then and the pushes."""
+    models = [s.start[0]]
+    for pushes in islice(updates(s, **rule), s.steps):
+        models.append(models[-1] + step(models, pushes))
+    return np.stack(models)[:, None]
+
+
+def pushed(s: Setting, models: list[np.ndarray], push: Push) -> np.ndarray:
+    """∇fᵢ(x^v)."""
+    return s.gradient(push.worker, models[push.read], push.round)
+
+
+def scaled_by_staleness(s: Setting, scale: Callable[[int], float] = lambda tau: 1.0, **rule: object) -> np.ndarray:
+    """x <- x + scale(τ) u(∇fᵢ(x^v))."""
+    u = Local(s)
+
+    def step(models: list[np.ndarray], pushes: list[Push]) -> np.ndarray:
+        (push,) = pushes
+        return scale(push.staleness) * u.update(pushed(s, models, push))
+
+    return serve(s, step, **rule)
+
+
+def async_sgd(s: Setting) -> np.ndarray:
+    return scaled_by_staleness(s)
+
+
+def staleness_aware_sgd(s: Setting) -> np.ndarray:
+    power = s.options.get("power")
+    if power is None:
+        return scaled_by_staleness(s, lambda tau: 1 / max(1, tau))
+    return scaled_by_staleness(s, lambda tau: (1 + tau) ** -power)
+
+
+def delay_adaptive_sgd(s: Setting) -> np.ndarray:
+    threshold = option(s, "threshold", len(s.start))
+    return scaled_by_staleness(s, lambda tau: min(1, threshold / max(tau, 1)))
+
+
+def drop_stale_sgd(s: Setting) -> np.ndarray:
+    return scaled_by_staleness(s, limit=option(s, "max_staleness", len(s.start)))
+
+
+def ringmaster_sgd(s: Setting) -> np.ndarray:
+    """Applied iff τ < R."""
+    limit = option(s, "threshold", len(s.start)) - 1
+    return scaled_by_staleness(s, limit=limit, stop=option(s, "stop", True))
+
+
+def ssp_sgd(s: Setting) -> np.ndarray:
+    """Whoever has pushed more than `slack` times more often than the slowest waits for it."""
+    return scaled_by_staleness(s, waits=lambda i, clock, pushes: clock[i] > min(clock) + s.options["slack"])
+
+
+def dc_asgd(s: Setting) -> np.ndarray:
+    """x <- x + u(g + λ D(x - x^v)), D = g⊙g, or g⊙g/√(m+ε) with m <- 0.95 m + 0.05 g⊙g first, or ∇²fᵢ(x^v)."""
+    u, m, strength = Local(s), np.zeros(s.start.shape[1]), option(s, "strength", 1.0)
+    variant = s.options.get("variant", "plain")
+
+    def step(models: list[np.ndarray], pushes: list[Push]) -> np.ndarray:
+        nonlocal m
+        (push,) = pushes
+        g, moved = pushed(s, models, push), models[-1] - models[push.read]
+        m = 0.95 * m + 0.05 * g * g
+        if variant == "plain":
+            correction = g * g * moved
+        elif variant == "adaptive":
+            correction = g * g / np.sqrt(m + 1e-7) * moved
+        elif variant == "hessian":
+            correction = s.hessian(push.worker, models[push.read], push.round) @ moved
+        else:
+            raise ValueError(variant)
+        return u.update(g + strength * correction)
+
+    return serve(s, step)
+
+
+def mean_of(s: Setting, count: int, **rule: object) -> np.ndarray:
+    """x <- x + u((1/K) Σ ∇fᵢ(x^v)) over K accepted pushes."""
+    u = Local(s)
+
+    def step(models: list[np.ndarray], pushes: list[Push]) -> np.ndarray:
+        return u.update(sum(pushed(s, models, push) for push in pushes) / count)
+
+    return serve(s, step, full=lambda pushes: len(pushes) == count, **rule)
+
+
+def half_of_the_workers(s: Setting) -> int:
+    return option(s, "k", (len(s.start) + 1) // 2)
+
+
+def until_used(i: int, clock: list[int], pushes: list[Push]) -> bool:
+    """Whether worker i's gradient still waits for the update that consumes it."""
+    return i in [push.worker for push in pushes]
+
+
+def k_sync_sgd(s: Setting) -> np.ndarray:
+    return mean_of(s, half_of_the_workers(s), limit=0, stop=True, waits=until_used)
+
+
+def k_batch_sync_sgd(s: Setting) -> np.ndarray:
+    return mean_of(s, half_of_the_workers(s), limit=0, stop=True)
+
+
+def k_async_sgd(s: Setting) -> np.ndarray:
+    return mean_of(s, half_of_the_workers(s), waits=until_used)
+
+
+def k_batch_async_sgd(s: Setting) -> np.ndarray:
+    return mean_of(s, half_of_the_workers(s))
+
+
+def rennala_sgd(s: Setting) -> np.ndarray:
+    return mean_of(s, option(s, "batch", len(s.start)), limit=0, stop=option(s, "stop", False))
+
+
+def malenia_sgd(s: Setting) -> np.ndarray:
+    """x <- x + u((1/n) Σᵢ (1/Bᵢ) Σ_b g_ib) as soon as every Bᵢ ≥ 1 and ((1/n) Σᵢ 1/Bᵢ)⁻¹ ≥ S/n."""
+    n, u = len(s.start), Local(s)
+    batch = option(s, "batch", n)
+
+    def counts(pushes: list[Push]) -> list[int]:
+        return [sum(push.worker == i for push in pushes) for i in range(n)]
+
+    def full(pushes: list[Push]) -> bool:
+        B = counts(pushes)
+        return min(B) >= 1 and n * n >= batch * sum(Fraction(1, b) for b in B)  # exact: equality is common
+
+    def step(models: list[np.ndarray], pushes: list[Push]) -> np.ndarray:
+        B = counts(pushes)
+        return u.update(sum(pushed(s, models, push) / B[push.worker] for push in pushes) / n)
+
+    return serve(s, step, full=full, limit=0, stop=option(s, "stop", False))
+
+
+def local_round(s: Setting, u: Local, x: np.ndarray, push: Push) -> np.ndarray:
+    """x after H steps of u on the batches of that round."""
+    H = option(s, "local_steps", 1)
+    for m in range(push.round * H, push.round * H + H):
+        x = x + u.update(s.gradient(push.worker, x, m))
+    return x
+
+
+def fedbuff(s: Setting) -> np.ndarray:
+    """x <- x + (rate/K) Σ (1+τ)^-p Δ, Δ = x_H - x^v."""
+    K, power = s.options["buffer"], option(s, "power", 0.5)
+
+    def step(models: list[np.ndarray], pushes: list[Push]) -> np.ndarray:
+        moved = [local_round(s, Local(s), models[push.read], push) - models[push.read] for push in pushes]
+        weights = [(1 + push.staleness) ** -power for push in pushes]
+        return option(s, "server_learning_rate", 1.0) * sum(w * d for w, d in zip(weights, moved, strict=True)) / K
+
+    return serve(s, step, full=lambda pushes: len(pushes) == K)
+
+
+def async_diloco(s: Setting) -> np.ndarray:
+    """Δ = x^v - x_H; v <- μ v + Δ; x <- x - rate (Δ + μ v)."""
+    assert s.options.get("outer", "sgd") == "sgd"
+    v, mu = np.zeros(s.start.shape[1]), option(s, "outer_momentum", 0.9)
+
+    def step(models: list[np.ndarray], pushes: list[Push]) -> np.ndarray:
+        nonlocal v
+        (push,) = pushes
+        delta = models[push.read] - local_round(s, Local(s), models[push.read], push)
+        v = mu * v + delta
+        return -option(s, "outer_learning_rate", 0.7) * (delta + mu * v)
+
+    return serve(s, step)
+
+
+def async_easgd(s: Setting) -> np.ndarray:
+    """Worker i after H steps from its own xᵢ: δ = β(xᵢ - z); xᵢ <- xᵢ - δ; z <- z + δ. The model is z."""
+    n, u, beta = len(s.start), [Local(s) for _ in s.start], s.options["elastic_rate"]
+    X = [s.start[0]] * n
+
+    def step(models: list[np.ndarray], pushes: list[Push]) -> np.ndarray:
+        (push,) = pushes
+        i = push.worker
+        x = local_round(s, u[i], X[i], push)
+        delta = beta * (x - models[-1])
+        X[i] = x - delta
+        return delta
+
+    return serve(s, step)
+
+
+def hogwild_sgd(s: Setting) -> np.ndarray:
+    """x[c] <- x[c] + u(g)[c] where g[c] ≠ 0 and the write is not lost; g taken where coordinate c is τ_kc updates old."""
+    u, d = Local(s), s.start.shape[1]
+    ages = np.zeros((s.steps, d), int) if s.coordinate_ages is None else s.coordinate_ages
+    lost = np.zeros((s.steps, d), bool) if s.lost is None else s.lost
+
+    def step(models: list[np.ndarray], pushes: list[Push]) -> np.ndarray:
+        (push,) = pushes
+        k = len(models) - 1
+        mixed = np.array([models[max(0, k - ages[k, c])][c] for c in range(d)])
+        g = s.gradient(push.worker, mixed, push.round)
+        return np.where((g != 0) & ~lost[k], u.update(g), 0.0)
+
+    return serve(s, step)
+
+
+def ad_psgd(s: Setting) -> np.ndarray:
+    """Worker i finishes g at the xᵢ it began with: xᵢ, xⱼ <- (xᵢ + xⱼ)/2; xᵢ <- xᵢ + uᵢ(g). [steps + 1, n, d]."""
+    u, X, models = [Local(s) for _ in s.start], s.start, [s.start]
+    begun_with = list(s.start)
+    for (push,) in islice(updates(s), s.steps):
+        i, j = push.worker, s.partner(push.worker, push.round)
+        g = s.gradient(i, begun_with[i], push.round)
+        X = X.copy()
+        X[i] = X[j] = (X[i] + X[j]) / 2
+        X[i] = X[i] + u[i].update(g)
+        begun_with[i] = X[i]
+        models.append(X)
     return np.stack(models)

@@ -140,8 +140,8 @@ BAD: dict[str, tuple[Changes, tuple[str, ...]]] = {
     ),
     "unknown cluster": ({"cluster": "exponentially"}, ("cluster", "did you mean 'exponential'")),
     "unknown profile": (
-        {"cluster": "constant", "cluster.profile": "stragler"},
-        ("cluster.profile", "did you mean 'straggler'"),
+        {"cluster": "constant", "cluster.profile": "lineal"},
+        ("cluster.profile", "did you mean 'linear'"),
     ),
     "unknown problem": ({"problem": "quadric", "problem.dim": None}, ("problem", "did you mean 'quadratic'")),
     "unknown data": ({**DIGITS, "data": "digit"}, ("data", "did you mean 'digits'")),

@@ -22,6 +22,7 @@ from dopt.topology import TOPOLOGIES
 
 N, DECAY = 16, 0.9
 TREES = "relay_sgd"  # which takes the links alone
+PAIRS = "ad_psgd"
 
 
 @pytest.fixture(autouse=True)
@@ -145,7 +146,7 @@ def test_d2_alone_refuses_the_default_ring_and_accepts_a_lazy_one() -> None:
 def test_with_push_weights_a_star_serves_push_methods_alone() -> None:
     refused = refusals("star", "push")
     accepted = set(verdicts(topology.make("star", N), "push")) - set(refused)
-    assert accepted == {"push_sum_sgd", "push_diging", TREES}
+    assert accepted == {"push_sum_sgd", "push_diging", TREES, PAIRS}
     assert refused["gossip_sgd"].startswith("mixing: W must be doubly stochastic for gossip_sgd")
 
 
@@ -157,7 +158,7 @@ def test_each_method_is_asked_with_the_weights_that_it_takes_by_default() -> Non
 
 def test_nobody_accepts_what_falls_apart_and_only_sums_accept_what_changes() -> None:
     assert set(refusals("disconnected")) == set(verdicts(topology.make("ring", N)))
-    static = {"exact_diffusion", "d2", "extra", "nids", TREES}
+    static = {"exact_diffusion", "d2", "extra", "nids", TREES, PAIRS}
     for name in ("one_peer_exponential", "random_matching"):
         assert set(refusals(name)) == static
     assert not any("strict" in reason or "\n" in reason for reason in refusals("disconnected").values())

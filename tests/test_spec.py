@@ -328,7 +328,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "gossip": {**BASE, "algorithm": "gossip_sgd", "topology": "torus", "workers": 9, "topology.shape": [3, 3]},
     "delayed": {**BASE, "algorithm": "delayed_gossip_sgd", "delay": "geometric", "delay.max": 8},
     "constant delay": {**BASE, "algorithm": "delayed_sgd", "delay": 3, "algorithm.read": "queue"},
-    "server": {**BASE, "algorithm": "async_sgd", "cluster": "exponential", "cluster.profile": "straggler"},
+    "server": {**BASE, "algorithm": "async_sgd", "cluster": "exponential", "cluster.straggler": 10.0},
     "data": {**BASE, "problem": "mlp", "partition": "dirichlet", "partition.alpha": 0.1, "batch_size": 4},
     "optax": {
         **BASE,

@@ -431,7 +431,7 @@ REFUSED: dict[str, tuple[Any, str, str, str]] = {
         weights_of("exponential", 5),
         "relay_sgd",
         "tree",
-        "topology: relay_sgd needs an undirected graph; try binary_tree, path or star",
+        "topology: relay_sgd needs an undirected graph; try ring, binary_tree or star",
     ),
     "tree: sequence": (
         PAIRS,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import networkx as nx
 import numpy as np
 import pytest
+from scipy import linalg, special, stats
 
 from dopt import Problem, Run, mixing, theory, topology
 from dopt.group import Group
@@ -147,6 +149,55 @@ def test_delayed_sgd_converges_below_the_stability_limit_and_diverges_above(read
         rate = np.log(size[last - 1] / size[first]) / (2 * every * (last - 1 - first))
         expected = np.log(theory.delayed_factor(share * theory.stability_limit(1.0, delay), delay))
         assert rate == pytest.approx(expected, rel=0.05), (delay, share)
+
+
+def test_no_step_on_a_grid_is_better_under_delay_than_the_best() -> None:
+    for delay in (0, *DELAYS):
+        best, factor = theory.delayed_best_step(delay), theory.delayed_best_factor(delay)
+        # a double root moves by the root of the rounding
+        assert theory.delayed_factor(best, delay) == pytest.approx(factor, abs=1e-6)
+        steps = best * np.linspace(0.02, 1.98, 99)
+        factors = np.array([theory.delayed_factor(step, delay) for step in steps])
+        assert factors[steps != best].min() > factor - 1e-6
+        assert (np.diff(factors[steps <= best]) < 0).all()
+        assert (np.diff(factors[steps >= best]) > 0).all()
+    assert (theory.delayed_best_step(0), theory.delayed_best_factor(0)) == (1, 0)
+    assert theory.delayed_best_step(1000) == pytest.approx(1 / (np.e * 1001), rel=1e-3)
+
+
+def test_the_best_step_under_delay_makes_the_double_root() -> None:
+    for delay in (0, *DELAYS):
+        z, a = theory.delayed_best_factor(delay), theory.delayed_best_step(delay)
+        polynomial = np.polynomial.Polynomial([a] + [0] * (delay - 1) + [-1, 1]) if delay else np.poly1d([1, a - 1])
+        assert polynomial(z) == pytest.approx(0, abs=1e-15)
+        assert delay == 0 or polynomial.deriv()(z) == pytest.approx(0, abs=1e-15)
+
+
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.7, 0.95])
+@pytest.mark.parametrize("delay", [0, *DELAYS])
+def test_the_variance_under_delay_solves_the_lyapunov_equation(delay: int, share: float) -> None:
+    rate, curvature, noise = share * theory.stability_limit(4.0, delay), 4.0, 0.3
+    step = np.eye(delay + 1, k=-1)  # (x, x⁻, ..., x^{k-τ})
+    step[0, 0] += 1
+    step[0, -1] -= rate * curvature
+    push = np.zeros((delay + 1, delay + 1))
+    push[0, 0] = rate**2 * noise
+    variance = linalg.solve_discrete_lyapunov(step, push)[0, 0]
+    assert theory.delayed_variance(rate, curvature, noise, delay) == pytest.approx(variance, rel=1e-8)
+
+
+def test_the_variance_under_delay_has_the_known_limits() -> None:
+    rate, curvature, noise = 0.1, 4.0, 0.3
+    plain = rate**2 * noise / (0.4 * 1.6)
+    assert theory.delayed_variance(rate, curvature, noise, 0) == pytest.approx(plain, rel=1e-14)
+    for delay in (0, *DELAYS):
+        small = theory.delayed_variance(1e-6, curvature, noise, delay)
+        assert small == pytest.approx(1e-6 * noise / (2 * curvature), rel=1e-3)  # no delay is felt
+        limit = theory.stability_limit(curvature, delay)
+        near, nearer = (theory.delayed_variance((1 - gap) * limit, curvature, noise, delay) for gap in (1e-4, 1e-5))
+        assert nearer == pytest.approx(10 * near, rel=1e-2)  # a simple pole
+        assert theory.delayed_variance(limit, curvature, noise, delay) == np.inf
+        assert theory.delayed_variance(9.0, curvature, noise, delay) == np.inf
 
 
 @pytest.mark.parametrize("step", [0.0, 0.01, 0.1, 0.5, 0.9])
@@ -294,6 +345,164 @@ def test_with_w_of_ones_adapt_then_combine_rests_at_the_optimum() -> None:
     np.testing.assert_allclose(fixed, np.tile(optimum, (N, 1)), rtol=0, atol=1e-12)
 
 
+# -- asynchronous SGD on quadratics --
+
+
+def arrivals(workers: int, step: float) -> np.ndarray:
+    """[n, n + 1, n + 1]: what worker i's arrival does to (x, y₁, ..., y_n): x <- x - a yᵢ, then yᵢ <- x."""
+    events = np.tile(np.eye(workers + 1), (workers, 1, 1))
+    for i, event in enumerate(events):
+        event[0, i + 1] = -step
+        event[i + 1] = event[0]
+    return events
+
+
+def every_schedule(workers: int, step: float, steps: int) -> np.ndarray:
+    """[n^steps, n + 1] states after every equally likely schedule, by the definition."""
+    ends = []
+    for schedule in product(range(workers), repeat=steps):
+        x, y = 1.0, [1.0] * workers
+        for i in schedule:
+            x = x - step * y[i]
+            y[i] = x
+        ends.append([x, *y])
+    return np.array(ends)
+
+
+@pytest.mark.parametrize(("workers", "steps"), [(1, 6), (2, 11), (3, 7), (5, 5)])
+def test_the_memoryless_mean_is_that_over_all_schedules_at_every_step(workers: int, steps: int) -> None:
+    for step in (0.1, 0.9, 3.0):
+        mean = theory.memoryless_mean(workers, step, steps + 1)
+        assert mean.shape == (steps + 1, 2)
+        for k in range(steps + 1):
+            ends = every_schedule(workers, step, k)
+            np.testing.assert_allclose(mean[k], [ends[:, 0].mean(), ends[:, 1:].mean()], rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 8, 40])
+def test_the_memoryless_mean_is_heavy_ball(workers: int) -> None:
+    step, momentum = 0.3, theory.memoryless_momentum(workers)
+    x, m = theory.memoryless_mean(workers, step, 100).T
+    ball, before = 1.0, 1.0
+    for k in range(100):
+        assert m[k] == pytest.approx(ball, abs=1e-12)  # from rest
+        ball, before = ball + momentum * (ball - before) - step / workers * ball, ball
+    np.testing.assert_allclose(x[2:], x[1:-1] + momentum * (x[1:-1] - x[:-2]) - step / workers * x[1:-1], atol=1e-12)
+    assert x[1] == 1 - step  # not 1 - step/n
+
+
+def test_the_memoryless_mean_converges_below_its_limit_and_diverges_above() -> None:
+    for n in (1, 2, 8, 40):
+        limit = theory.memoryless_mean_limit(n)
+        for share in (0.01, 0.5, 0.99):
+            tail = np.abs(theory.memoryless_mean(n, share * limit, 4001)[-10:])
+            assert tail.max() < 1e-3, (n, share)
+        assert np.abs(theory.memoryless_mean(n, 1.01 * limit, 401)[-10:]).max() > 1e3, n
+
+
+@pytest.mark.parametrize(("workers", "steps"), [(1, 6), (2, 10), (3, 6), (4, 5)])
+def test_the_memoryless_moments_are_those_over_all_schedules_at_every_step(workers: int, steps: int) -> None:
+    for step in (0.1, 0.9, 3.0):
+        moments, once = np.ones(4), theory.memoryless_moments(workers, step)
+        for k in range(steps + 1):
+            x, *pulled = every_schedule(workers, step, k).T
+            y = np.array(pulled)
+            pairs = np.array([(y[i] * y[j]).mean() for i in range(workers) for j in range(workers) if i != j])
+            expected = [(x**2).mean(), (y**2).mean(), (x * y).mean(), pairs.mean() if workers > 1 else moments[3]]
+            np.testing.assert_allclose(moments, expected, rtol=1e-11)
+            square = moments[1] / workers + (1 - 1 / workers) * moments[3]
+            assert square == pytest.approx((y.mean(0) ** 2).mean(), rel=1e-11)
+            moments = once @ moments
+
+
+def radius(workers: int, step: float) -> float:
+    return np.abs(np.linalg.eigvals(theory.memoryless_moments(workers, step))).max()
+
+
+def test_the_mean_square_limit_is_where_the_moments_neither_grow_nor_shrink() -> None:
+    for n in (1, 2, 3, 8, 40, 1000):
+        limit = theory.memoryless_mean_square_limit(n)
+        assert radius(n, limit) == pytest.approx(1, abs=1e-12)
+        for share in np.linspace(0.02, 0.98, 49):  # and it crosses 1 nowhere else
+            assert radius(n, share * limit) < 1 < radius(n, limit / share), (n, share)
+    assert theory.memoryless_mean_square_limit(1) == 2
+    known = {2: 1.2808, 8: 0.5664, 40: 0.2365}
+    assert {n: round(theory.memoryless_mean_square_limit(n), 4) for n in known} == known
+    assert theory.memoryless_mean_square_limit(10**6) == pytest.approx(np.sqrt(2e-6), rel=1e-3)
+
+
+@pytest.mark.parametrize("workers", [2, 8, 40])
+def test_all_second_moments_together_decay_below_the_mean_square_limit_and_grow_above(workers: int) -> None:
+    # no symmetry used: S <- E[A S Aᵀ] on all of (x, y₁, ..., y_n), from a start in which no two workers are alike
+    start = np.diag(np.arange(1.0, workers + 2))
+    for share in (0.98, 1.02):
+        step = share * theory.memoryless_mean_square_limit(workers)
+        events, S, factor = arrivals(workers, step), start, 1.0
+        for _ in range(60 * workers):
+            S = (events @ S @ events.transpose(0, 2, 1)).mean(0)
+            factor = np.trace(S)
+            S /= factor
+        assert (factor > 1) == (share > 1), (share, factor)
+        assert factor == pytest.approx(radius(workers, step), rel=1e-9), share
+
+
+@pytest.mark.parametrize("workers", [2, 8, 40])
+def test_sampled_schedules_decay_in_mean_square_below_the_limit_and_grow_above(workers: int) -> None:
+    # rare schedules carry the mean square, so plain averages miss them: resample in proportion to ‖(x, y)‖² instead,
+    # which keeps E‖(x, y)‖² = the product of the mean growths
+    rng, paths, every = np.random.default_rng(0), 4000, 5
+    for share in (0.9, 1.1):
+        step = share * theory.memoryless_mean_square_limit(workers)
+        states, growth = np.ones((paths, workers + 1)), []
+        for _ in range(40 + 8 * workers):
+            states /= np.linalg.norm(states, axis=1, keepdims=True)
+            for _ in range(every):
+                i = rng.integers(workers, size=paths)
+                x = states[:, 0] - step * states[np.arange(paths), i + 1]
+                states[:, 0] = states[np.arange(paths), i + 1] = x
+            weight = (states**2).sum(1)
+            growth.append(np.log(weight.mean()) / every)
+            states = states[rng.choice(paths, paths, p=weight / weight.sum())]
+        measured, expected = np.mean(growth[len(growth) // 3 :]), np.log(radius(workers, step))
+        assert (measured > 0) == (share > 1), (share, measured)
+        assert measured == pytest.approx(expected, rel=0.15), share
+
+
+def at_rest(a: np.ndarray, b: np.ndarray, times: np.ndarray, learning_rate: float, until: float) -> np.ndarray:
+    """The server's model of plain asynchronous SGD at time `until`, event by event."""
+    x, pulled, finish = np.zeros(b.shape[1]), np.zeros_like(b), times.astype(float)
+    while finish.min() <= until:
+        i = int(finish.argmin())
+        x = x - learning_rate * a[i] @ (pulled[i] - b[i])
+        pulled[i] = x
+        finish[i] += times[i]
+    return x
+
+
+def test_plain_asynchronous_sgd_ends_near_the_speed_weighted_optimum_by_its_learning_rate() -> None:
+    _, a, b = quadratics(4)
+    times = np.array([1, 2, 3, 6])
+    weighted = theory.speed_weighted_optimum(a, b, 1 / times)
+    rates = (0.02, 0.01, 0.005)
+    ends = [at_rest(a, b, times, rate, until=6 * round(4 / rate)) for rate in rates]  # all at the end of a period
+    away = [np.abs(end - weighted).max() for end in ends]
+    assert 0.1 > away[0] > 1e-3
+    assert away[0] / away[1] == pytest.approx(2, rel=0.1)
+    assert away[1] / away[2] == pytest.approx(2, rel=0.05)
+    without = (8 * ends[2] - 6 * ends[1] + ends[0]) / 3  # of its first and second order in the learning rate
+    np.testing.assert_allclose(without, weighted, rtol=0, atol=away[2] / 50)
+    assert np.abs(weighted - theory.speed_weighted_optimum(a, b, np.ones(4))).max() > 0.1
+
+
+def test_the_speed_weighted_optimum_zeroes_the_weighted_gradient_and_is_the_true_one_for_equal_rates() -> None:
+    _, a, b = quadratics(N)
+    rates = np.array([1, 2, 3, 5, 8, 13.0])
+    gradients = np.einsum("nij,nj->ni", a, theory.speed_weighted_optimum(a, b, rates) - b)
+    np.testing.assert_allclose(rates @ gradients, 0, atol=1e-12)
+    optimum = np.linalg.solve(a.sum(0), np.einsum("nij,nj->i", a, b))
+    np.testing.assert_allclose(theory.speed_weighted_optimum(a, b, np.full(N, 7.0)), optimum, rtol=0, atol=1e-13)
+
+
 # -- averages --
 
 REGULAR = [{"topology": "ring"}, {"topology": "complete"}, {"topology": "random_regular"}, {"topology": "exponential"}]
@@ -380,3 +589,113 @@ def test_geometric_staleness_is_a_law_of_mean_n_minus_1() -> None:
 def test_expected_staleness_weighted_by_arrivals_is_n_minus_1() -> None:
     times = np.array([1.0, 2.0, 0.5, 7.0])
     assert (theory.expected_staleness(times) / times).sum() / (1 / times).sum() == pytest.approx(3, abs=1e-12)
+
+
+def exponential(u: np.ndarray) -> np.ndarray:
+    return -np.log1p(-u)
+
+
+def pareto(shape: float) -> Callable[[np.ndarray], np.ndarray]:
+    """Of mean 1, or from 1 on where it has none."""
+    return lambda u: (shape - 1 if shape > 1 else 1) / shape * (1 - u) ** (-1 / shape)
+
+
+@pytest.mark.parametrize(("workers", "k"), [(1, 1), (2, 1), (8, 1), (8, 5), (8, 8), (1000, 1000), (10_000, 5000)])
+def test_expected_order_statistics_have_their_closed_forms(workers: int, k: int) -> None:
+    def of(law: Callable[[np.ndarray], np.ndarray]) -> float:
+        return theory.order_statistic_mean(law, workers, k)
+
+    assert of(exponential) == pytest.approx(theory.exponential_order_statistic(workers, k), rel=1e-9)
+    assert of(lambda u: 0.3 + exponential(u)) == pytest.approx(0.3 + of(exponential), rel=1e-9)
+    assert of(lambda u: 2 * u) == pytest.approx(2 * k / (workers + 1), rel=1e-9)
+    assert of(np.ones_like) == pytest.approx(1, rel=1e-12)
+    above = workers - k + 1
+    for shape, error in ((2.5, 1e-9), (1.2, 1e-6), (0.9, 1e-9)):
+        if above > 1 / shape:  # c Γ(n + 1) Γ(n - k + 1 - 1/shape) / (Γ(n - k + 1) Γ(n + 1 - 1/shape))
+            ratio = special.poch(above, -1 / shape) / special.poch(workers + 1, -1 / shape)
+            assert of(pareto(shape)) == pytest.approx(pareto(shape)(np.zeros(1))[0] * ratio, rel=error), shape
+        else:
+            assert of(pareto(shape)) == np.inf
+
+
+@pytest.mark.parametrize("law", [stats.lognorm(1.0), stats.gamma(0.5), stats.halfnorm()])
+def test_expected_order_statistics_integrate_the_chance_that_fewer_than_k_have_ended(law: Any) -> None:
+    for n, k in ((1, 1), (8, 3), (8, 8)):
+        y = np.linspace(-35, 8, 40_001)  # over the logarithm of time
+        later = special.betainc(n - k + 1, k, law.sf(np.exp(y))) * np.exp(y)
+        assert theory.order_statistic_mean(law.ppf, n, k) == pytest.approx(np.trapezoid(later, y), rel=1e-7), (n, k)
+
+
+def test_a_quantile_with_jumps_costs_a_thousandth() -> None:
+    seconds = np.sort(np.random.default_rng(0).lognormal(size=50))
+    for n, k in ((8, 1), (8, 5), (8, 8)):
+        exact = np.diff(stats.beta(k, n - k + 1).cdf(np.arange(51) / 50)) @ seconds
+        mean = theory.order_statistic_mean(lambda u: seconds[(u * 50).astype(int)], n, k)
+        assert mean == pytest.approx(exact, rel=1e-3)
+
+
+def test_expected_order_statistics_of_all_workers_add_up_to_n_means() -> None:
+    for law, error in ((exponential, 1e-10), (pareto(2.5), 1e-10), (pareto(1.2), 1e-6)):
+        total = sum(theory.order_statistic_mean(law, 6, k) for k in range(1, 7))
+        assert total == pytest.approx(6, rel=error)
+
+
+def test_the_exponential_order_statistic_is_the_barrier_at_k_n_and_with_backup_workers_less() -> None:
+    for n in (1, 2, 10):
+        assert theory.exponential_order_statistic(n, n) == pytest.approx(theory.barrier_time(n), rel=1e-14)
+        assert theory.exponential_order_statistic(n, 1) == pytest.approx(1 / n, rel=1e-14)
+        backup = theory.barrier_time(n + 3) - theory.barrier_time(3)
+        assert theory.exponential_order_statistic(n + 3, n) == pytest.approx(backup, rel=1e-12)
+
+
+# seconds per update, as `theory` lists them, by the plainest simulation
+
+
+def round_seconds(draw: Callable[..., np.ndarray], workers: int, k: int, *, batch: bool, fresh: bool) -> float:
+    """Mean seconds per update of K gradients; `batch`: of anyone, workers never wait; `fresh`: all restart at an update."""
+    finish, last, took = draw(size=workers), 0.0, []
+    for _ in range(6000):
+        waiting: list[int] = []
+        for _ in range(k):
+            i = int(finish.argmin())
+            now = finish[i]
+            waiting.append(i)
+            finish[i] = now + draw() if batch else np.inf
+        took.append(now - last)
+        last = now
+        if fresh:
+            finish = now + draw(size=workers)
+        elif not batch:
+            finish[waiting] = now + draw(size=k)
+    return float(np.mean(took[100:]))
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_exponential_rounds_take_the_listed_seconds(k: int) -> None:
+    draw = np.random.default_rng(k).exponential
+    for fresh in (True, False):  # k_sync_sgd, k_async_sgd
+        mean = round_seconds(draw, 5, k, batch=False, fresh=fresh)
+        assert mean == pytest.approx(theory.exponential_order_statistic(5, k), rel=0.04)
+    for fresh in (True, False):  # k_batch_sync_sgd, k_batch_async_sgd
+        assert round_seconds(draw, 5, k, batch=True, fresh=fresh) == pytest.approx(k / 5, rel=0.04)
+
+
+def test_under_other_laws_only_k_sync_and_k_batch_async_take_the_listed_seconds() -> None:
+    rng = np.random.default_rng(0)
+
+    def draw(size: int | None = None) -> Any:
+        return 2 * rng.random(size)
+
+    order = theory.order_statistic_mean(lambda u: 2 * u, 5, 3)
+    assert round_seconds(draw, 5, 3, batch=False, fresh=True) == pytest.approx(order, rel=0.02)
+    assert round_seconds(draw, 5, 3, batch=True, fresh=False) == pytest.approx(3 / 5, rel=0.02)
+    assert abs(round_seconds(draw, 5, 3, batch=False, fresh=False) / order - 1) > 0.1
+    assert abs(round_seconds(draw, 5, 3, batch=True, fresh=True) / (3 / 5) - 1) > 0.1
+
+
+def test_unequal_workers_take_k_over_the_sum_of_their_rates_an_update() -> None:
+    times = np.array([1.0, 2.0, 0.5, 7.0])
+    ends = np.sort(np.concatenate([np.arange(c, 1400.1, c) for c in times]))
+    for k in (1, 3, 6):  # K may exceed n
+        updates = ends[k - 1 :: k]
+        assert (updates[-1] - updates[0]) / (len(updates) - 1) == pytest.approx(k / (1 / times).sum(), rel=2e-2)

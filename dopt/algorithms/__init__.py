@@ -3,11 +3,11 @@
 import importlib
 import pkgutil
 
-from dopt.algorithms.method import ALGORITHMS, Method, chain, make, needs, options
+from dopt.algorithms.method import ALGORITHMS, Method, chain, make, needs, options, readable
 
 for _family in ("synchronous", "asynchronous", "gossip"):
     _package = importlib.import_module(f"dopt.algorithms.{_family}")
     for _module in pkgutil.iter_modules(_package.__path__):
         importlib.import_module(f"{_package.__name__}.{_module.name}")
 
-__all__ = ["ALGORITHMS", "Method", "chain", "make", "needs", "options"]
+__all__ = ["ALGORITHMS", "Method", "chain", "make", "needs", "options", "readable"]

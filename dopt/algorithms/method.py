@@ -13,7 +13,7 @@ from jax import lax
 
 from dopt.compression import COMPRESSORS
 from dopt.registry import Registry
-from dopt.types import AXIS, Clock, InputError, Tree
+from dopt.types import AXIS, Clock, Coordination, InputError, Tree
 
 ALGORITHMS = Registry("algorithm")
 
@@ -27,13 +27,19 @@ class Method(optax.GradientTransformationExtraArgs):
     """`init`, `update(grads, state, params, **extra)` and `read(state, params, **extra)`.
 
     A subclass of optax's type with extra args, since `optax.chain` keeps the extra args from a plain pair, silently.
+
+    `server` is what a method driven by arrivals makes of one (`dopt.algorithms.asynchronous.server`); None: the model is stepped on
+    each gradient as it comes.
     """
 
     read: Callable[..., Tree]
+    server: Any
 
-    def __new__(cls, init: Callable, update: Callable, read: Callable[..., Tree] = own_params) -> Method:
+    def __new__(
+        cls, init: Callable, update: Callable, read: Callable[..., Tree] = own_params, server: Any = None
+    ) -> Method:
         self = super().__new__(cls, init, update)
-        self.read = read
+        self.read, self.server = read, server
         return self
 
 
@@ -45,7 +51,8 @@ def method(
     needs: str | Callable[[Mapping[str, Any]], str] | None = None,
     staleness: str | None = None,
     cluster: str | None = None,
-    events: bool = False,
+    coordination: Callable[[Mapping[str, Any], int], Coordination] | None = None,
+    scheduled: tuple[str, ...] = (),
     linear: bool = False,
     rate: bool = False,
     once: Callable[[Mapping[str, Any]], bool] = lambda options: True,
@@ -56,12 +63,15 @@ def method(
     Args:
       family: synchronous, asynchronous or gossip.
       source: the paper, with equation or algorithm number.
-      sends: what a step costs: "allreduce", "neighbours" (a message to each) or "server" (a gradient up, a model down).
+      sends: what a step costs: "allreduce", "neighbours" (a message to each), "server" (a gradient up, a model down) or "pair"
+        (two models, exchanged).
       needs: the kind of mixing matrix that the theory asks for (`dopt.mixing.check`), or options -> kind; None: the
         method takes no mix.
-      staleness: who draws the delay: "step" (one per step), "edge" (one per sender and step); None: it reads no delay.
+      staleness: who draws the delay: "step" (one per step), "edge" (one per sender and step), "coordinate"; None: it reads no delay.
       cluster: whom a step waits for: "all", "neighbours", "nobody"; None: it reads no cluster.
-      events: driven by arrivals at a server; there is no axis of workers.
+      coordination: (options, workers) -> what it tells the clock, of a method that is driven by arrivals; there is no
+        axis of workers then. None: all workers make a step together.
+      scheduled: options that only the clock reads.
       linear: the theory needs a linear local update u(g) (L).
       rate: it divides by the learning rate (α).
       once: options -> whether it mixes exactly once a step, as delays need.
@@ -74,7 +84,9 @@ def method(
         needs=needs,
         staleness=staleness,
         cluster=cluster,
-        events=events,
+        coordination=coordination,
+        events=coordination is not None,
+        scheduled=scheduled,
         linear=linear,
         rate=rate,
         once=once,
@@ -84,7 +96,14 @@ def method(
 
 gossip = partial(method, family="gossip", sends="neighbours", staleness="edge", cluster="neighbours")
 
-IMPLIED = ("learning_rate", "slots", "seed", "modulus")  # parameters that the harness hands over itself
+IMPLIED = (
+    "learning_rate",
+    "slots",
+    "seed",
+    "modulus",
+    "workers",
+    "distribution",
+)  # parameters that the harness hands over itself
 
 
 def options(name: str, given: Mapping[str, Any], implied: Iterable[str] = IMPLIED) -> dict[str, Any]:
@@ -99,6 +118,16 @@ def options(name: str, given: Mapping[str, Any], implied: Iterable[str] = IMPLIE
     own = entry.options({k: v for k, v in given.items() if k in entry.known}, "algorithm", implied)
     operator = COMPRESSORS[own["compressor"]]
     return own | operator.options({k: v for k, v in given.items() if k not in entry.known}, "algorithm")
+
+
+def readable(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` without what only other methods and compressors read; what nobody reads stays, to be refused."""
+    own = set(ALGORITHMS[name].known)
+    if "compressor" in own:
+        chosen = given.get("compressor", "identity")
+        own |= set(COMPRESSORS[chosen].known if chosen in COMPRESSORS else ())
+    others = {option for entry in (*ALGORITHMS.values(), *COMPRESSORS.values()) for option in entry.known}
+    return {option: value for option, value in given.items() if option in own or option not in others}
 
 
 _options = options  # `make` has options of its own
@@ -176,6 +205,20 @@ def select(predicate: Any, a: Tree, b: Tree) -> Tree:
 def clock() -> Clock:
     """A count of steps that has not begun."""
     return Clock(jnp.zeros((), jnp.int32))
+
+
+def outer_optimizer(name: str, learning_rate: float, momentum: float) -> optax.GradientTransformation:
+    """The optimizer that steps on the differences of whole rounds. 2311.08105: Nesterov SGD."""
+    if name == "sgd":
+        return optax.sgd(learning_rate, momentum, nesterov=True)
+    if name == "adam":
+        return optax.adam(learning_rate, momentum)
+    raise InputError(f"algorithm.outer: must be sgd or adam, got {name!r}")
+
+
+def when(predicate: Any, new: Tree, old: Tree) -> Tree:
+    """`new` where the predicate holds, else `old`; nothing is computed for one that is known to hold."""
+    return new if predicate is True else select(predicate, new, old)
 
 
 def at_least(name: str, value: int, least: int = 1) -> None:

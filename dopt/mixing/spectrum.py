@@ -201,18 +201,19 @@ def check(w: Any, method: str, needs: str) -> None:
     Args:
       w: [n, n], a period [period, n, n], `Matchings`, or a pair (R, C).
       needs: "doubly stochastic"; "symmetric", one W that stays; "symmetric, λ > -1/3"; "column stochastic"; "row and column
-        stochastic", of a pair (R, C); "tree", of which only the links matter: undirected and connected.
+        stochastic", of a pair (R, C); "tree" or "pairs", of which only the links matter: undirected and connected.
     """
     if needs == "row and column stochastic":
         for part, axis, name in zip(w, (1, 0), "RC", strict=True):
             _check_sums(part, method, axis, name)
             _check_agreement(part, method)
         return
-    if needs == "tree" or needs.startswith("symmetric"):
-        _check_static(w, method, "undirected graph" if needs == "tree" else "symmetric W")
-    if needs == "tree":
+    links_only = needs in ("tree", "pairs")
+    if links_only or needs.startswith("symmetric"):
+        _check_static(w, method, "undirected graph" if links_only else "symmetric W")
+    if links_only:
         if _is_directed(w):
-            raise InputError(f"topology: {method} needs an undirected graph; try binary_tree, path or star{HINT}")
+            raise InputError(f"topology: {method} needs an undirected graph; try ring, binary_tree or star{HINT}")
         return _check_connected(w, method)
     if needs.startswith("symmetric"):
         _check_symmetric(w, method)

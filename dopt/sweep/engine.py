@@ -102,7 +102,9 @@ def run_one(run: Run, devices: Sequence[Any] | None = None) -> Result:
 
 def keep_one(result: Result, results: str | Path | None, wandb: str, say: Callable[[str], None]) -> list[Path]:
     """Store one run's tables in a folder (if there is one) and log it to W&B; returns the paths written."""
-    outcome = group.Outcome(result.history, result.params, result.diverged_step, result.spectral_gap)
+    outcome = group.Outcome(
+        result.history, result.params, result.diverged_step, result.spectral_gap, result.stalled_step
+    )
     runs, history = tables([result.run], [outcome])
     folder = Path(results) if results else Path("results")
     written = []
@@ -298,9 +300,11 @@ def tables(runs: Sequence[Run], outcomes: Sequence[group.Outcome]) -> tuple[pd.D
         final = {f"final.{k}": v[-1] for k, v in outcome.history.items()}
         fields = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in run.to_dict().items()}
         fields |= {"spectral_gap": outcome.spectral_gap, "diverged": outcome.diverged_step is not None}
-        rows.append({"id": run.id, **fields, "diverged_step": outcome.diverged_step, **final})
+        ends = {"diverged_step": outcome.diverged_step, "stalled_step": outcome.stalled_step}
+        rows.append({"id": run.id, **fields, **ends, **final})
         histories.append(pd.DataFrame({"id": run.id, **outcome.history}))
     table = pd.DataFrame(rows)
     table["delay"] = one_type(table["delay"])
-    table["diverged_step"] = table["diverged_step"].astype("Int64")
+    for name in ("diverged_step", "stalled_step"):
+        table[name] = table[name].astype("Int64")
     return table, pd.concat(histories, ignore_index=True)

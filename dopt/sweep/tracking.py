@@ -179,7 +179,7 @@ def _identity(fields: Mapping[str, Any], group: str, project: str) -> dict[str, 
 
 
 def _is_summary(name: str) -> bool:
-    return name.startswith("final.") or name in ("diverged", "diverged_step")
+    return name.startswith("final.") or name in ("diverged", "diverged_step", "stalled_step")
 
 
 def _present(fields: Mapping[str, Any], keep: Callable[[str], bool]) -> dict[str, Any]:

@@ -9,17 +9,12 @@ from typing import Any
 
 import optax
 
-from dopt.algorithms.method import Method, method
+from dopt.algorithms.asynchronous.server import arriving, stepping
+from dopt.algorithms.method import Method
+from dopt.types import Coordination
 
 
-@method(
-    family="asynchronous",
-    source="Li et al. 2014, parameter server (OSDI)",
-    sends="server",
-    cluster="nobody",
-    events=True,
-)
+@arriving(source="Li et al. 2014, parameter server (OSDI)", coordination=lambda options, workers: Coordination())
 def async_sgd(optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None) -> Method:
     """Asynchronous SGD: the server applies each stale gradient as it arrives."""
-    inner = optax.with_extra_args_support(optimizer)
-    return Method(inner.init, inner.update)
+    return stepping(optimizer)

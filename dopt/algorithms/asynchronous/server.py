@@ -1,68 +1,226 @@
-"""The parameter server as a scan over arrivals: who delivers what and when is a schedule that the clock has made.
+"""The parameter server as a scan over updates: who delivers what and when is a schedule that the clock has made.
 
-Li et al. 2014 (OSDI): worker i pushes g = ∇fᵢ(x^v), computed at the version v it pulled, and pulls again. The table of
-pulled models is all that a replay needs. A server rule is an optax transformation; `server` makes the event of it.
+Li et al. 2014 (OSDI): worker i pushes g = ∇fᵢ(x^v), computed at the version v it pulled, and pulls again. A replay needs the
+models that are still to be read, and no others. A server rule is an optax transformation that gets one gradient at a time;
+`server` makes an event of it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
-from dopt.types import Tree
+from dopt.algorithms.method import Method, add, at_least, method, scale, when, zeros
+from dopt.types import InputError, Tree
+
+arriving = partial(
+    method, family="asynchronous", sends="server", cluster="nobody"
+)  # a method driven by a server's arrivals
 
 
-class Arrival(NamedTuple):
-    """One row of a schedule."""
+class Arrivals(NamedTuple):
+    """One update of a schedule: whose gradients it is made of. What fills up a shorter one has weight 0."""
 
-    worker: Any  # [] int32
-    batch: Any  # [] int32: which of the worker's computations this is
-    staleness: Any  # [] int32: updates applied since the worker's pull
+    worker: Any  # [batch] int32
+    number: Any  # [batch] int32: which of the worker's computations this is; the first of a round
+    staleness: Any  # [batch] int32: updates since the worker's pull
+    weight: Any  # [batch]: what it counts
+    read: Any  # [batch] int32: where, among the models kept, the one is that was pulled
+    write: Any  # [] int32: where the new model is kept
+    partner: Any = None  # [] int32: whom the worker meets; None: there is a server
 
 
 class Tables(NamedTuple):
-    params: Tree  # the server's model
-    state: Any  # the server's optimizer
-    pulled: Tree  # leaves [workers, ...]: the model each worker computes at
+    params: Tree  # the server's model; without one, all workers' models, leaves [workers, ...]
+    state: Any  # of the optimizer
+    models: Tree  # leaves [kept, ...]: those at which gradients are still to be taken
 
 
 class Server(NamedTuple):
-    """init(params, workers) -> Tables; event(tables, arrival, gradient) -> Tables."""
+    """init(params, workers, kept) -> Tables; event(tables, arrivals, gradient) -> Tables.
 
-    init: Callable[[Tree, int], Tables]
+    `gradient(params, k, h)` is the h-th computation of the round that the k-th of the arrivals brings.
+    """
+
+    init: Callable[[Tree, int, int], Tables]
     event: Callable[..., Tables]
 
 
-def server(rule: optax.GradientTransformation) -> Server:
-    """The event of a one-gradient rule: the arriving worker's gradient is applied, then it pulls.
+def at(table: Tree, i: Any) -> Tree:
+    return jax.tree.map(lambda x: x[i], table)
 
-    `gradient(params, worker, batch) -> grads` is the worker's computation. The rule is told `applied`,
-    `staleness`, `worker`, `weight` and `stale_params` as extra arguments.
+
+def put(table: Tree, i: Any, tree: Tree) -> Tree:
+    return jax.tree.map(lambda x, new: x.at[i].set(new), table, tree)
+
+
+def copies(tree: Tree, count: int) -> Tree:
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), tree)
+
+
+def one_gradient(stale: Tree, gradient: Callable) -> Tree:
+    """A worker's work between pull and push: one gradient."""
+    return gradient(stale, 0)
+
+
+def server(rule: optax.GradientTransformation, work: Callable = one_gradient) -> Server:
+    """The event of a server rule: what arrives is worked into the model, which is then there to be pulled.
+
+    `work(stale, gradient)` makes a worker's message, `gradient(params, h)` being its h-th computation. The rule is told `applied`,
+    `staleness`, `worker`, `weight`, `stale_params` and `hvp` (v -> ∇²f(x^v)v) as extra arguments; of an update made of several
+    it gets their weighted sum, at once, and no `stale_params` and `hvp`.
     """
     rule = optax.with_extra_args_support(rule)
 
-    def init(params: Tree, workers: int) -> Tables:
-        return Tables(
-            params, rule.init(params), jax.tree.map(lambda x: jnp.broadcast_to(x, (workers, *x.shape)), params)
-        )
+    def init(params: Tree, workers: int, kept: int) -> Tables:
+        return Tables(params, rule.init(params), copies(params, kept))
 
-    def event(tables: Tables, arrival: Arrival, gradient: Callable) -> Tables:
-        stale = jax.tree.map(lambda x: x[arrival.worker], tables.pulled)
-        grads = gradient(stale, arrival.worker, arrival.batch)
-        extra = {
-            "applied": True,
-            "staleness": arrival.staleness,
-            "worker": arrival.worker,
-            "weight": 1.0,
-            "stale_params": stale,
-        }
-        updates, state = rule.update(grads, tables.state, tables.params, **extra)
+    def event(tables: Tables, arrivals: Arrivals, gradient: Callable) -> Tables:
+        def message(k: Any) -> tuple[Tree, Tree]:
+            stale = at(tables.models, arrivals.read[k])
+            return work(stale, lambda params, h: gradient(params, k, h)), stale
+
+        several = len(arrivals.worker)
+        if several == 1:
+            sent, stale = message(0)
+            extra = {
+                "staleness": arrivals.staleness[0],
+                "worker": arrivals.worker[0],
+                "weight": arrivals.weight[0],
+                "stale_params": stale,
+                "hvp": lambda v: jax.jvp(lambda params: gradient(params, 0, 0), (stale,), (v,))[1],
+            }
+        else:
+            each = jax.vmap(lambda k: message(k)[0])(jnp.arange(several))
+            total = partial(jnp.tensordot, axes=1, precision=lax.Precision.HIGHEST)
+            sent = jax.tree.map(lambda x: total(arrivals.weight.astype(x.dtype), x), each)
+            extra = {"staleness": arrivals.staleness, "worker": arrivals.worker, "weight": 1.0}
+        updates, state = rule.update(sent, tables.state, tables.params, applied=True, **extra)
         params = optax.apply_updates(tables.params, updates)
-        pulled = jax.tree.map(lambda table, x: table.at[arrival.worker].set(x), tables.pulled, params)
-        return Tables(params, state, pulled)
+        return Tables(params, state, put(tables.models, arrivals.write, params))
 
     return Server(init, event)
+
+
+# -- what rules are made of --
+
+
+def stepping(
+    optimizer: optax.GradientTransformation,
+    factor: Callable[[Any], Any] | None = None,
+    accepts: Callable[[Any], Any] = lambda staleness: True,
+    **more: Any,
+) -> Method:
+    """Step on each gradient that is applied, x <- x + factor(τ) u(g).
+
+    Args:
+      factor: staleness -> by what the update is multiplied; None: by nothing.
+      accepts: staleness -> whether a gradient is applied, where the rule is not told `applied`.
+    """
+    inner = optax.with_extra_args_support(optimizer)
+
+    def update(
+        grads: Tree, state: Any, params: Tree = None, *, applied: Any = None, staleness: Any = 0, **extra: Any
+    ) -> tuple[Tree, Any]:
+        updates, new = inner.update(grads, state, params, **extra)
+        if factor is not None:
+            # an integer's own division would be float32
+            updates = scale(factor(jnp.asarray(staleness, jnp.result_type(float))), updates)
+        made = accepts(staleness) if applied is None else applied
+        return when(made, updates, zeros(updates)), when(made, new, state)
+
+    return Method(inner.init, update, **more)
+
+
+class CollectingState(NamedTuple):
+    inner: optax.OptState
+    sum: Tree  # of what has come since the last update, each with its weight
+    held: jax.Array  # [] int32 how many have
+
+
+def collecting(
+    optimizer: optax.GradientTransformation,
+    size: int | None,
+    weight_of: Callable[[Any], Any] = lambda staleness: 1.0,
+    **more: Any,
+) -> Method:
+    """Step on several gradients together, x <- x + u(Σ weight g), once an update is full; nothing before.
+
+    Args:
+      size: gradients of an update, where the rule is not told `applied` (whether this one fills it); None: it must be told.
+      weight_of: staleness -> what a gradient counts (0: it is dropped), over `size`, where the rule is not told `weight`.
+    """
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: Tree) -> CollectingState:
+        return CollectingState(inner.init(params), zeros(params), jnp.zeros((), jnp.int32))
+
+    def update(
+        grads: Tree,
+        state: CollectingState,
+        params: Tree = None,
+        *,
+        applied: Any = None,
+        weight: Any = None,
+        staleness: Any = 0,
+        **extra: Any,
+    ) -> tuple[Tree, CollectingState]:
+        if size is None and (applied is None or weight is None):
+            raise InputError("update: this rule must be told `applied` and `weight`; its schedule knows them")
+        if weight is None:
+            weight = weight_of(staleness) / (size or 1)
+        count = state.held + (jnp.asarray(weight) != 0)
+        full = count == size if applied is None else applied
+        total = add(state.sum, scale(weight, grads))
+        updates, new = inner.update(total, state.inner, params, **extra)
+        nothing = CollectingState(new, zeros(total), jnp.zeros_like(count))
+        return when(full, updates, zeros(updates)), when(full, nothing, CollectingState(state.inner, total, count))
+
+    return Method(init, update, **more)
+
+
+def local_descent(optimizer: optax.GradientTransformation, local_steps: int) -> Callable:
+    """(start, gradient, state or None for a fresh one) -> (model after so many steps of the optimizer, its state)."""
+    inner = optax.with_extra_args_support(optimizer)
+
+    def descend(start: Tree, gradient: Callable, state: Any = None) -> tuple[Tree, Any]:
+        def step(h: Any, carry: tuple[Tree, Any]) -> tuple[Tree, Any]:
+            params, state = carry
+            updates, state = inner.update(gradient(params, h), state, params)
+            return optax.apply_updates(params, updates), state
+
+        begin = start, inner.init(start) if state is None else state
+        return step(0, begin) if local_steps == 1 else lax.fori_loop(0, local_steps, step, begin)
+
+    return descend
+
+
+def share(k: Any, workers: Any) -> Any:
+    """K; where it is not given, half of the workers, rounded up; None where nothing is known."""
+    if k is None:
+        return None if workers is None else (workers + 1) // 2
+    at_least("k", k)
+    return k
+
+
+__all__ = [
+    "Arrivals",
+    "Server",
+    "Tables",
+    "arriving",
+    "at",
+    "collecting",
+    "copies",
+    "local_descent",
+    "one_gradient",
+    "put",
+    "server",
+    "share",
+    "stepping",
+]

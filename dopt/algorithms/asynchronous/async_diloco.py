@@ -1,0 +1,48 @@
+"""At an arrival the outer optimizer steps on Δ = x^v - x_H, x_H after H local steps from the model that was pulled.
+
+Liu et al. 2024, 2401.09135 (asynchronous Local-SGD); DiLoCo's outer optimizer is SGD with Nesterov momentum (2311.08105). The
+local optimizer starts afresh in each round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+
+from dopt.algorithms.asynchronous.server import arriving, local_descent, server, stepping
+from dopt.algorithms.method import Method, at_least, outer_optimizer, subtract
+from dopt.types import Coordination, Tree
+
+
+def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
+    return Coordination(local_steps=options["local_steps"])
+
+
+@arriving(source="Liu et al. 2024, 2401.09135", coordination=_coordination)
+def async_diloco(
+    optimizer: optax.GradientTransformation,
+    mix: None = None,
+    *,
+    learning_rate: Any = None,
+    local_steps: int = 10,
+    outer: str = "sgd",
+    outer_learning_rate: float = 0.7,
+    outer_momentum: float = 0.9,
+) -> Method:
+    """Local SGD without a barrier, whose differences an outer optimizer steps on as they arrive.
+
+    Args:
+      local_steps: H.
+      outer: sgd (with Nesterov momentum) or adam.
+      outer_learning_rate, outer_momentum: of the outer optimizer.
+    """
+    at_least("local_steps", local_steps)
+    descend = local_descent(optimizer, local_steps)
+
+    def work(stale: Tree, gradient: Callable) -> Tree:
+        return subtract(stale, descend(stale, gradient)[0])
+
+    rule = stepping(outer_optimizer(outer, outer_learning_rate, outer_momentum))
+    return Method(rule.init, rule.update, server=server(rule, work))

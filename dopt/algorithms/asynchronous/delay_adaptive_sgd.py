@@ -1,0 +1,38 @@
+"""x <- x + min(1, T/max(τ, 1)) u(g): only gradients staler than the threshold T are held back.
+
+Koloskova et al. 2022, 2206.08307, theorem 8; Mishchenko et al. 2022, 2206.07638. With T the number of workers, which is one
+more than the mean staleness, how slow the slowest worker is does not matter.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax.numpy as jnp
+import optax
+
+from dopt.algorithms.asynchronous.server import arriving, stepping
+from dopt.algorithms.method import Method, at_least
+from dopt.types import Coordination, InputError
+
+
+@arriving(source="Koloskova et al. 2022, 2206.08307", coordination=lambda options, workers: Coordination())
+def delay_adaptive_sgd(
+    optimizer: optax.GradientTransformation,
+    mix: None = None,
+    *,
+    learning_rate: Any = None,
+    threshold: int | None = None,
+    workers: int | None = None,
+) -> Method:
+    """Asynchronous SGD that steps less on what is staler than a threshold.
+
+    Args:
+      threshold: T; None: the number of workers.
+      workers: n.
+    """
+    bound = workers if threshold is None else threshold
+    if bound is None:
+        raise InputError("algorithm.threshold: give it, or workers")
+    at_least("threshold", bound)
+    return stepping(optimizer, lambda staleness: jnp.minimum(1, bound / jnp.maximum(staleness, 1)))

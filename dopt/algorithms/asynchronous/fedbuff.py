@@ -1,0 +1,51 @@
+"""x <- x + η (1/K) Σ (1 + τ)^-p Δ over K arrivals, Δ = x_H - x^v after H local steps from the model that was pulled.
+
+Nguyen et al. 2022, 2106.06639, algorithm 1 (FedBuff). The local optimizer starts afresh in each round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import optax
+
+from dopt.algorithms.asynchronous.server import arriving, collecting, local_descent, server
+from dopt.algorithms.method import Method, at_least, subtract
+from dopt.types import Coordination, InputError, Tree
+
+
+def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
+    return Coordination(batch=options["buffer"], power=options["power"], local_steps=options["local_steps"])
+
+
+@arriving(source="Nguyen et al. 2022, 2106.06639", coordination=_coordination, scheduled=("power",))
+def fedbuff(
+    optimizer: optax.GradientTransformation,
+    mix: None = None,
+    *,
+    learning_rate: Any = None,
+    buffer: int = 10,
+    local_steps: int = 1,
+    power: float = 0.5,
+    server_learning_rate: float = 1.0,
+) -> Method:
+    """Buffered asynchronous federated averaging.
+
+    Args:
+      buffer: K, arrivals of an update.
+      local_steps: H.
+      power: p; a difference that is τ updates old counts (1 + τ)^-p.
+      server_learning_rate: η.
+    """
+    at_least("buffer", buffer)
+    at_least("local_steps", local_steps)
+    if not power >= 0:
+        raise InputError(f"algorithm.power: must not be negative, got {power}; 0.5 is usual")
+    descend = local_descent(optimizer, local_steps)
+
+    def work(stale: Tree, gradient: Callable) -> Tree:
+        return subtract(descend(stale, gradient)[0], stale)
+
+    rule = collecting(optax.scale(server_learning_rate), buffer, lambda staleness: (1.0 + staleness) ** -power)
+    return Method(rule.init, rule.update, server=server(rule, work))

@@ -1,0 +1,37 @@
+"""x <- x + u(mean of the first K gradients of distinct workers since the last update), stale ones among them.
+
+Dutta et al. 2018, 1803.01113, section 2 (K-async SGD). Who has pushed waits for the update; the others go on with their old model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+
+from dopt.algorithms.asynchronous.server import arriving, collecting, share
+from dopt.algorithms.method import Method
+from dopt.types import Coordination
+
+
+def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
+    return Coordination(batch=share(options["k"], workers), waits=True)
+
+
+@arriving(source="Dutta et al. 2018, 1803.01113", coordination=_coordination)
+def k_async_sgd(
+    optimizer: optax.GradientTransformation,
+    mix: None = None,
+    *,
+    learning_rate: Any = None,
+    k: int | None = None,
+    workers: int | None = None,
+) -> Method:
+    """K-async SGD: each update is the mean of the first K workers' gradients, however stale.
+
+    Args:
+      k: K; None: half of the workers, rounded up.
+      workers: n.
+    """
+    return collecting(optimizer, share(k, workers))

@@ -1,0 +1,40 @@
+"""x <- x + u((1/n) Σᵢ (1/Bᵢ) Σ_b g_{i,b}) when ((1/n) Σᵢ 1/Bᵢ)⁻¹ >= S/n: each worker's own mean counts alike.
+
+Tyurin-Richtárik 2023, 2305.12387, algorithm 6. As Rennala SGD, but with heterogeneous data it goes to the minimum of f, and not to
+one that fast workers pull at; so it must hear from all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+
+from dopt.algorithms.asynchronous.server import arriving, collecting
+from dopt.algorithms.method import Method, at_least
+from dopt.types import Coordination
+
+
+def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
+    batch = options["batch"]
+    return Coordination(batch=workers if batch is None else batch, limit=0, stop=options["stop"], per_worker=True)
+
+
+@arriving(source="Tyurin-Richtárik 2023, 2305.12387", coordination=_coordination, scheduled=("batch", "stop"))
+def malenia_sgd(
+    optimizer: optax.GradientTransformation,
+    mix: None = None,
+    *,
+    learning_rate: Any = None,
+    batch: int | None = None,
+    stop: bool = False,
+) -> Method:
+    """Malenia SGD: minibatches with a mean per worker, for workers whose data differ.
+
+    Args:
+      batch: S, the harmonic mean of the workers' numbers of gradients times n; None: the number of workers.
+      stop: restart workers whose work has become stale.
+    """
+    at_least("batch", 1 if batch is None else batch)
+    return collecting(optimizer, None)

@@ -1,0 +1,43 @@
+"""x <- x + u(mean of B gradients of the present model, from whoever delivers); what is of an older model is thrown away.
+
+Tyurin-Richtárik 2023, 2305.12387, algorithm 3. By default workers finish work that has become stale; with `stop` they do not, which
+is `k_batch_sync_sgd`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+
+from dopt.algorithms.asynchronous.server import arriving, collecting
+from dopt.algorithms.method import Method, at_least
+from dopt.types import Coordination
+
+
+def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
+    batch = options["batch"]
+    return Coordination(batch=workers if batch is None else batch, limit=0, stop=options["stop"])
+
+
+@arriving(source="Tyurin-Richtárik 2023, 2305.12387", coordination=_coordination, scheduled=("stop",))
+def rennala_sgd(
+    optimizer: optax.GradientTransformation,
+    mix: None = None,
+    *,
+    learning_rate: Any = None,
+    batch: int | None = None,
+    stop: bool = False,
+    workers: int | None = None,
+) -> Method:
+    """Rennala SGD: minibatches that are collected from whoever is fast.
+
+    Args:
+      batch: B; None: the number of workers.
+      stop: restart workers whose work has become stale.
+      workers: n.
+    """
+    size = workers if batch is None else batch
+    at_least("batch", 1 if size is None else size)
+    return collecting(optimizer, size, lambda staleness: staleness == 0)

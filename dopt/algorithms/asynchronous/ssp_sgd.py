@@ -1,0 +1,31 @@
+"""x <- x + u(g), but a worker more than s pushes ahead of the slowest waits: stale synchronous parallel.
+
+Ho et al. 2013 (NIPS). s = 0 is a barrier in each step, s = ∞ is `async_sgd`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optax
+
+from dopt.algorithms.asynchronous.server import arriving, stepping
+from dopt.algorithms.method import Method, at_least
+from dopt.types import Coordination
+
+
+@arriving(
+    source="Ho et al. 2013 (NIPS), stale synchronous parallel",
+    coordination=lambda options, workers: Coordination(slack=options["slack"]),
+    scheduled=("slack",),
+)
+def ssp_sgd(
+    optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None, slack: int = 3
+) -> Method:
+    """Bounded staleness: the fast wait for the slowest, once they are `slack` steps ahead.
+
+    Args:
+      slack: s, pushes that a worker may be ahead of the slowest when it begins to compute.
+    """
+    at_least("slack", slack, 0)
+    return stepping(optimizer)

@@ -1,0 +1,44 @@
+"""xᵢ, xⱼ <- (xᵢ + xⱼ)/2, then xᵢ <- xᵢ + u(g): who has computed meets a random neighbour; g was taken at the model it began with.
+
+Lian et al. 2018, 1710.06952, algorithm 1 (AD-PSGD): gossip without barriers, whose averages are exact. One step is the update of one
+worker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+
+from dopt.algorithms.asynchronous.server import Arrivals, Server, Tables, at, put
+from dopt.algorithms.method import Method, method
+from dopt.types import Coordination, Tree
+
+
+@method(
+    family="gossip",
+    source="Lian et al. 2018, 1710.06952",
+    sends="pair",
+    needs="pairs",
+    cluster="nobody",
+    coordination=lambda options, workers: Coordination(pairs=True),
+)
+def ad_psgd(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
+    """Asynchronous decentralized SGD: average with one neighbour at a time, and wait for nobody."""
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: Tree, workers: int, kept: int) -> Tables:
+        return Tables(params, jax.vmap(inner.init)(params), params)
+
+    def event(tables: Tables, arrivals: Arrivals, gradient: Callable) -> Tables:
+        i, j, models = arrivals.worker[0], arrivals.partner, tables.params
+        grads = gradient(at(tables.models, i), 0, 0)
+        mean = jax.tree.map(lambda x: (x[i] + x[j]) / 2, models)
+        updates, state = inner.update(grads, at(tables.state, i), at(models, i))
+        own = optax.apply_updates(mean, updates)
+        models = put(put(models, j, mean), i, own)
+        return Tables(models, put(tables.state, i, state), put(tables.models, i, own))
+
+    return Method(inner.init, inner.update, server=Server(init, event))

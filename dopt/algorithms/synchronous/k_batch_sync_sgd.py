@@ -1,0 +1,37 @@
+"""x <- x + u(mean of the first K gradients from anyone, all at the present model); then everybody begins anew.
+
+Dutta et al. 2018, 1803.01113, section 2 (K-batch-sync SGD). Fast workers may deliver several; K may exceed their number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+
+from dopt.algorithms.asynchronous.server import arriving, collecting, share
+from dopt.algorithms.method import Method
+from dopt.types import Coordination
+
+
+def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
+    return Coordination(batch=share(options["k"], workers), limit=0, stop=True)
+
+
+@arriving(family="synchronous", source="Dutta et al. 2018, 1803.01113", coordination=_coordination)
+def k_batch_sync_sgd(
+    optimizer: optax.GradientTransformation,
+    mix: None = None,
+    *,
+    learning_rate: Any = None,
+    k: int | None = None,
+    workers: int | None = None,
+) -> Method:
+    """Synchronous SGD on the first K gradients from whoever is fast.
+
+    Args:
+      k: K; None: half of the workers, rounded up.
+      workers: n.
+    """
+    return collecting(optimizer, share(k, workers), lambda staleness: staleness == 0)

@@ -1,0 +1,37 @@
+"""x <- x + u(mean of the first K gradients that arrive); the other workers' work is thrown away, and all begin anew.
+
+Chen et al. 2016, 1604.00981 (backup workers: K = n - b); Dutta et al. 2018, 1803.01113 (K-sync SGD).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import optax
+
+from dopt.algorithms.asynchronous.server import arriving, collecting, share
+from dopt.algorithms.method import Method
+from dopt.types import Coordination
+
+
+def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
+    return Coordination(batch=share(options["k"], workers), limit=0, stop=True, waits=True)
+
+
+@arriving(family="synchronous", source="Chen et al. 2016, 1604.00981", coordination=_coordination)
+def k_sync_sgd(
+    optimizer: optax.GradientTransformation,
+    mix: None = None,
+    *,
+    learning_rate: Any = None,
+    k: int | None = None,
+    workers: int | None = None,
+) -> Method:
+    """Synchronous SGD that does not wait for the last n - K workers (backup workers).
+
+    Args:
+      k: K; None: half of the workers, rounded up.
+      workers: n.
+    """
+    return collecting(optimizer, share(k, workers), lambda staleness: staleness == 0)

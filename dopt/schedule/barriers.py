@@ -1,0 +1,230 @@
+"""Steps behind a barrier, of all or of neighbours; and gossip that knows none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from dopt.cluster import Cluster, compute_times, mean_times
+from dopt.schedule.arrivals import Sending, arrivals, check_count, check_horizon
+from dopt.schedule.table import APPLIED, Schedule, assembled
+from dopt.types import InputError
+
+Neighbours = Callable[[int], np.ndarray]  # step -> [n, n] bool: [i, j]: i waits for j
+Cost = Callable[
+    [int], np.ndarray
+]  # step -> [n] seconds that messages take each worker, once all it waits for are there
+
+
+class Barrier(NamedTuple):
+    """Steps that all workers take together."""
+
+    time: np.ndarray  # [steps] float64: seconds at which a step is done by all
+    gradients: np.ndarray  # [steps] int64: gradients computed by then
+    stalled: bool = False  # the next step would never be done
+
+
+class Lockstep(NamedTuple):
+    """When each worker does what in each step, [workers, steps] seconds; inf: never."""
+
+    begin: np.ndarray  # it begins to compute
+    done: np.ndarray  # it has computed
+    sends: np.ndarray  # all it waits for have computed, and messages travel
+    time: np.ndarray  # the step is over for it
+
+    def schedule(self) -> Schedule:
+        """As a table, of the steps that are done by all."""
+        over = np.isfinite(self.time).all(0)
+        begin, done, sends, time = (part[:, over] for part in self)
+        n, steps = time.shape
+        worker, step = np.broadcast_to(np.arange(n)[:, None], (n, steps)), np.broadcast_to(np.arange(steps), (n, steps))
+        columns = [worker, step, step, step, np.full_like(step, APPLIED), np.full((n, steps), 1 / n)]
+        columns += [begin, begin, done, sends, time, np.zeros((n, steps))]
+        order = np.argsort(time.T, axis=None, kind="stable")
+        table = (column.T.reshape(-1)[order] for column in columns)
+        return assembled(table, n, float(time.max(initial=0)), not over.all())
+
+
+class Waves(NamedTuple):
+    """Updates of workers that wait for nobody, in waves: those of a wave read what was there before it.
+
+    A step is as many updates as there are workers. Every `every` steps a stretch of waves ends, so that what is recorded
+    is what was there at one instant.
+    """
+
+    applied: (
+        np.ndarray
+    )  # [stretches, waves, n] bool: who updates in which wave; stretches are filled up with idle waves
+    batch: np.ndarray  # [stretches, waves, n] int32: which of the worker's computations it is, from 0
+    time: np.ndarray  # [steps] float64: seconds at which a step's last update lands
+    gradients: np.ndarray  # [steps] int64: gradients computed by then
+    messages: np.ndarray  # [steps] int64: models sent by then, all workers together
+    age_mean: np.ndarray  # [stretches] how old the neighbours' models were that were mixed in, in steps of the reader
+    age_max: np.ndarray  # [stretches]
+    stalled: bool = False  # nobody computes any more
+
+
+def barrier(
+    cluster: Cluster | None,
+    neighbours: Neighbours | None = None,
+    *,
+    workers: int,
+    cost: Cost | None = None,
+    steps: int | None = None,
+    gradients: int | None = None,
+    seconds: float | None = None,
+) -> Barrier:
+    """Steps with a barrier of all workers, or (with `neighbours`) of each with its senders only.
+
+    All: a step takes the slowest worker's time. Neighbours: tᵢ <- max over i and its senders j of (tⱼ + cⱼ); a step is
+    done when the last worker has done it. Then messages travel (`cost`). Without a cluster a step takes one second. Who crashes computes
+    the same again when it is back; where it never is, the steps end, and the barrier is `stalled`.
+
+    Raises:
+      InputError: not exactly one horizon, one that is not positive and finite, shorter than one step or of more than
+        2^31 steps, or a cluster or `neighbours` of another number of workers.
+    """
+    check_horizon(steps, gradients, seconds)
+    if cluster is not None and cluster.workers != workers:
+        raise InputError(f"workers: must be the cluster's {cluster.workers}, got {workers}")
+    if neighbours is not None and neighbours(0).shape != (workers, workers):
+        raise InputError(f"neighbours: must be [{workers}, {workers}], got {list(neighbours(0).shape)}")
+    if gradients is not None and gradients < workers:
+        raise InputError(
+            f"gradients: a step of {workers} workers computes {workers}, got {gradients}; give at least that many"
+        )
+    wanted = gradients // workers if gradients is not None else steps
+    # no step is faster than the slowest worker's mean, in the mean: a guess of how many fit into `seconds`
+    pace = 1.0 if cluster is None else float(mean_times(cluster).max() + (cost(0).min() if cost else 0.0))
+    guess = wanted if wanted is not None else (seconds or 0) / pace
+    check_count("steps, gradients or seconds", guess)
+    count = wanted if wanted is not None else int(guess) + 16
+    time = _finished(cluster, neighbours, cost, count)
+    while seconds is not None and time[-1] <= seconds:
+        count *= 2
+        time = _finished(cluster, neighbours, cost, count)
+    first, within = time[0], np.isfinite(time) & (time <= (np.inf if seconds is None else seconds))
+    stalled = bool(np.isinf(time[within.sum() :][:1]).any())
+    time = time[within]
+    if not len(time):
+        if np.isinf(first):
+            raise InputError(
+                "cluster.crash: a worker that never returns is waited for in the first step; crash later, or give cluster.restart"
+            )
+        raise InputError(
+            f"seconds: no step is done within {seconds:g} s, the first is at {first:.3g} s; give more seconds"
+        )
+    return Barrier(time, workers * np.arange(1, len(time) + 1), stalled)
+
+
+def _finished(cluster: Cluster | None, neighbours: Neighbours | None, cost: Cost | None, count: int) -> np.ndarray:
+    """[count] seconds at which each step is done by all; inf: never."""
+    if cluster is None:
+        return np.arange(1, count + 1, dtype=float)
+    if neighbours is None and cost is None and not _crashes(cluster):
+        return np.cumsum(compute_times(cluster, count).max(0))
+    return lockstep(cluster, neighbours, cost=cost, steps=count).time.max(0)
+
+
+def _crashes(cluster: Cluster) -> bool:
+    return bool(np.isfinite(cluster.down[:, 0]).any())
+
+
+def lockstep(
+    cluster: Cluster, neighbours: Neighbours | None = None, *, steps: int, cost: Cost | None = None
+) -> Lockstep:
+    """Each worker's times in each step of a barrier; arguments as `barrier`'s."""
+    n = cluster.workers
+    times, oneself = compute_times(cluster, steps), np.eye(n, dtype=bool)
+    lost, back = cluster.down.T
+    parts = [np.empty((steps, n)) for _ in range(4)]
+    begin, done, sends, time = parts
+    now = np.zeros(n)
+    for k in range(steps):
+        dead = (lost <= now) & (now < back)
+        start = np.where(dead, back, now)
+        broken = (start <= lost) & (lost < start + times[:, k])  # it does the same again
+        begin[k] = np.where(broken, back, start)
+        done[k] = begin[k] + times[:, k]
+        sends[k] = done[k].max() if neighbours is None else np.where(neighbours(k) | oneself, done[k], -np.inf).max(1)
+        now = sends[k] + (0.0 if cost is None else cost(k))
+        time[k] = now
+    return Lockstep(*(part.T for part in parts))
+
+
+def unsynchronised(
+    cluster: Cluster,
+    neighbours: np.ndarray,
+    *,
+    every: int,
+    steps: int | None = None,
+    gradients: int | None = None,
+    seconds: float | None = None,
+    sending: Sending | None = None,
+) -> Waves:
+    """Gossip without barriers: a worker that has computed mixes with the last models of its neighbours, and goes on.
+
+    A model that travels (`sending`) is there for all at the end of it, for its own worker, too. Updates of one instant read what was there before it, so equal constant speeds give the
+    synchronous method. A model is as old as its reader has made steps since it was written.
+
+    Args:
+      neighbours: [n, n] bool, [i, j]: i reads j.
+      every: steps between two instants at which all models are recorded.
+      sending: (worker, count) -> [count] seconds that its messages take after each computation; None: none.
+
+    Raises:
+      InputError: as `arrivals`, or a horizon shorter than one step (n updates).
+    """
+    n = cluster.workers
+    check_horizon(steps, gradients, seconds)
+    wanted = steps * n if steps is not None else gradients
+    # n more than wanted: the instant of the last update may have others
+    plain = arrivals(cluster, steps=None if wanted is None else wanted + n, seconds=seconds, sending=sending)
+    plain = plain.rows(plain.applied)
+    held = min(len(plain.worker), np.inf if wanted is None else wanted)
+    total = int(held) // n
+    if not total:
+        raise InputError(
+            f"steps: without barriers a step is {n} updates, one of each worker in the mean; the horizon holds {held}"
+        )
+    # a step ends with the instant of its last update
+    ends = np.searchsorted(plain.time, plain.time[n * np.arange(1, total + 1) - 1], side="right")
+    stretch_ends = ends[np.unique(np.minimum(np.arange(every, total + every, every), total)) - 1]
+    instants = np.flatnonzero(np.diff(plain.time[: ends[-1]], prepend=-np.inf))
+    reads = [np.flatnonzero(row) for row in neighbours]
+    wave = np.zeros(ends[-1], np.int64)
+    ages = np.zeros(ends[-1])
+    last, done, seen = (
+        np.full(n, -1),
+        np.zeros(n, np.int64),
+        np.zeros((n, n), np.int64),
+    )  # seen[i, j]: i's steps by then
+    heard = np.array([len(row) for row in reads])
+    stretch, oldest = 0, np.zeros(len(stretch_ends))
+    for begin, end in zip(instants, [*instants[1:], ends[-1]], strict=True):
+        if begin >= stretch_ends[stretch]:
+            stretch += 1
+            last[:] = -1
+        who = plain.worker[begin:end]
+        # after what they read was written, after their own last update, and not before others have read them
+        after = max(max(last[reads[i]].max(initial=-1) for i in who), last[who].max()) + 1
+        level = max(after, last[neighbours[:, who].any(1)].max(initial=-1))
+        for place, i in zip(range(begin, end), who, strict=True):
+            age = done[i] - seen[i, reads[i]]
+            ages[place] = age.sum()
+            oldest[stretch] = max(oldest[stretch], age.max(initial=0))
+        wave[begin:end] = level
+        last[who] = level
+        done[who] += 1
+        seen[:, who] = done[:, None]
+    which = np.searchsorted(stretch_ends, np.arange(ends[-1]), side="right")
+    shape = (len(stretch_ends), int(wave.max()) + 1, n)
+    applied, batch = np.zeros(shape, bool), np.zeros(shape, np.int32)
+    at = which, wave, plain.worker[: ends[-1]]
+    applied[at], batch[at] = True, plain.batch[: ends[-1]]
+    number = np.bincount(which, heard[plain.worker[: ends[-1]]], len(stretch_ends))
+    mean = np.bincount(which, ages, len(stretch_ends)) / np.maximum(number, 1)
+    sent = np.cumsum(neighbours.sum(0)[plain.worker[: ends[-1]]])[ends - 1]
+    return Waves(applied, batch, plain.time[ends - 1], ends.astype(np.int64), sent, mean, oldest, plain.stalled)

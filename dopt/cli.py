@@ -19,6 +19,25 @@ from dopt.registry import Registry, did_you_mean
 from dopt.types import InputError
 from dopt.version import VERSION
 
+SCHEDULE = {  # fields of a run that its clock reads
+    "workers": "default: 8",
+    "topology": "of gossip methods; default: ring",
+    "weights": "default: what the graph and the method ask for",
+    "delay": "cluster: delayed_gossip_sgd waits for nobody, which is its default here",
+    "cluster": "a law of compute times; default: exponential",
+    "steps": "the horizon is updates,",
+    "gradients": "or computations,",
+    "seconds": "or seconds; default: 20",
+    "seed": "default: 0",
+}
+SHOWN = {  # what `show` takes: prefixes of dotted options, and flags
+    "topology": (("topology", "weights"), ("workers", "weights", "out")),
+    "schedule": (
+        ("algorithm", "topology", "weights", "cluster"),
+        (*SCHEDULE, "message_bytes", "results", "save", "load"),
+    ),
+}
+
 
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line."""
@@ -97,17 +116,33 @@ def parser() -> Parser:
         help="algorithms, topologies, weights, compressors, delays, clusters, problems, data, partitions",
     )
 
-    show = commands.add_parser(
-        "show",
+    show = commands.add_parser("show", allow_abbrev=False, help="numbers and a picture of a topology or a schedule")
+    shows = show.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=Parser)
+    topology = shows.add_parser(
+        "topology",
         allow_abbrev=False,
-        help="numbers and a picture of a topology, and which methods accept it",
+        help="who sends to whom, and which methods accept it",
         epilog="Options are dotted: --topology.degree=4 --weights.edge=0.2",
     )
-    show.add_argument("what", choices=("topology",))
-    show.add_argument("name", metavar="NAME", help="a registered name, networkx:FUNCTION, or a file")
-    show.add_argument("--workers", type=int, metavar="N", help="default: 16, or as many as networkx or the file gives")
-    show.add_argument("--weights", metavar="RULE", help="default: what the graph and the method ask for")
-    show.add_argument("--out", default=".", metavar="DIR", help="where the picture goes (default: here)")
+    topology.add_argument("name", metavar="NAME", help="a registered name, networkx:FUNCTION, or a file")
+    topology.add_argument(
+        "--workers", type=int, metavar="N", help="default: 16, or as many as networkx or the file gives"
+    )
+    topology.add_argument("--weights", metavar="RULE", help="default: what the graph and the method ask for")
+    topology.add_argument("--out", default=".", metavar="DIR", help="where the picture goes (default: here)")
+    schedule = shows.add_parser(
+        "schedule",
+        allow_abbrev=False,
+        help="who computes, sends, waits, or computes in vain: the clock of a method, without any model",
+        epilog="Options are dotted: --algorithm.k=4 --cluster.straggler=4 --cluster.crash=10",
+    )
+    schedule.add_argument("name", nargs="?", metavar="ALGORITHM", help="a method; with --load it is not needed")
+    for name, text in SCHEDULE.items():
+        schedule.add_argument(f"--{name}", metavar="VALUE", default=argparse.SUPPRESS, help=text)
+    schedule.add_argument("--message_bytes", metavar="B", help="size of a model, as it travels (default: 0)")
+    schedule.add_argument("--results", default=".", metavar="DIR", help="where the picture goes (default: here)")
+    schedule.add_argument("--save", metavar="FILE.npz", help="write the schedule, too")
+    schedule.add_argument("--load", metavar="FILE.npz", help="show what was saved")
 
     figures = commands.add_parser(
         "figures", allow_abbrev=False, help="draw figures, running what is missing, and check their claims"
@@ -127,8 +162,8 @@ def parser() -> Parser:
 
 
 def _command(arguments: list[str]) -> int:
-    known, rest = parser().parse_known_args(arguments)
-    dotted = _dotted(known.command, rest) if known.command in ("run", "show") else {}
+    known, rest = parser().parse_known_args(_joined(arguments) if arguments[:1] == ["show"] else arguments)
+    dotted = _dotted(known, rest) if known.command in ("run", "show") else {}
     if rest and not dotted:
         flags = ("--set", "--results", "--wandb", "--devices", "--dry-run", "--folder", "--help")
         near = (
@@ -141,19 +176,31 @@ def _command(arguments: list[str]) -> int:
     return commands[known.command](known, dotted)
 
 
-def _dotted(command: str, rest: list[str]) -> dict[str, Any]:
+def _joined(arguments: list[str]) -> list[str]:
+    """Dotted options with `=`, so that no value of theirs is taken for a name."""
+    joined: list[str] = []
+    for word in arguments:
+        last = joined[-1] if joined else ""
+        if last.startswith("--") and "." in last and "=" not in last and not word.startswith("--"):
+            joined[-1] = f"{last}={word}"
+        else:
+            joined.append(word)
+    return joined
+
+
+def _dotted(known: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
     """`--name=value` and `--name value` pairs that argparse does not know: options of plug-ins."""
     from dopt.config import Run
 
-    found, queue = {}, list(rest)
-    shown = ("topology", "weights")  # whose options `show` takes
+    command, found, queue = known.command, {}, list(rest)
+    prefixes, flags = SHOWN[known.what] if command == "show" else ((), ())
     while queue:
         flag = queue.pop(0)
         name, equals, value = flag.removeprefix("--").partition("=")
-        if not flag.startswith("--") or "." not in name or (command == "show" and name.split(".")[0] not in shown):
+        if not flag.startswith("--") or "." not in name or (command == "show" and name.split(".")[0] not in prefixes):
             fields = [f"--{f.name}" for f in dataclasses.fields(Run) if f.name != "options"]
-            flags = fields if command == "run" else ["--workers", "--weights", "--out", *(f"--{p}." for p in shown)]
-            raise InputError(f"{command}: unknown argument {flag!r}{did_you_mean(flag.split('=')[0], flags)}")
+            known_flags = fields if command == "run" else [f"--{f}" for f in (*flags, *(f"{p}." for p in prefixes))]
+            raise InputError(f"{command}: unknown argument {flag!r}{did_you_mean(flag.split('=')[0], known_flags)}")
         if not equals:
             if not queue:
                 raise InputError(f"{command}: {flag} needs a value")
@@ -373,6 +420,10 @@ def _list(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
 
 
 def _show(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
+    return {"topology": _show_topology, "schedule": _show_schedule}[args.what](args, dotted)
+
+
+def _show_topology(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     from dopt import mixing, topology
     from dopt.report import topology as report
     from dopt.report.terminal import table
@@ -411,6 +462,43 @@ def _show(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     if refused:
         out.print(table("", ["refused by", "because"], refused), highlight=False)
     out.print(f"wrote {_short(path)}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _show_schedule(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
+    from dopt import schedule
+    from dopt.report import schedule as report
+    from dopt.report.terminal import table
+
+    given = {name: _value(name, getattr(args, name)) for name in SCHEDULE if hasattr(args, name)} | dict(dotted)
+    if args.message_bytes is not None:
+        given["message_bytes"] = _value("message_bytes", args.message_bytes)
+    if args.load:
+        if given:
+            raise InputError(f"{next(iter(given))}: a saved schedule does not read it; leave it out")
+        line = schedule.load(args.load)
+        name, failed = args.name or Path(args.load).stem, report.outages(line)
+        title = report.counted(line.workers)
+    elif args.name is None:
+        raise InputError("show: schedule needs an ALGORITHM, or --load FILE; see `dopt list algorithms`")
+    else:
+        name = args.name
+        line, failed, title = report.of(name, given)
+    if args.save:
+        try:
+            schedule.save(line, args.save)
+        except OSError as error:
+            raise InputError(f"save: cannot write {args.save!r} ({error.strerror}); choose another file") from error
+    paths = report.save(line, name, f"{name}, {title}", Path(args.results), failed)
+    out = _console()
+    out.print(table("", [name, title], report.rows(line, failed)), highlight=False)
+    bars = report.histogram(line)
+    if bars:
+        out.print(table("", ["staleness", "applied", ""], bars), highlight=False)
+    if line.workers > report.DRAWN:
+        out.print(f"the picture has the first {report.DRAWN} of {line.workers} workers", highlight=False)
+    for path in ([Path(args.save)] if args.save else []) + paths:
+        out.print(f"wrote {_short(path)}", highlight=False, soft_wrap=True)
     return 0
 
 

@@ -16,9 +16,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.speed.by_hand import Setting, jax_program, numpy_program
-from dopt import AXIS, Run, mixing, topology
-from dopt.group import Group, matrix, timeline
+from benchmarks.speed.by_hand import Setting, event_loop, jax_program, numpy_program
+from dopt import AXIS, Problem, Run, mixing, schedule, topology
+from dopt.algorithms import ALGORITHMS, options
+from dopt.group import Group, machines_of, matrix
 from dopt.sweep import plan, spec
 from dopt.sweep.engine import tables
 
@@ -60,7 +61,7 @@ def hand_arguments(group: Group, runs: Sequence[Run]) -> tuple[Any, ...]:
     """(seeds, rates, delays, W, arrivals), each [runs, ...]."""
     n = group.workers
     mixes = [matrix(run) if run.topology else np.eye(n) for run in runs]
-    arrivals = [timeline(run, None).worker if group.events else np.zeros(1, np.int32) for run in runs]
+    arrivals = [_order(group.timeline(run)) if group.events else np.zeros(1, np.int32) for run in runs]
     return (
         np.array([run.seed for run in runs], np.int32),
         np.array([run.learning_rate for run in runs], np.float32),
@@ -68,6 +69,11 @@ def hand_arguments(group: Group, runs: Sequence[Run]) -> tuple[Any, ...]:
         np.stack(mixes).astype(np.float32),
         np.stack(arrivals),
     )
+
+
+def _order(line: Any) -> np.ndarray:
+    """[steps] who delivers."""
+    return line.worker[line.applied]
 
 
 def compare(
@@ -144,8 +150,10 @@ def the_sweep(pairs: int) -> tuple[dict[str, Any], int]:
     return compare("connectivity_delay, a slab", slabs, runs, width, pairs), len(groups)
 
 
-def one_run(method: str, width: int, pairs: int) -> dict[str, Any]:
+def row_fields(method: str) -> dict[str, Any]:
+    """The run of a single method's row."""
     fields = {
+        "algorithm": method,
         "steps": 2000,
         "workers": 16,
         "learning_rate": 0.2,
@@ -153,7 +161,11 @@ def one_run(method: str, width: int, pairs: int) -> dict[str, Any]:
         "partition": "by_label",
         "metrics": METRICS,
     }
-    run = Run(algorithm=method, **{**fields, **METHODS[method]}).resolve()
+    return {**fields, **METHODS[method]}
+
+
+def one_run(method: str, width: int, pairs: int) -> dict[str, Any]:
+    run = Run(**row_fields(method)).resolve()
     return compare(f"{method}, {width} run{'s' * (width > 1)}", [[run] * width], [run], width, pairs)
 
 
@@ -181,10 +193,65 @@ def large_graph(pairs: int, workers: int = 4096, dim: int = 10_000) -> dict[str,
     return {"workers": workers, "dim": dim, "seconds": found, "dense_over_neighbours": ratio}
 
 
+def asynchronous(pairs: int) -> dict[str, Any]:
+    """A server's arrivals replayed: 1 run and 64, against hand-written JAX and the usual loop over events; and the clock alone."""
+    rows = [one_run("async_sgd", width, pairs) for width in (1, 64)]
+    for row in rows:
+        show(row)
+    group = Group([Run(**row_fields("async_sgd")).resolve()])
+    by_hand, scale = setting(group), np.ones(group.workers)
+    each = 1e6 / by_hand.steps
+    loop = float(np.median([seconds(lambda: event_loop(by_hand, scale, 0.2)) for _ in range(3)])) * each
+    per = [row["microseconds_per_run_and_step"]["dopt"] for row in rows]
+    print(
+        f"a loop over events in Python and NumPy: {loop:.1f} us an event, {loop / per[0]:.1f} and {loop / per[1]:.1f} times dopt's"
+    )
+    return {
+        "rows": rows,
+        "events_per_second": {"1 run": 1e6 / per[0], "64 runs": 1e6 / per[1], "event loop": 1e6 / loop},
+        "event_loop_over_dopt": {"1 run": loop / per[0], "64 runs": loop / per[1]},
+        "clock_microseconds_per_event": the_clock(),
+        "ringmaster": many_workers(),
+    }
+
+
+def the_clock(events: int = 10**6) -> dict[str, float]:
+    """Microseconds of the host for each computation of a schedule, aborted ones among them, by rule."""
+    found = {}
+    machines = machines_of(Run(**row_fields("async_sgd")).resolve())
+    for name, entry in ALGORITHMS.items():
+        if not entry.traits["events"] or entry.traits["sends"] == "pair":
+            continue
+        how = entry.traits["coordination"](options(name, {}), machines.workers)
+        plain = how == type(how)()
+        begin = time.perf_counter()
+        line = schedule.arrivals(machines, how, gradients=events if plain else events // 10)
+        found[name] = 1e6 * (time.perf_counter() - begin) / len(line.time)
+    print("the clock, us an event: " + ", ".join(f"{name} {t:.2f}" for name, t in found.items()))
+    return found
+
+
+def many_workers(workers: int = 10_000, dim: int = 10_000, threshold: int = 64) -> dict[str, Any]:
+    """What Ringmaster keeps: as many models as may still be read, and not one for each worker."""
+    data = np.zeros((workers, 1, 1), np.float32)
+    problem = Problem(lambda key: jax.numpy.zeros(dim), lambda x, batch: 0.5 * ((x - batch[0]) ** 2).mean(), data)
+    fields = {"algorithm": "ringmaster_sgd", "cluster": "exponential", "steps": 20_000, "metrics": ()}
+    options = {"algorithm.threshold": threshold, "cluster.profile": "sqrt"}
+    run = Run(workers=workers, learning_rate=0.1, **fields, options=options).resolve(problem=problem)
+    compiled = Group([run], problem=problem).compile(1)
+    models = compiled.memory / (4 * dim)
+    print(
+        f"ringmaster_sgd, R = {threshold}, {workers} workers: {compiled.group.kept} old models are kept, memory is {models:.0f} models"
+    )
+    return {"workers": workers, "kept": compiled.group.kept, "memory_in_models": models}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--pairs", type=int, default=15, help="interleaved pairs of measurements (default: 15)")
-    parser.add_argument("--only", choices=["sweep", "large_graph", *METHODS], help="one row of the table")
+    parser.add_argument(
+        "--only", choices=["sweep", "large_graph", "asynchronous", *METHODS], help="one row of the table"
+    )
     parser.add_argument(
         "--width", type=int, default=1, help="runs vmapped together in the rows of single methods (default: 1)"
     )
@@ -202,6 +269,7 @@ def main() -> None:
             rows.append(one_run(method, args.width, args.pairs))
             show(rows[-1])
     large = large_graph(max(3, args.pairs // 5)) if args.only in (None, "large_graph") else None
+    events = asynchronous(args.pairs) if args.only in (None, "asynchronous") else None
     device = jax.devices()[0]
     today = datetime.date.today().isoformat()
     found = {
@@ -213,6 +281,7 @@ def main() -> None:
         "versions": {p: version(p) for p in ("dopt", "jax", "jaxlib", "optax", "numpy")},
         "groups_of_the_sweep": groups,
         "large_graph": large,
+        "asynchronous": events,
         "rows": rows,
     }
     out = args.out or HERE / "results" / f"{device.platform}-jax{version('jax')}-{today}.json"

@@ -7,6 +7,7 @@ Every function records the same metrics at the same steps as dopt does.
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -130,6 +131,32 @@ def jax_program(method: str, s: Setting) -> Callable:
     return run
 
 
+def gradient(w: Any, b: Any, x: Any, right: Any) -> Any:
+    """Of the softmax loss, NumPy: w [..., classes, features], x [..., batch, features], right [..., batch, classes]."""
+    z = x @ np.swapaxes(w, -1, -2) + b[..., None, :]
+    z = np.exp(z - z.max(-1, keepdims=True))
+    error = (z / z.sum(-1, keepdims=True) - right) / x.shape[-2]
+    return np.swapaxes(error, -1, -2) @ x + L2 * w, error.sum(-2) + L2 * b
+
+
+def event_loop(s: Setting, scale: Any, rate: float) -> tuple[Any, Any]:
+    """(w, b) after `s.steps` arrivals at a server: the usual simulator, a heap of events and NumPy, nothing recorded."""
+    rng, x, right = np.random.default_rng(0), s.x.astype(np.float32), np.eye(s.classes, dtype=np.float32)[s.y]
+    n, _, features = x.shape
+    w, b = np.zeros((s.classes, features), np.float32), np.zeros(s.classes, np.float32)
+    pulled = [(w, b)] * n
+    events = [(scale[i] * rng.exponential(), i) for i in range(n)]
+    heapq.heapify(events)
+    for _ in range(s.steps):
+        now, i = heapq.heappop(events)
+        index = (rng.random(s.batch) * s.counts[i]).astype(int)
+        gw, gb = gradient(*pulled[i], x[i, index], right[i, index])
+        w, b = w - rate * gw, b - rate * gb
+        pulled[i] = w, b
+        heapq.heappush(events, (now + scale[i] * rng.exponential(), i))
+    return w, b
+
+
 def numpy_program(method: str, s: Setting) -> Callable:
     """run(seed, rates, delays, W, arrivals) -> history [records, runs, metrics] of a slab of runs at once."""
     n, samples, features = s.x.shape
@@ -137,12 +164,6 @@ def numpy_program(method: str, s: Setting) -> Callable:
     right = np.eye(s.classes, dtype=np.float32)[s.y]  # [workers, samples, classes]
     inside = (np.arange(samples) < counts[:, None]) / counts[:, None] / n
     test_x, test_y = s.test_x.astype(np.float32), np.asarray(s.test_y)
-
-    def gradient(w: Any, b: Any, x: Any, right: Any) -> Any:  # w [..., classes, features], x [..., batch, features]
-        z = x @ np.swapaxes(w, -1, -2) + b[..., None, :]
-        z = np.exp(z - z.max(-1, keepdims=True))
-        error = (z / z.sum(-1, keepdims=True) - right) / x.shape[-2]
-        return np.swapaxes(error, -1, -2) @ x + L2 * w, error.sum(-2) + L2 * b
 
     def record(w: Any, b: Any) -> Any:
         mw, mb = w.mean(1), b.mean(1)  # [runs, ...]

@@ -53,15 +53,7 @@ RULES: dict[str, tuple[str, Callable[[int, int], dict[str, Any]]]] = {
     "local": ("async_diloco", lambda n, k: {"local_steps": 3}),
     "pairs": ("ad_psgd", lambda n, k: {}),
 }
-BUSY = {
-    "async",
-    "drop",
-    "ringmaster_finishing",
-    "k_batch_async",
-    "rennala",
-    "fedbuff",
-    "local",
-}  # nobody waits or stops
+BUSY = {"async", "drop", "ringmaster_finishing", "k_batch_async", "rennala", "fedbuff", "local"}  # none waits or stops
 ONE_GRADIENT = {"async", "drop", "ringmaster", "ringmaster_finishing", "local", "pairs"}  # ... and pulls at once
 loop = importlib.import_module("dopt.schedule.arrivals")
 THE_LOOP = Coordination(limit=10**9)  # drops nothing, but is not the sort
@@ -73,7 +65,7 @@ def make(law: str, n: int, seed: int = 0, **options: Any) -> Cluster:
 
 @st.composite
 def clusters(draw: st.DrawFn, most: int = 9, **options: st.SearchStrategy) -> Cluster:
-    n, (law, own) = draw(st.integers(1, most)), draw(st.sampled_from([*KINDS, *[("constant", TIES)] * 2]))
+    n, (law, own) = draw(st.integers(1, most)), draw(st.sampled_from([*KINDS, *[("constant", TIES)] * 6]))
     if own is TIES:
         own = {**TIES, "scale": draw(st.lists(st.sampled_from([0.5, 1.0, 1.5, 2.0]), min_size=n, max_size=n))}
     return make(law, n, draw(seeds), **own, **{name: draw(strategy) for name, strategy in options.items()})
@@ -97,7 +89,9 @@ def rule(name: str, n: int, k: int) -> tuple[Coordination, dict[str, Any]]:
     return ALGORITHMS[method].traits["coordination"](options, n), options
 
 
-def consumed(name: str, machines: Cluster, options: Mapping[str, Any], steps: int, dead: int = 0, after: float = 0.0):
+def consumed(
+    name: str, machines: Cluster, options: Mapping[str, Any], steps: int, dead: int = 0, after: float = 0.0
+) -> list[list[tuple[int, ...]]]:
     """What the oracle's updates consume: (worker, number, version read, staleness). The first workers may die."""
     known: list[list[float]] = [[] for _ in range(machines.workers)]
 
@@ -133,7 +127,7 @@ def consumed(name: str, machines: Cluster, options: Mapping[str, Any], steps: in
     return seen
 
 
-def applied(events: Schedule, local_steps: int = 1) -> list[list[tuple[int, int, int, int]]]:
+def applied(events: Schedule, local_steps: int = 1) -> list[list[tuple[int, ...]]]:
     """The same of a schedule."""
     found: list[list] = [[] for _ in range(events.steps)]
     s = events.rows(events.applied)
@@ -638,6 +632,15 @@ def test_the_port_carries_one_message_after_another_first_come_first_served(
     assert (np.diff(asked) > -1e-9).all()
     expected = np.maximum(asked, np.concatenate([[0.0], carried[:-1]])[: len(asked)]) + takes
     np.testing.assert_allclose(carried, expected, rtol=1e-9)
+
+
+def test_who_pulls_at_one_instant_is_served_in_worker_order() -> None:
+    machines = make("constant", 3, scale=[3, 2, 1], bandwidth=2.0)
+    events = arrivals(machines, rule("k_sync", 3, 3)[0], steps=1, size=1.0)
+    np.testing.assert_array_equal(events.worker, [2, 1, 0, 0, 1, 2])
+    np.testing.assert_array_equal(events.time[:3], [1.5, 2.5, 3.5])
+    further = arrivals(machines, rule("k_sync", 3, 3)[0], seconds=5.0, size=1.0)
+    np.testing.assert_array_equal(further.begin[-3:], [4, 4.5, 5])
 
 
 def test_a_busy_port_caps_the_updates_at_one_per_two_messages() -> None:

@@ -209,11 +209,13 @@ class _Rounds(NamedTuple):
 
     def landing(self, worker: int, count: int) -> np.ndarray:
         """[count] seconds at which the worker's pushes land, where nobody waits and no port is busy."""
-        times = self.computing(worker, count)
+        legs, latency = [self.computing(worker, count)], self.links.latency[worker]
         if self.sending is not None:
-            return np.cumsum(times + self.sending(worker, count))
-        latency = self.links.latency[worker]
-        return np.cumsum(times + 2 * latency) - latency if latency else np.cumsum(times)
+            legs.append(self.sending(worker, count))
+        elif latency:
+            legs += [np.full(count, latency)] * 2
+        # one leg after another, as the loop adds them: the same ties
+        return np.cumsum(np.stack(legs, 1)).reshape(count, -1)[:, min(1, len(legs) - 1)]
 
 
 def _pushes(rounds: _Rounds, wanted: int | None, seconds: float | None) -> list[np.ndarray]:

@@ -7,21 +7,17 @@ server's port one after the other, first come first served; with infinite bandwi
 
 from __future__ import annotations
 
-import heapq
-import math
-from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
 
 from dopt import network
 from dopt.cluster import Cluster, mean_times, worker_times
-from dopt.schedule.table import ABORTED, APPLIED, DROPPED, PENDING, TYPES, Schedule, assembled
+from dopt.schedule.events import Horizon, Links, Seconds, simulate
+from dopt.schedule.table import APPLIED, PENDING, Schedule, assembled
 from dopt.types import Coordination, InputError
 
 PARTNERS = 0x70616972  # a stream of its own
-Sending = Callable[[int, int], np.ndarray]  # (worker, count) -> [count] seconds that its first messages to others take
-LAND, PORT, CRASH, RETURN = range(4)  # what happens at one instant happens in this order
 
 
 def arrivals(
@@ -32,7 +28,7 @@ def arrivals(
     gradients: int | None = None,
     seconds: float | None = None,
     size: float = 0.0,
-    sending: Sending | None = None,
+    sending: Seconds | None = None,
 ) -> Schedule:
     """The schedule of a coordination on a cluster, until a horizon of updates, computations or seconds.
 
@@ -51,10 +47,12 @@ def arrivals(
     horizon = Horizon(steps, gradients, seconds)
     if cluster.trace is not None and is_plain(how):
         return replay(cluster, horizon, how)
-    links = _Links.of(cluster, size, sending is not None)
+    links = _links(cluster, size, sending is not None)
+    rounds = _Rounds(cluster, how.local_steps, links, sending)
     if is_plain(how) and not links.port and not np.isfinite(cluster.down[:, 0]).any():
-        return _always_busy(cluster, horizon, how.local_steps, links, size, sending)
-    return _simulate(cluster, how, horizon, links, size, sending)
+        return _always_busy(rounds, horizon, size)
+    check_count("steps, gradients or seconds", _about(cluster, how, horizon))
+    return simulate(how, horizon, links, cluster.down, rounds.computing, sending, size)
 
 
 def always_busy(
@@ -72,31 +70,12 @@ def is_plain(how: Coordination) -> bool:
     return how._replace(local_steps=1, pairs=False) == Coordination()
 
 
-class Horizon(NamedTuple):
-    """Exactly one is not None."""
-
-    steps: int | None
-    gradients: int | None
-    seconds: float | None
-
-
-class _Links(NamedTuple):
-    """How a model and a gradient travel between a worker and the server."""
-
-    latency: np.ndarray  # [workers] seconds
-    service: np.ndarray  # [workers] seconds that a message occupies the server's port
-
-    @property
-    def port(self) -> bool:
-        return bool(self.service.any())
-
-    @classmethod
-    def of(cls, cluster: Cluster, size: float, peers: bool) -> _Links:
-        nothing = np.zeros(cluster.workers)
-        if peers or cluster.network.free:
-            return cls(nothing, nothing)
-        latency, per_byte = network.server_links(cluster.network, cluster.workers)
-        return cls(latency, size * per_byte)
+def _links(cluster: Cluster, size: float, peers: bool) -> Links:
+    nothing = np.zeros(cluster.workers)
+    if peers or cluster.network.free:
+        return Links(nothing, nothing)
+    latency, per_byte = network.server_links(cluster.network, cluster.workers)
+    return Links(latency, size * per_byte)
 
 
 def check(how: Coordination, workers: int) -> None:
@@ -131,13 +110,11 @@ def check_count(name: str, count: float) -> None:
 # -- always busy: a sort -------------------------------------------------------------------------------------------------
 
 
-def _always_busy(
-    cluster: Cluster, horizon: Horizon, local_steps: int, links: _Links, size: float, sending: Sending | None
-) -> Schedule:
+def _always_busy(rounds: _Rounds, horizon: Horizon, size: float) -> Schedule:
+    cluster, local_steps, links, sending = rounds
     n, wanted = cluster.workers, horizon.steps
     if horizon.gradients is not None:
         wanted = -(-horizon.gradients // local_steps)
-    rounds = _Rounds(cluster, local_steps, links, sending)
     finish = _pushes(rounds, wanted, horizon.seconds)
     counts = np.array([len(own) for own in finish])
     flat = np.concatenate(finish)
@@ -199,8 +176,8 @@ class _Rounds(NamedTuple):
 
     cluster: Cluster
     local_steps: int
-    links: _Links
-    sending: Sending | None
+    links: Links
+    sending: Seconds | None
 
     def computing(self, worker: int, count: int) -> np.ndarray:
         """[count] seconds of the worker's first rounds of computations."""
@@ -245,263 +222,11 @@ def too_short(seconds: float, first: float) -> InputError:
     )
 
 
-# -- everything else: a loop over events ---------------------------------------------------------------------------------
-
-
-def _simulate(
-    cluster: Cluster, how: Coordination, horizon: Horizon, links: _Links, size: float, sending: Sending | None
-) -> Schedule:
-    check_count("steps, gradients or seconds", _about(cluster, how, horizon))
-    n, workers = cluster.workers, range(cluster.workers)
-    last_step = math.inf if horizon.steps is None else horizon.steps
-    last_round = math.inf if horizon.gradients is None else -(-horizon.gradients // how.local_steps)
-    until = math.inf if horizon.seconds is None else horizon.seconds
-    batched, waits, slack = how.batch is not None, how.waits, how.slack
-    limit = math.inf if how.limit is None else how.limit
-    latency, service = links.latency.tolist(), links.service.tolist()
-    lost, back = (column.tolist() for column in cluster.down.T)
-    rounds = _Rounds(cluster, how.local_steps, links, sending)
-    compute = _Ahead(lambda i, count: rounds.computing(i, count), n)
-    send = None if sending is None else _Ahead(sending, n)
-    held = [0] * n  # of each worker, where that matters
-    full = _per_worker_full(how, held) if how.per_worker else _count_full(how.batch or 1)
-
-    version, delivered, port, now = 0, 0, 0.0, 0.0
-    read, number, epoch, clock = [0] * n, [-1] * n, [0] * n, [0] * n
-    pulled, begin, done, fetched = [0.0] * n, [0.0] * n, [0.0] * n, [False] * n
-    busy = [False] * n
-    gone: list[int] = []  # who never returns
-    readers: dict[int, list[int]] = {}  # version -> who pulled it; some have gone on since
-    oldest = 0  # nobody who reads an older version is still at work, where those are stopped
-    heap: list[tuple[float, int, int, int]] = []  # (seconds, what, worker, epoch of the worker)
-    rows: list[tuple] = []
-    push, pop = heapq.heappush, heapq.heappop
-
-    def start(i: int, now: float) -> None:
-        """Worker i pulls and computes."""
-        nonlocal port
-        if lost[i] <= now < back[i]:
-            leave(i)
-            return
-        fetch = version > read[i] and send is None
-        fetched[i], read[i], pulled[i] = fetch, version, now
-        number[i] += 1
-        if fetch and service[i]:
-            port = max(port, now) + service[i]
-            begin[i] = port + latency[i]
-        else:
-            begin[i] = now + latency[i] if fetch else now
-        done[i] = begin[i] + compute(i, number[i])
-        busy[i] = True
-        if how.stop:
-            readers.setdefault(version, []).append(i)
-        if now < lost[i] < done[i]:
-            push(heap, (lost[i], CRASH, i, epoch[i]))
-        elif service[i]:
-            push(heap, (done[i] + latency[i], PORT, i, epoch[i]))
-        else:
-            extra = latency[i] if send is None else send(i, number[i])
-            push(heap, (done[i] + extra, LAND, i, epoch[i]))
-
-    def leave(i: int) -> None:
-        """Worker i is down."""
-        if back[i] < math.inf:
-            push(heap, (back[i], RETURN, i, epoch[i]))
-        else:
-            gone.append(i)
-
-    def hopeless() -> bool:
-        """Whether an update would need more of those who never return."""
-        return how.per_worker and n * n <= (how.batch or 1) * sum(1 / held[i] if held[i] else math.inf for i in gone)
-
-    def note(i: int, fate: int, now: float) -> None:
-        """Worker i's computation ends."""
-        nonlocal delivered
-        busy[i] = False
-        up = fate <= DROPPED
-        delivered += up
-        ends = min(done[i], now)
-        moved = size * (fetched[i] + up)
-        rows.append((i, number[i], read[i], version, fate, 1.0, pulled[i], min(begin[i], now), ends, ends, now, moved))
-
-    def stop(i: int, fate: int, now: float) -> None:
-        """Worker i's work is lost, and what it was about to do is off."""
-        note(i, fate, now)
-        epoch[i] += 1
-
-    def stale() -> Iterator[int]:
-        """Who is at work on what would be dropped."""
-        nonlocal oldest
-        for old in range(oldest, version - (how.limit or 0)):
-            yield from (i for i in readers.pop(old, ()) if busy[i] and read[i] == old)
-            oldest = old + 1
-
-    behind = [n]  # how many workers have pushed so often
-    waiting: dict[int, list[int]] = {}  # clock -> who waits with it
-    slowest = 0
-
-    def allowed(i: int) -> list[int]:
-        """Who may go on after worker i's push, where nobody may be more than `slack` ahead."""
-        nonlocal slowest
-        clock[i] += 1
-        while len(behind) <= clock[i]:
-            behind.append(0)
-        behind[clock[i] - 1] -= 1
-        behind[clock[i]] += 1
-        waiting.setdefault(clock[i], []).append(i)
-        while not behind[slowest]:
-            slowest += 1
-        return sorted(j for c in [c for c in waiting if c <= slowest + (slack or 0)] for j in waiting.pop(c))
-
-    for i in workers:
-        start(i, 0.0)
-    holding: list[int] = []  # who waits for the update that its gradient goes into
-    going = True
-    while heap and going:
-        if heap[0][0] > until or (gone and last_step < math.inf and hopeless()):
-            break
-        then, kind, i, mark = pop(heap)
-        if mark != epoch[i]:
-            continue
-        now = then
-        if kind == PORT:
-            port = max(port, now) + service[i]
-            push(heap, (port, LAND, i, mark))
-            continue
-        if kind == CRASH:
-            stop(i, ABORTED, now)
-            read[i] = -1
-            leave(i)
-            continue
-        if kind == RETURN:
-            start(i, now)
-            continue
-        here = [i]
-        while batched and heap and heap[0][:2] == (now, LAND):
-            _, _, j, mark = pop(heap)
-            if mark == epoch[j]:
-                here.append(j)
-        free: list[int] = []
-        for place, i in enumerate(here):
-            accepted = version - read[i] <= limit
-            note(i, APPLIED if accepted else DROPPED, now)
-            (holding if waits and accepted else free).append(i)
-            if accepted and full(i):
-                version += 1
-                free += holding
-                holding.clear()
-                going = version < last_step
-            if going := going and delivered < last_round:
-                continue
-            for j in here[place + 1 :]:  # they have not landed yet
-                push(heap, (now, LAND, j, epoch[j]))
-            break
-        if how.stop:
-            for j in stale():  # one who began twice is named twice, and no longer busy then
-                stop(j, ABORTED, now)
-                free.append(j)
-        if slack is not None:
-            free = allowed(i)
-        for j in sorted(free):
-            start(j, now)
-    stalled = going and (not heap or hopeless())
-    end = until if until < math.inf else now
-    for i in workers:
-        if busy[i]:
-            ends = min(done[i], end)
-            moved = size * fetched[i]
-            rows.append(
-                (i, number[i], read[i], version, PENDING, 0.0, pulled[i], min(begin[i], end), ends, ends, end, moved)
-            )
-    if not version:
-        raise _no_update(cluster, how, horizon, now, stalled or hopeless())
-    return _weighed(_table(rows, n, end, stalled, how.local_steps), how, version)
-
-
 def _about(cluster: Cluster, how: Coordination, horizon: Horizon) -> float:
     """Roughly how many rounds of computations lie within a horizon."""
     if horizon.seconds is not None:
         return float((horizon.seconds / (mean_times(cluster) * how.local_steps)).sum())
     return (horizon.gradients or 0) / how.local_steps + (horizon.steps or 0) * (how.batch or 1)
-
-
-def _no_update(cluster: Cluster, how: Coordination, horizon: Horizon, now: float, stalled: bool) -> InputError:
-    if stalled:
-        return InputError(
-            f"cluster.crash: nothing moves after {now:.3g} s and no update was made; crash later, or give cluster.restart"
-        )
-    if horizon.seconds is not None:
-        return InputError(f"seconds: no update is made within {horizon.seconds:g} s; give more seconds")
-    return InputError(f"gradients: {horizon.gradients} make no update of {how.batch or 1}; give more")
-
-
-def _count_full(size: int) -> Callable[[int], bool]:
-    """Whether an update is full, with one more gradient in it: of `size`."""
-    held = 0
-
-    def full(i: int) -> bool:
-        nonlocal held
-        held = (held + 1) % size
-        return held == 0
-
-    return full
-
-
-def _per_worker_full(how: Coordination, counts: list[int]) -> Callable[[int], bool]:
-    """... when the harmonic mean of the workers' numbers is at least batch/n, and all have some. 2305.12387, algorithm 6."""
-    n = lacking = len(counts)
-    inverse = 0.0
-
-    def full(i: int) -> bool:
-        nonlocal lacking, inverse
-        if counts[i]:
-            inverse -= 1 / counts[i]
-        else:
-            lacking -= 1
-        counts[i] += 1
-        inverse += 1 / counts[i]
-        # n² / Σ 1/Bᵢ >= S, with room for what rounding did to the sum
-        if lacking or n * n < (how.batch or 1) * inverse * (1 - 1e-12):
-            return False
-        counts[:] = [0] * n
-        lacking, inverse = n, 0.0
-        return True
-
-    return full
-
-
-class _Ahead:
-    """worker, number -> seconds: drawn ahead, twice as many each time they run out."""
-
-    def __init__(self, draw: Callable[[int, int], np.ndarray], workers: int):
-        self.draw, self.known = draw, [[] for _ in range(workers)]  # type: ignore[var-annotated]
-
-    def __call__(self, worker: int, number: int) -> float:
-        known = self.known[worker]
-        if number >= len(known):
-            known = self.known[worker] = self.draw(worker, max(16, 2 * (number + 1))).tolist()
-        return known[number]
-
-
-def _table(rows: list[tuple], workers: int, end: float, stalled: bool, local_steps: int) -> Schedule:
-    table = np.array(rows, list(TYPES.items()))
-    schedule = assembled((table[name] for name in TYPES), workers, end, stalled)
-    return schedule._replace(batch=schedule.batch * local_steps) if local_steps > 1 else schedule
-
-
-def _weighed(schedule: Schedule, how: Coordination, version: int) -> Schedule:
-    """The weights of what is applied; what waits for an update that never comes is pending."""
-    short = (schedule.fate == APPLIED) & (schedule.write_version == version)
-    fate = np.where(short, PENDING, schedule.fate).astype(schedule.fate.dtype)
-    weight = np.where(fate == APPLIED, 1.0, 0.0)
-    if how.per_worker:
-        who = schedule.write_version.astype(np.int64) * schedule.workers + schedule.worker
-        _, which = np.unique(who, return_inverse=True)
-        weight /= np.maximum(np.bincount(which, weight), 1)[which] * schedule.workers
-    elif how.batch is not None:
-        weight *= (1.0 + schedule.staleness) ** -how.power / how.batch
-    weighed = schedule._replace(fate=fate, weight=weight)
-    return weighed.rows(np.argsort(fate == PENDING, kind="stable")) if short.any() else weighed
 
 
 # -- what was measured, and who meets whom -------------------------------------------------------------------------------

@@ -8,14 +8,13 @@ from typing import NamedTuple
 import numpy as np
 
 from dopt.cluster import Cluster, compute_times, mean_times
-from dopt.schedule.arrivals import Sending, arrivals, check_count, check_horizon
+from dopt.schedule.arrivals import arrivals, check_count, check_horizon
+from dopt.schedule.events import Seconds
 from dopt.schedule.table import APPLIED, Schedule, assembled
 from dopt.types import InputError
 
 Neighbours = Callable[[int], np.ndarray]  # step -> [n, n] bool: [i, j]: i waits for j
-Cost = Callable[
-    [int], np.ndarray
-]  # step -> [n] seconds that messages take each worker, once all it waits for are there
+Cost = Callable[[int], np.ndarray]  # step -> [n] seconds of each worker's messages, once all it waits for are there
 
 
 class Barrier(NamedTuple):
@@ -79,8 +78,8 @@ def barrier(
     """Steps with a barrier of all workers, or (with `neighbours`) of each with its senders only.
 
     All: a step takes the slowest worker's time. Neighbours: tᵢ <- max over i and its senders j of (tⱼ + cⱼ); a step is
-    done when the last worker has done it. Then messages travel (`cost`). Without a cluster a step takes one second. Who crashes computes
-    the same again when it is back; where it never is, the steps end, and the barrier is `stalled`.
+    done when the last worker has done it. Then messages travel (`cost`). Without a cluster a step takes one second. Who
+    crashes computes the same again when it is back; where it never is, the steps end, and the barrier is `stalled`.
 
     Raises:
       InputError: not exactly one horizon, one that is not positive and finite, shorter than one step or of more than
@@ -162,12 +161,13 @@ def unsynchronised(
     steps: int | None = None,
     gradients: int | None = None,
     seconds: float | None = None,
-    sending: Sending | None = None,
+    sending: Seconds | None = None,
 ) -> Waves:
     """Gossip without barriers: a worker that has computed mixes with the last models of its neighbours, and goes on.
 
-    A model that travels (`sending`) is there for all at the end of it, for its own worker, too. Updates of one instant read what was there before it, so equal constant speeds give the
-    synchronous method. A model is as old as its reader has made steps since it was written.
+    A model that travels (`sending`) is there for all at the end of it, for its own worker, too. Updates of one instant
+    read what was there before it, so equal constant speeds give the synchronous method. A model is as old as its reader
+    has made steps since it was written.
 
     Args:
       neighbours: [n, n] bool, [i, j]: i reads j.

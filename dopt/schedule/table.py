@@ -101,8 +101,8 @@ class Batches(NamedTuple):
 def batches(schedule: Schedule) -> Batches:
     """What a replay needs: only what is applied, update by update, and the models that must be kept for it.
 
-    A model is kept from the update that makes it until the last gradient that is applied of it. So the number of models is at most
-    that of the workers, and at most the largest staleness + 1, whichever is less; where a rule drops what is stale, few.
+    A model is kept from the update that makes it until the last gradient that is applied of it. So the number of models
+    is at most that of the workers, and at most the largest staleness + 1; where a rule drops what is stale, few.
     """
     rows = np.flatnonzero(schedule.applied)
     step = schedule.write_version[rows]
@@ -203,7 +203,7 @@ def summary(schedule: Schedule) -> dict[str, Any]:
 
     Keys: steps, seconds, updates_per_second, computations (by fate), staleness_mean, staleness_quantiles (of what is
     applied: 0.5, 0.9, 0.99, 1), staleness_histogram ([max + 1] counts), shares (of the workers' time: computing, sending,
-    waiting, wasted), bytes.
+    waiting, wasted), bytes, stalled.
     """
     tau = schedule.staleness[schedule.applied]
     done = intervals(schedule)

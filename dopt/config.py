@@ -23,7 +23,7 @@ from dopt.algorithms import ALGORITHMS
 from dopt.data import PARTITIONS, SETS
 from dopt.execute import EXECUTORS
 from dopt.problems import PROBLEMS
-from dopt.registry import Entry, coerce, did_you_mean
+from dopt.registry import Entry, coerce, did_you_mean, readable
 from dopt.types import InputError, Problem
 
 SCHEMA = 1  # of the fields and their meaning: part of a run's identity
@@ -206,8 +206,9 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
     _check_numbers(values)
     if unread == "drop":
         given["algorithm"] = algorithms.readable(method.name, given["algorithm"])
-        given["cluster"] = _readable(given["cluster"], cluster.LAWS, values["cluster"])
-        given["delay"] = _readable(given["delay"], delays.DELAYS, values["delay"])
+        for name, registry, plain in (("cluster", cluster.LAWS, ()), ("delay", delays.DELAYS, ("max",))):
+            known = registry[values[name]].known if values[name] in registry else plain  # of whole steps, or of nothing
+            given[name] = readable(given[name], known, registry)
     take("algorithm", algorithms.options(method.name, given["algorithm"]))
     _dry_build(method, _of(options, "algorithm"), values["workers"])
     take("optimizer", optimizer_options(values["optimizer"], given["optimizer"]))
@@ -302,16 +303,6 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
     if problem is None and graph is None:
         vars(resolved)["id"] = identity(resolved)  # resolving it once more would give the same
     return resolved
-
-
-def _readable(given: Mapping[str, Any], registry: Mapping[str, Entry], name: Any) -> dict[str, Any]:
-    """`given` without what only others of the registry read; what nobody reads stays, to be refused."""
-    if name not in registry:  # a whole number of steps, or nothing
-        return {
-            k: v for k, v in given.items() if k == "max" or not any(k in entry.known for entry in registry.values())
-        }
-    own = registry[name].known
-    return {k: v for k, v in given.items() if k in own or not any(k in entry.known for entry in registry.values())}
 
 
 def options_of(run: Run, prefix: str) -> dict[str, Any]:

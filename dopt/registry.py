@@ -66,6 +66,12 @@ class Entry:
         return resolved
 
 
+def readable(given: Mapping[str, Any], own: Iterable[str], registry: Mapping[str, Entry]) -> dict[str, Any]:
+    """`given` without what only others of the registry read; what nobody reads stays, to be refused."""
+    others = {option for entry in registry.values() for option in entry.known}.difference(own)
+    return {name: value for name, value in given.items() if name not in others}
+
+
 @cache
 def _keyword_only(function: Callable) -> tuple[dict[str, Any], dict[str, Any]]:
     """(type hints, defaults) of a function's keyword-only parameters."""

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from dopt import registry
 from dopt.compression import COMPRESSORS
 from dopt.registry import Registry
 from dopt.types import AXIS, Clock, Coordination, InputError, Tree
@@ -96,14 +97,8 @@ def method(
 
 gossip = partial(method, family="gossip", sends="neighbours", staleness="edge", cluster="neighbours")
 
-IMPLIED = (
-    "learning_rate",
-    "slots",
-    "seed",
-    "modulus",
-    "workers",
-    "distribution",
-)  # parameters that the harness hands over itself
+# parameters that the harness hands over itself
+IMPLIED = ("learning_rate", "slots", "seed", "modulus", "workers", "distribution")
 
 
 def options(name: str, given: Mapping[str, Any], implied: Iterable[str] = IMPLIED) -> dict[str, Any]:
@@ -126,8 +121,7 @@ def readable(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if "compressor" in own:
         chosen = given.get("compressor", "identity")
         own |= set(COMPRESSORS[chosen].known if chosen in COMPRESSORS else ())
-    others = {option for entry in (*ALGORITHMS.values(), *COMPRESSORS.values()) for option in entry.known}
-    return {option: value for option, value in given.items() if option in own or option not in others}
+    return registry.readable(given, own, {**ALGORITHMS, **COMPRESSORS})
 
 
 _options = options  # `make` has options of its own

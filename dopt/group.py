@@ -140,9 +140,18 @@ def coordination_of(run: Run) -> Coordination:
     return ALGORITHMS[run.algorithm].traits["coordination"](options_of(run, "algorithm"), run.workers)
 
 
+def _horizon_of(run: Run) -> dict[str, Any]:
+    return {"steps": run.steps, "gradients": run.gradients, "seconds": run.seconds}
+
+
+def _served(run: Run, size: float) -> tuple[schedule.Schedule, schedule.Batches]:
+    """A server's schedule and its replay."""
+    return _arrivals(*_clock_of(run), coordination_of(run), tuple(_horizon_of(run).items()), size)
+
+
 @lru_cache(maxsize=64)
 def _arrivals(law: str, options: str, workers: int, seed: int, how: Coordination, horizon: Any, size: float) -> Any:
-    """A schedule and its replay: runs that differ in rate or method only share them."""
+    """As `_served`: runs that differ in rate or method only share them."""
     line = schedule.arrivals(cluster.make(law, workers, seed, **json.loads(options)), how, **dict(horizon), size=size)
     return line, schedule.batches(line)
 
@@ -155,26 +164,45 @@ def timeline(run: Run, w: Any = None, bits: tuple[int, ...] = (0,)) -> Timeline:
       bits: what a worker sends over each link at a mixing, of each mix; else the bits of a model.
     """
     method = ALGORITHMS[run.algorithm].traits
-    horizon: Any = {"steps": run.steps, "gradients": run.gradients, "seconds": run.seconds}
-    size = sum(bits) / 8
+    horizon, size = _horizon_of(run), sum(bits) / 8
     if method["events"] and not coordination_of(run).pairs:
-        return _arrivals(*_clock_of(run), coordination_of(run), tuple(horizon.items()), size)[0]
+        return _served(run, size)[0]
     if run.cluster is None:
         return schedule.barrier(None, None, workers=run.workers, **horizon)
-    machines, links = machines_of(run), None
-    if w is not None:
-        links = mixing.links(w[0] if isinstance(w, tuple) else w, run.seed)
-        if method["events"] or run.delay == "cluster":
-            return _without_barriers(run, machines, links(0), size, horizon)
-    waits, cost = None, None
-    if method["cluster"] == "neighbours" and links is not None:
-        waits = _waits(run, links)
-        if not machines.network.free:
-            cost = _cost(run, links, machines, size)
-    elif not machines.network.free:
-        reduce = np.full(run.workers, network.reduce_time(machines.network, run.workers, size))
-        cost = lambda step: reduce  # noqa: E731
+    machines = machines_of(run)
+    if w is not None and (method["events"] or run.delay == "cluster"):
+        return _without_barriers(run, machines, links_of(run, w)(0), size, horizon)
+    waits, cost = waiting(run, w, machines, size)
     return schedule.barrier(machines, waits, workers=run.workers, cost=cost, **horizon)
+
+
+def links_of(run: Run, w: Any) -> Callable[[int], np.ndarray]:
+    """Mixing -> [n, n] bool: whom each worker hears."""
+    return mixing.links(w[0] if isinstance(w, tuple) else w, run.seed)
+
+
+def waiting(run: Run, w: Any, machines: cluster.Cluster, size: float) -> tuple[Any, Any]:
+    """(for whom each worker waits at a step, or None: for all; what its messages cost then, or None: nothing)."""
+    n = run.workers
+    if w is not None and ALGORITHMS[run.algorithm].traits["cluster"] == "neighbours":
+        links = links_of(run, w)
+        return _waits(run, links), None if machines.network.free else _cost(run, links, machines, size)
+    if machines.network.free:
+        return None, None
+    reduce = np.full(n, network.reduce_time(machines.network, n, size))
+    return None, lambda step: reduce
+
+
+def telling(machines: cluster.Cluster, near: np.ndarray, size: float) -> Any:
+    """(worker, count) -> [count] seconds in which it tells all neighbours; None where that takes no time."""
+    takes = network.gossip_times(machines.network, near, size)
+    return None if machines.network.free else lambda worker, count: np.full(count, takes[worker])
+
+
+def check_stays(w: Any) -> None:
+    """Refuse a sequence where nobody waits: its steps would be nobody's."""
+    if np.ndim(w) != 2:
+        raise InputError("delay: cluster needs one graph that stays, got a sequence; use a static topology")
 
 
 def _without_barriers(
@@ -182,10 +210,8 @@ def _without_barriers(
 ) -> Timeline:
     """Gossip in pairs, or with the last models of all neighbours. `near`: [n, n] bool, [i, j]: i hears j."""
     if run.delay == "cluster":
-        takes = network.gossip_times(machines.network, near, size)
-        free = machines.network.free
-        sending = None if free else lambda worker, count: np.full(count, takes[worker])
-        return schedule.unsynchronised(machines, near, every=run.record_every or 1, **horizon, sending=sending)
+        every, sending = run.record_every or 1, telling(machines, near, size)
+        return schedule.unsynchronised(machines, near, every=every, **horizon, sending=sending)
     alone = np.flatnonzero(~(near & ~np.eye(run.workers, dtype=bool)).any(1))
     if len(alone):
         raise InputError(f"topology: worker {alone[0]} has no neighbour to meet; use a graph without lone nodes")
@@ -283,7 +309,7 @@ class Group:
         self.start = self._start(start)
         self.staleness = self._staleness(runs)
         self.slots = max((self._slots(run) for run in runs), default=1)
-        self.lines: dict[str, Timeline] = {}
+        self.lines: dict[str, tuple[Timeline, schedule.Batches | None]] = {}  # and what the replay of arrivals needs
         self.kept, self.batch = 1, 1  # models that a replay keeps; gradients of an update
         lengths = [self._measure(run) for run in runs]
         self.longest_run = max(lengths)
@@ -305,8 +331,8 @@ class Group:
         if run.options.get("link_loss.policy") == "renormalise":
             w = self.matrix(run)
             mixing.check_own_weight(w[0] if isinstance(w, tuple) else w, run.algorithm)
-        if run.delay == "cluster" and np.ndim(self.matrix(run)) != 2:
-            raise InputError("delay: cluster needs one graph that stays, got a sequence; use a static topology")
+        if run.delay == "cluster":
+            check_stays(self.matrix(run))
 
     def _staleness(self, runs: Sequence[Run]) -> str | None:
         """Where a step's staleness comes from; drawn only where some law is not constant."""
@@ -351,38 +377,35 @@ class Group:
         return matrix(run) if run.topology is not None else None
 
     def timeline(self, run: Run) -> Timeline:
-        name = json.dumps(run.to_dict(), default=list)  # those that take long are kept
-        if name in self.lines:
-            return self.lines[name]
-        w = self.matrix(run)
-        moves = w is not None and not self.events
-        line = timeline(run, w, self.message_bits if moves else (8 * self.message_bytes(),))
-        if not isinstance(line, schedule.Barrier):
-            self.lines[name] = line
-        return line
+        return self._timed(run)[0]
 
-    def batches(self, run: Run) -> schedule.Batches:
-        """What the replay of a run driven by arrivals needs."""
-        how, line = coordination_of(run), self.timeline(run)
-        if how.pairs and isinstance(line, schedule.Schedule):
-            return schedule.batches(line)
-        horizon = (("steps", run.steps), ("gradients", run.gradients), ("seconds", run.seconds))
-        return _arrivals(*_clock_of(run), how, horizon, float(self.message_bytes()))[1]
+    def batches(self, run: Run) -> schedule.Batches | None:
+        """What the replay of a run needs that is driven by arrivals."""
+        return self._timed(run)[1]
+
+    def _timed(self, run: Run) -> tuple[Timeline, schedule.Batches | None]:
+        name = json.dumps(run.to_dict(), default=list)
+        if name not in self.lines:
+            w, model = self.matrix(run), 8 * self.message_bytes()
+            line = timeline(run, w, (model,) if w is None or self.events else self.message_bits)
+            found = None
+            if isinstance(line, schedule.Schedule):
+                found = schedule.batches(line) if self.peers else _served(run, model / 8)[1]
+            self.lines[name] = line, found
+        return self.lines[name]
 
     def _measure(self, run: Run) -> int:
         """Steps of a run; what its replay takes is noted."""
-        line = self.timeline(run)
-        if not isinstance(line, schedule.Schedule):
-            return len(line.time)
-        found = self.batches(run)
-        self.kept, self.batch = max(self.kept, found.kept), max(self.batch, found.rows.shape[1])
-        return len(found.time)
+        line, found = self._timed(run)
+        if found is not None:
+            self.kept, self.batch = max(self.kept, found.kept), max(self.batch, found.rows.shape[1])
+        return self._length(line)
 
     @cached_property
     def loop(self) -> tuple[int, int]:
         """(iterations between two records, iterations in all) of the longest run: steps, or waves."""
         every = self.first.record_every or 1
-        found = [line.applied.shape[1] for line in self.lines.values() if isinstance(line, schedule.Waves)]
+        found = [line.applied.shape[1] for line, _ in self.lines.values() if isinstance(line, schedule.Waves)]
         if not found:
             return every, self.longest_run
         waves = max(found)
@@ -532,14 +555,14 @@ class Group:
             delay=delays.cumulative(self.delay_table(run), self.slots) if drawn else None,
             ages=self.ages(run) if self.staleness == "fixed" else None,
             turns=self._turns(line) if isinstance(line, schedule.Waves) else None,
-            arrivals=self._arrivals(run, line) if isinstance(line, schedule.Schedule) else None,
+            arrivals=self._arrivals(run, *self._timed(run)) if self.events else None,
             length=np.int32(self._iterations(line)) if self.ragged else None,
         )
 
     def _iterations(self, line: Timeline) -> int:
         if isinstance(line, schedule.Waves):
             return self.loop[0] * len(line.applied)
-        return line.steps if isinstance(line, schedule.Schedule) else len(line.time)
+        return self._length(line)
 
     def _turns(self, line: schedule.Waves) -> Turns:
         """Each stretch filled up to as many waves as the longest of the group has; and one segment more, to slice from."""
@@ -551,8 +574,7 @@ class Group:
 
         return Turns(filled(line.applied), filled(line.batch))
 
-    def _arrivals(self, run: Run, line: schedule.Schedule) -> Arrivals:
-        found = self.batches(run)
+    def _arrivals(self, run: Run, line: Any, found: Any) -> Arrivals:
         # a segment slices a whole number of steps: pad, so that the slice never runs over the end
         steps, wide = found.rows.shape
         more = self.longest_run + int(self.common.count.max()) - steps
@@ -565,7 +587,7 @@ class Group:
         columns += [filled(found.weight.astype(self.dtype)), filled(found.read), filled(found.write)]
         partner = None
         if self.peers:
-            meets = mixing.links(self.matrix(run))(0)
+            meets = links_of(run, self.matrix(run))(0)
             who = np.zeros(steps, np.int32)
             for i in range(self.workers):
                 own = np.flatnonzero(columns[0][:steps, 0] == i)
@@ -692,7 +714,7 @@ class Group:
     def outcome(self, run: Run, line: Timeline, carry: Carry, row: int, diverged: int | None) -> Outcome:
         """One run's history and models, from a slab's arrays on the host; `diverged` is the step at which it did."""
         w = self.matrix(run)
-        steps = self.record_steps(self._length(run, line))
+        steps = self.record_steps(self._length(line))
         recorded = {name: np.asarray(h[row][: len(steps)], np.float64) for name, h in carry.history.items()}
         history: dict[str, np.ndarray] = {"step": steps, **self._axes_of(run, line, steps, w)}
         lost = steps >= (self.longest_run + 1 if diverged is None else diverged)
@@ -703,10 +725,10 @@ class Group:
         alone = self.events and not self.peers
         params = jax.tree.map(lambda x: np.asarray(x[row])[None] if alone else np.asarray(x[row]), carry.params)
         gap = float("nan") if w is None else mixing.spectral_gap(w[0] if isinstance(w, tuple) else w)
-        stalled = self._length(run, line) if getattr(line, "stalled", False) else None
+        stalled = self._length(line) if getattr(line, "stalled", False) else None
         return Outcome(history | values, params, diverged, gap, stalled)
 
-    def _length(self, run: Run, line: Timeline) -> int:
+    def _length(self, line: Timeline) -> int:
         """Steps of a run."""
         return line.steps if isinstance(line, schedule.Schedule) else len(line.time)
 
@@ -723,10 +745,11 @@ class Group:
 
     def _axes_of(self, run: Run, line: Timeline, steps: np.ndarray, w: Any) -> dict[str, Any]:
         """gradients, time and bytes_sent at the records, from the schedule; and ages, where they come from the clock."""
-        found = self.batches(run) if isinstance(line, schedule.Schedule) else None
-        if found is not None:
+        found = self.batches(run)
+        if isinstance(line, schedule.Schedule):
+            assert found is not None
             time, computed = found.time, self.rounds * found.computed
-        elif not isinstance(line, schedule.Schedule):
+        else:
             time, computed = line.time, line.gradients
         axes = {"gradients": np.concatenate([[0], computed])[steps], "time": np.concatenate([[0.0], time])[steps]}
         n, sends, size = self.workers, self.method.traits["sends"], float(self.message_bytes())

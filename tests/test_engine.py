@@ -151,8 +151,8 @@ def test_records_lie_on_the_beat_and_at_the_end_with_axes_by_formula(
     group = Group([run])
     expected = axes(run)
     line = group.timeline(run)
-    found = group._axes_of(run, line, group.record_steps(group._length(run, line)), group.matrix(run))
-    found["step"] = group.record_steps(group._length(run, line))
+    found = group._axes_of(run, line, group.record_steps(group._length(line)), group.matrix(run))
+    found["step"] = group.record_steps(group._length(line))
     assert set(found) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-12, err_msg=name)

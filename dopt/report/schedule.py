@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dopt import group, mixing, network, schedule
+from dopt import group, schedule
 from dopt.algorithms import ALGORITHMS
 from dopt.cluster import Cluster
 from dopt.config import HORIZONS, Run
@@ -101,16 +101,14 @@ def timetable(run: Run, w: Any = None, size: int = 0) -> Schedule:
 
 def _without_barriers(run: Run, w: Any, size: int) -> Schedule:
     """Each worker mixes with the last models of its neighbours; a step is as many updates as there are workers."""
-    if np.ndim(w) != 2:
-        raise InputError("delay: cluster needs one graph that stays, got a sequence; use a static topology")
-    machines, near = group.machines_of(run), mixing.links(w)(0)
-    takes = network.gossip_times(machines.network, near, size)
+    group.check_stays(w)
+    machines, near = group.machines_of(run), group.links_of(run, w)(0)
     line = schedule.arrivals(
         machines,
         steps=None if run.steps is None else run.workers * run.steps,
         gradients=run.gradients,
         seconds=run.seconds,
-        sending=None if machines.network.free else lambda worker, count: np.full(count, takes[worker]),
+        sending=group.telling(machines, near, size),
     )
     return line._replace(bytes=1.0 * size * near.sum(0)[line.worker] * line.applied)
 
@@ -118,15 +116,7 @@ def _without_barriers(run: Run, w: Any, size: int) -> Schedule:
 def _behind_barrier(run: Run, line: Barrier, w: Any, size: int) -> Schedule:
     """Steps that all have done by the end are applied, what some are ahead is pending, and what a crash broke is aborted."""
     machines, n = group.machines_of(run), run.workers
-    waits, cost, sent = None, None, np.full((1, n), 2 * (n - 1) / n)  # messages of each worker at a step, in turn
-    if ALGORITHMS[run.algorithm].traits["cluster"] == "neighbours" and w is not None:
-        links = mixing.links(w[0] if isinstance(w, tuple) else w, run.seed)
-        waits = group._waits(run, links)
-        if not machines.network.free:
-            cost = group._cost(run, links, machines, size)
-    elif not machines.network.free:
-        reduce = np.full(n, network.reduce_time(machines.network, n, size))
-        cost = lambda step: reduce  # noqa: E731
+    (waits, cost), sent = group.waiting(run, w, machines, size), np.full((1, n), 2 * (n - 1) / n)  # messages, in turn
     count, end = len(line.time) + 1, run.seconds
     if line.stalled and end is None:  # until nobody moves any more: each is at most n steps ahead of another
         steps = schedule.lockstep(machines, waits, steps=count + n, cost=cost)
@@ -138,7 +128,7 @@ def _behind_barrier(run: Run, line: Barrier, w: Any, size: int) -> Schedule:
             count *= 2
             steps = schedule.lockstep(machines, waits, steps=count, cost=cost)
     if waits is not None and size:
-        turns = range(steps.time.shape[1])
+        links, turns = group.links_of(run, w), range(steps.time.shape[1])
         rounds = (range(group.mixings(run, k), group.mixings(run, k + 1)) for k in turns)
         sent = np.array([sum((links(k).sum(0) for k in those), np.zeros(n)) for those in rounds])
     return _told(steps, len(line.time), machines, end, size * sent, line.stalled)

@@ -18,7 +18,7 @@ import optax
 from jax import lax
 
 from dopt import delays, draws, metrics, mixing
-from dopt.algorithms.asynchronous.server import Arrivals, Tables, at, copies, server
+from dopt.algorithms.asynchronous.server import Arrivals, Tables, at, server_of
 from dopt.types import AXIS, Clock, Key, Problem, Tree
 
 LONGEST = 1024  # steps of a segment: bounds the memory of batches drawn ahead
@@ -102,9 +102,7 @@ class Program:
     metrics: tuple[str, ...]
     records: int
     longest: int  # steps of a segment
-    staleness: (
-        str | None
-    )  # None; drawn per "step" or per "edge"; "constant"; "fixed" per edge; "schedule"; "coordinate"
+    staleness: str | None  # None; drawn per "step", "edge" or "coordinate"; "constant"; "fixed" per edge; "schedule"
     ragged: bool  # runs differ in length
     always_records: bool  # every segment ends in a record
     kept: int = 1  # models that a server's replay keeps
@@ -324,22 +322,20 @@ class Program:
         if not self.peers:
             params = self.start(inputs, None if start is None else at(start, 0))
         elif start is None:
-            params = copies(self.start(inputs, None), self.workers)
+            params = delays.ring(self.start(inputs, None), self.workers)
         else:
             params = self.start(inputs, start)
-        tables = (rule.server or server(rule)).init(params, self.workers, self.kept)
+        tables = server_of(rule).init(params, self.workers, self.kept)
         return self.empty(tables.params, (tables.state, tables.models))
 
     def server_advance(self, carry: Carry, inputs: Inputs, data: Data, common: Common, first: Any, last: Any) -> Carry:
-        rule = self.build(inputs)
-        event = (rule.server or server(rule)).event
+        event = server_of(self.build(inputs)).event
 
         def ahead(start: Any) -> tuple[Any, Any]:
             arrivals = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, start, self.longest), inputs.arrivals)
             numbers = arrivals.number[..., None] + jnp.arange(self.rounds, dtype=jnp.int32)
-            each = jax.vmap(
-                lambda i, m: self.drawn(inputs, i, m, data.count[i]), (None, 0)
-            )  # the rounds of one arrival
+            # the computations of one arrival
+            each = jax.vmap(lambda i, m: self.drawn(inputs, i, m, data.count[i]), (None, 0))
             return (arrivals, jax.vmap(jax.vmap(each))(arrivals.worker, numbers)), arrivals
 
         def step(k: Any, row: tuple[Arrivals, Any], _: Any, params: Tree, state: Any) -> tuple[Tree, Any]:

@@ -12,7 +12,8 @@ from typing import Any
 import jax
 import optax
 
-from dopt.algorithms.asynchronous.server import Arrivals, Server, Tables, arriving, at, copies, local_descent, put
+from dopt import delays
+from dopt.algorithms.asynchronous.server import Arrivals, Server, Tables, arriving, at, local_descent, put
 from dopt.algorithms.method import Method, add, at_least, scale, subtract
 from dopt.types import Coordination, InputError, Tree
 
@@ -45,7 +46,7 @@ def async_easgd(
     descend = local_descent(optimizer, local_steps)
 
     def init(params: Tree, workers: int, kept: int) -> Tables:
-        models = copies(params, workers)
+        models = delays.ring(params, workers)
         return Tables(params, jax.vmap(inner.init)(models), models)
 
     def event(tables: Tables, arrivals: Arrivals, gradient: Callable) -> Tables:

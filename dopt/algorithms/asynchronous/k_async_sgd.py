@@ -5,21 +5,15 @@ Dutta et al. 2018, 1803.01113, section 2 (K-async SGD). Who has pushed waits for
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving, collecting, share
+from dopt.algorithms.asynchronous.server import arriving, collecting, first, share
 from dopt.algorithms.method import Method
-from dopt.types import Coordination
 
 
-def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
-    return Coordination(batch=share(options["k"], workers), waits=True)
-
-
-@arriving(source="Dutta et al. 2018, 1803.01113", coordination=_coordination)
+@arriving(source="Dutta et al. 2018, 1803.01113", coordination=first(waits=True))
 def k_async_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,

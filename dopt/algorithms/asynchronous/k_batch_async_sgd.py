@@ -5,21 +5,15 @@ Dutta et al. 2018, 1803.01113, section 2 (K-batch-async SGD). K may exceed the n
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving, collecting, share
+from dopt.algorithms.asynchronous.server import arriving, collecting, first, share
 from dopt.algorithms.method import Method
-from dopt.types import Coordination
 
 
-def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
-    return Coordination(batch=share(options["k"], workers))
-
-
-@arriving(source="Dutta et al. 2018, 1803.01113", coordination=_coordination)
+@arriving(source="Dutta et al. 2018, 1803.01113", coordination=first())
 def k_batch_async_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,

@@ -7,7 +7,7 @@ models that are still to be read, and no others. A server rule is an optax trans
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,8 +16,9 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
+from dopt import delays
 from dopt.algorithms.method import Method, add, at_least, method, scale, when, zeros
-from dopt.types import InputError, Tree
+from dopt.types import Coordination, InputError, Tree
 
 arriving = partial(
     method, family="asynchronous", sends="server", cluster="nobody"
@@ -60,10 +61,6 @@ def put(table: Tree, i: Any, tree: Tree) -> Tree:
     return jax.tree.map(lambda x, new: x.at[i].set(new), table, tree)
 
 
-def copies(tree: Tree, count: int) -> Tree:
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (count, *x.shape)), tree)
-
-
 def one_gradient(stale: Tree, gradient: Callable) -> Tree:
     """A worker's work between pull and push: one gradient."""
     return gradient(stale, 0)
@@ -79,7 +76,7 @@ def server(rule: optax.GradientTransformation, work: Callable = one_gradient) ->
     rule = optax.with_extra_args_support(rule)
 
     def init(params: Tree, workers: int, kept: int) -> Tables:
-        return Tables(params, rule.init(params), copies(params, kept))
+        return Tables(params, rule.init(params), delays.ring(params, kept))
 
     def event(tables: Tables, arrivals: Arrivals, gradient: Callable) -> Tables:
         def message(k: Any) -> tuple[Tree, Tree]:
@@ -106,6 +103,11 @@ def server(rule: optax.GradientTransformation, work: Callable = one_gradient) ->
         return Tables(params, state, put(tables.models, arrivals.write, params))
 
     return Server(init, event)
+
+
+def server_of(rule: Method) -> Server:
+    """A method's own, or what `server` makes of it."""
+    return rule.server or server(rule)
 
 
 # -- what rules are made of --
@@ -201,6 +203,11 @@ def local_descent(optimizer: optax.GradientTransformation, local_steps: int) -> 
     return descend
 
 
+def first(**rule: Any) -> Callable[[Mapping[str, Any], int], Coordination]:
+    """The coordination of a method whose updates are made of the first K gradients."""
+    return lambda options, workers: Coordination(batch=share(options["k"], workers), **rule)
+
+
 def share(k: Any, workers: Any) -> Any:
     """K; where it is not given, half of the workers, rounded up; None where nothing is known."""
     if k is None:
@@ -216,11 +223,12 @@ __all__ = [
     "arriving",
     "at",
     "collecting",
-    "copies",
+    "first",
     "local_descent",
     "one_gradient",
     "put",
     "server",
+    "server_of",
     "share",
     "stepping",
 ]

@@ -5,21 +5,17 @@ Chen et al. 2016, 1604.00981 (backup workers: K = n - b); Dutta et al. 2018, 180
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving, collecting, share
+from dopt.algorithms.asynchronous.server import arriving, collecting, first, share
 from dopt.algorithms.method import Method
-from dopt.types import Coordination
 
 
-def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
-    return Coordination(batch=share(options["k"], workers), limit=0, stop=True, waits=True)
-
-
-@arriving(family="synchronous", source="Chen et al. 2016, 1604.00981", coordination=_coordination)
+@arriving(
+    family="synchronous", source="Chen et al. 2016, 1604.00981", coordination=first(limit=0, stop=True, waits=True)
+)
 def k_sync_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,

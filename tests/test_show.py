@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from refusals import refused
 
 from dopt import mixing, sequences, topology
 from dopt.cli import main
@@ -45,13 +46,7 @@ def steps_to_agree(rho: float) -> int:
 
 
 def fails(capsys: pytest.CaptureFixture, arguments: list[str], *said: str) -> None:
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("dopt: ")
-    assert err.count("\n") == 1, err
-    for part in said:
-        assert part in err
+    refused(capsys, arguments, *said)
     assert not list(Path.cwd().glob("*.png"))
 
 

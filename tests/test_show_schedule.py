@@ -13,6 +13,7 @@ import pytest
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from refusals import refused
 
 from dopt import cluster, group, mixing, schedule
 from dopt.algorithms import ALGORITHMS
@@ -50,13 +51,7 @@ def engines(method: str, **given: Any) -> Any:
 
 
 def fails(capsys: pytest.CaptureFixture, arguments: list[str], *said: str) -> None:
-    assert main(arguments) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("dopt: ")
-    assert err.count("\n") == 1, err
-    for part in said:
-        assert part in err
+    refused(capsys, arguments, *said)
     assert not list(Path.cwd().glob("schedule_*"))
 
 

@@ -297,8 +297,9 @@ def _dry_run(asked: Any, devices: list[Any] | None) -> int:
     rows = []
     for number, p in enumerate(planned):
         memory = "unknown" if p.memory is None else f"{p.memory / 2**20:.1f} MiB"
-        rows.append([number, len(p.runs), len(p.slabs), p.width, memory, f"{p.compile_seconds:.1f} s"])
-    out.print(table("", ["group", "runs", "slabs", "width", "memory of a slab", "compiled in"], rows))
+        rows.append([number, len(p.runs), len(p.slabs), p.width, memory, p.models, f"{p.compile_seconds:.1f} s"])
+    titles = ["group", "runs", "slabs", "width", "memory of a slab", "models kept", "compiled in"]
+    out.print(table("", titles, rows))
     for number, p in enumerate(planned):
         out.print(
             f"group {number} is one because its runs share " + _reason(p, planned), highlight=False, soft_wrap=True

@@ -23,7 +23,7 @@ from dopt.algorithms import ALGORITHMS
 from dopt.data import PARTITIONS, SETS
 from dopt.execute import EXECUTORS
 from dopt.problems import PROBLEMS
-from dopt.registry import Entry, coerce, did_you_mean, readable
+from dopt.registry import Entry, Registry, coerce, did_you_mean, readable
 from dopt.types import InputError, Problem
 
 SCHEMA = 1  # of the fields and their meaning: part of a run's identity
@@ -40,6 +40,12 @@ PREFIXES = (
     "delay",
     "link_loss",
     "cluster",
+)
+PLUGS: tuple[tuple[str, Registry, tuple[str, ...]], ...] = (  # and what is read where none is named
+    ("cluster", cluster.LAWS, ()),
+    ("delay", delays.DELAYS, ("max",)),
+    ("topology", topology.TOPOLOGIES, ()),
+    ("weights", mixing.WEIGHTS, ()),
 )
 UNWEIGHTED = {"tree": "relay_sgd", "pairs": "ad_psgd"}  # what a method may need that has no weights
 OWN = "own"  # stands for what was handed over in Python
@@ -71,6 +77,7 @@ class Run:
     batch_size: int | None = None  # None: the full local gradient
     seed: int = 0  # of batches, delays, compute times and starts
     record_every: int | None = None  # steps between records; a fiftieth of the horizon by default
+    record_seconds: float | None = None  # or simulated seconds between records, in the mean: whole steps of the method
     metrics: tuple[str, ...] | None = None  # None: all there are
     eval_samples: int | None = None  # bounds the cost of metrics; None: all samples
     precision: str = "float32"  # or float64
@@ -206,9 +213,11 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
     _check_numbers(values)
     if unread == "drop":
         given["algorithm"] = algorithms.readable(method.name, given["algorithm"])
-        for name, registry, plain in (("cluster", cluster.LAWS, ()), ("delay", delays.DELAYS, ("max",))):
-            known = registry[values[name]].known if values[name] in registry else plain  # of whole steps, or of nothing
-            given[name] = readable(given[name], known, registry)
+        for name, registry, plain in PLUGS:
+            if values[name] in registry:
+                given[name] = readable(given[name], registry[values[name]].known, registry)
+            elif values[name] is None or not isinstance(values[name], str):  # a name from elsewhere reads what it likes
+                given[name] = readable(given[name], plain, registry)
     take("algorithm", algorithms.options(method.name, given["algorithm"]))
     _dry_build(method, _of(options, "algorithm"), values["workers"])
     take("optimizer", optimizer_options(values["optimizer"], given["optimizer"]))
@@ -297,7 +306,7 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
         else:
             take("cluster", cluster.options(values["cluster"], given["cluster"]))
     values["metrics"] = _metrics(values["metrics"])
-    if values["record_every"] is None:
+    if values["record_every"] is None and values["record_seconds"] is None:
         values["record_every"] = max(1, _expected_steps(values, traits["events"]) // 50)
     resolved = Run(**values, options=options)
     if problem is None and graph is None:
@@ -329,7 +338,9 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
         raise InputError(f"steps: give exactly one of steps, gradients, seconds; got {', '.join(horizons) or 'none'}")
     if not 0 <= values["link_loss"] <= 1:
         raise InputError(f"link_loss: must lie in [0, 1], got {values['link_loss']}")
-    for name in ("workers", *HORIZONS, "batch_size", "record_every", "eval_samples"):
+    if values["record_every"] is not None and values["record_seconds"] is not None:
+        raise InputError("record_seconds: give one of record_every and record_seconds, got both")
+    for name in ("workers", *HORIZONS, "batch_size", "record_every", "record_seconds", "eval_samples"):
         if values[name] is not None and not (values[name] > 0 and math.isfinite(values[name])):
             raise InputError(f"{name}: must be positive, got {values[name]}")
     if not (values["learning_rate"] >= 0 and math.isfinite(values["learning_rate"])):

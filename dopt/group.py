@@ -6,6 +6,7 @@ what changes shapes or code starts another.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable, Sequence
 from functools import cache, cached_property, lru_cache
@@ -48,10 +49,12 @@ ON_DEVICES = ("pmap", "shard_map")  # a worker each, so that permutations can tr
 def key(run: Run) -> str:
     """The static description of a resolved run: equal keys share one compilation."""
     prefixes = ("topology.", "weights.", "delay.", "cluster.")
-    scheduled = {f"algorithm.{name}" for name in ALGORITHMS[run.algorithm].traits["scheduled"]}
-    static = {
-        k: v for k, v in run.to_dict().items() if k not in TRACED and k not in scheduled and not k.startswith(prefixes)
-    }
+    scheduled = [f"algorithm.{name}" for name in ALGORITHMS[run.algorithm].traits["scheduled"]]
+    traced = (*TRACED, *scheduled)
+    static = {k: v for k, v in run.to_dict().items() if k not in traced and not k.startswith(prefixes)}
+    if run.record_seconds is not None:
+        plain = dataclasses.replace(run, seed=0, learning_rate=0.1)
+        static["record_every"] = _beat(json.dumps(plain.to_dict(), default=list))
     if run.options.get("learning_rate.schedule") in UNTRACED:
         static["learning_rate"] = run.learning_rate
     if run.topology not in (None, OWN) and needs_of(run) != "pairs":
@@ -61,6 +64,13 @@ def key(run: Run) -> str:
         traits = ALGORITHMS[run.algorithm].traits
         static["clock"] = "events" if traits["events"] else "turns" if run.delay == "cluster" else "barrier"
     return json.dumps(static, sort_keys=True, default=list)
+
+
+@lru_cache(maxsize=1024)
+def _beat(description: str) -> int:
+    """Steps between two records of a run, where they are given in seconds: its clock says how many."""
+    fields = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(description).items()}
+    return Group([Run.from_dict(fields)]).every
 
 
 def needs_of(run: Run) -> str | None:
@@ -156,12 +166,13 @@ def _arrivals(law: str, options: str, workers: int, seed: int, how: Coordination
     return line, schedule.batches(line)
 
 
-def timeline(run: Run, w: Any = None, bits: tuple[int, ...] = (0,)) -> Timeline:
+def timeline(run: Run, w: Any = None, bits: tuple[int, ...] = (0,), every: int = 1) -> Timeline:
     """When each step of a resolved run lands: arrivals, the times of a barrier, or waves without any.
 
     Args:
       w: its mixing matrix, for methods that have one.
       bits: what a worker sends over each link at a mixing, of each mix; else the bits of a model.
+      every: steps between two records.
     """
     method = ALGORITHMS[run.algorithm].traits
     horizon, size = _horizon_of(run), sum(bits) / 8
@@ -171,7 +182,7 @@ def timeline(run: Run, w: Any = None, bits: tuple[int, ...] = (0,)) -> Timeline:
         return schedule.barrier(None, None, workers=run.workers, **horizon)
     machines = machines_of(run)
     if w is not None and (method["events"] or run.delay == "cluster"):
-        return _without_barriers(run, machines, links_of(run, w)(0), size, horizon)
+        return _without_barriers(run, machines, links_of(run, w)(0), size, horizon, every)
     waits, cost = waiting(run, w, machines, size)
     return schedule.barrier(machines, waits, workers=run.workers, cost=cost, **horizon)
 
@@ -206,11 +217,11 @@ def check_stays(w: Any) -> None:
 
 
 def _without_barriers(
-    run: Run, machines: cluster.Cluster, near: np.ndarray, size: float, horizon: dict[str, Any]
+    run: Run, machines: cluster.Cluster, near: np.ndarray, size: float, horizon: dict[str, Any], every: int
 ) -> Timeline:
     """Gossip in pairs, or with the last models of all neighbours. `near`: [n, n] bool, [i, j]: i hears j."""
     if run.delay == "cluster":
-        every, sending = run.record_every or 1, telling(machines, near, size)
+        sending = telling(machines, near, size)
         return schedule.unsynchronised(machines, near, every=every, **horizon, sending=sending)
     alone = np.flatnonzero(~(near & ~np.eye(run.workers, dtype=bool)).any(1))
     if len(alone):
@@ -342,6 +353,11 @@ class Group:
         return "constant" if kind == "step" and all(isinstance(run.delay, int) for run in runs) else kind
 
     @property
+    def models(self) -> int:
+        """Old and new models that a run keeps (of each worker, where there is no server)."""
+        return self.kept if self.events and not self.delayed else self.slots
+
+    @property
     def delayed(self) -> bool:
         """Whether old values are kept."""
         return self.staleness not in (None, "schedule")
@@ -386,13 +402,26 @@ class Group:
     def _timed(self, run: Run) -> tuple[Timeline, schedule.Batches | None]:
         name = json.dumps(run.to_dict(), default=list)
         if name not in self.lines:
-            w, model = self.matrix(run), 8 * self.message_bytes()
-            line = timeline(run, w, (model,) if w is None or self.events else self.message_bits)
-            found = None
+            line, found = self._line(run, self.every), None
             if isinstance(line, schedule.Schedule):
-                found = schedule.batches(line) if self.peers else _served(run, model / 8)[1]
+                found = schedule.batches(line) if self.peers else _served(run, self.message_bytes())[1]
             self.lines[name] = line, found
         return self.lines[name]
+
+    def _line(self, run: Run, every: int) -> Timeline:
+        w = self.matrix(run)
+        bits = (8 * self.message_bytes(),) if w is None or self.events else self.message_bits
+        return timeline(run, w, bits, every)
+
+    @cached_property
+    def every(self) -> int:
+        """Steps between two records."""
+        if self.first.record_seconds is None:
+            return self.first.record_every or 1
+        # of one seed, so that runs that differ in it share a beat; a power of two, so that many others do
+        line = self._line(dataclasses.replace(self.first, seed=0), 1)
+        end = line.end if isinstance(line, schedule.Schedule) else line.time[-1] if len(line.time) else np.inf
+        return 2 ** int(np.log2(max(1.0, self.first.record_seconds * self._length(line) / end)))
 
     def _measure(self, run: Run) -> int:
         """Steps of a run; what its replay takes is noted."""
@@ -404,10 +433,9 @@ class Group:
     @cached_property
     def loop(self) -> tuple[int, int]:
         """(iterations between two records, iterations in all) of the longest run: steps, or waves."""
-        every = self.first.record_every or 1
         found = [line.applied.shape[1] for line, _ in self.lines.values() if isinstance(line, schedule.Waves)]
         if not found:
-            return every, self.longest_run
+            return self.every, self.longest_run
         waves = max(found)
         return waves, waves * (len(self.record_steps(self.longest_run)) - 1)
 
@@ -440,6 +468,10 @@ class Group:
         for name in self.first.metrics or ():
             if name not in metrics.CHOICES and name not in problem.metrics:
                 notes.append(f"{name} is left out: the problem or its data do not have it")
+        if self.method.traits["staleness"] == "coordinate" and self.first.delay == 0:
+            notes.append(
+                f"{self.first.algorithm} reads fresh models at delay 0, whatever the cluster; a server's are n - 1 updates old in the mean"
+            )
         return problem, tuple(notes)
 
     def _asked(self, name: str) -> bool:
@@ -463,7 +495,7 @@ class Group:
 
     @cached_property
     def common(self) -> Common:
-        """The segments: a record at step 0, every `record_every` steps, and at the end."""
+        """The segments: a record at step 0, every so many steps, and at the end."""
         every, total = self.loop
         longest = max(1, LONGEST // (self.batch * self.rounds))
         rows = [(0, 0, 0)]
@@ -491,8 +523,7 @@ class Group:
 
     def record_steps(self, length: int) -> np.ndarray:
         """Steps at which a run of `length` steps is recorded."""
-        every = self.first.record_every or 1
-        return np.unique(np.minimum(np.arange(0, length + every, every), length))
+        return np.unique(np.minimum(np.arange(0, length + self.every, self.every), length))
 
     @cached_property
     def program(self) -> Program:

@@ -32,7 +32,7 @@ def all_finite(params: Tree) -> jax.Array:
     return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]))
 
 
-def steps_to(steps: np.ndarray, values: np.ndarray, target: float) -> float:
-    """First recorded step at which `values` is at most `target`; NaN where it never is."""
+def first_at(axis: np.ndarray, values: np.ndarray, target: float) -> float:
+    """Where on `axis` (steps, seconds) the first of `values` is that is at most `target`; NaN where none is."""
     reached = np.flatnonzero(np.asarray(values) <= target)
-    return float(steps[reached[0]]) if len(reached) else float("nan")
+    return float(axis[reached[0]]) if len(reached) else float("nan")

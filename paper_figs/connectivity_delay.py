@@ -30,7 +30,7 @@ def draw(results: Results) -> Figure:
     """Heatmap: graphs by spectral gap against delay; each cell says its steps and best rate."""
     cells = table(results)
     graphs = cells.drop_duplicates("topology")[["topology", "spectral_gap"]]
-    steps = cells.pivot(index="topology", columns="delay", values="steps_to_target").loc[graphs["topology"]]
+    steps = cells.pivot(index="topology", columns="delay", values="to_target").loc[graphs["topology"]]
     rates = cells.pivot(index="topology", columns="delay", values="learning_rate").loc[graphs["topology"]]
     edges = cells.pivot(index="topology", columns="delay", values="edge").loc[graphs["topology"]]
     values = np.ma.masked_invalid(steps.to_numpy(float))
@@ -64,7 +64,7 @@ def draw(results: Results) -> Figure:
 def claims(results: Results) -> list[Claim]:
     """What the picture must show, whatever the machine."""
     cells = table(results)
-    steps = cells.pivot(index="topology", columns="delay", values="steps_to_target")
+    steps = cells.pivot(index="topology", columns="delay", values="to_target")
     none, most = steps.columns.min(), steps.columns.max()
     best = steps[none].min()
     fastest = steps[none].idxmin()

@@ -157,9 +157,14 @@ BAD: dict[str, tuple[Changes, tuple[str, ...]]] = {
     "unknown precision": ({"precision": "float16"}, ("precision", "float32 or float64", "'float16'")),
     "unknown option": ({"problem.dims": 3}, ("problem.dims", "did you mean 'dim'")),
     "option of a topology": (
-        {"topology": "ring", "topology.degree": 3},
-        ("topology.degree", "ring has no such option"),
+        {"topology": "ring", "topology.size": 3},
+        ("topology.size", "ring has no such option"),
     ),
+    "records by two measures": (
+        {"record_every": 2, "record_seconds": 2.0},
+        ("record_seconds: give one of record_every and record_seconds",),
+    ),
+    "records at no time": ({"record_seconds": 0.0}, ("record_seconds: must be positive, got 0",)),
     "wrong type": ({"workers": "many"}, ("workers: must be int, got 'many' (str)",)),
     "wrong type of an option": ({"problem.dim": 2.5}, ("problem.dim: must be int, got 2.5",)),
     "wrong type of an optimizer's option": (
@@ -461,6 +466,7 @@ def test_every_field_of_a_run_is_a_flag(capsys: pytest.CaptureFixture, monkeypat
         "batch_size": 8,
         "seed": 3,
         "record_every": 5,
+        "record_seconds": None,
         "metrics": ["loss", "grad_norm"],
         "eval_samples": 100,
         "precision": "float64",
@@ -518,11 +524,12 @@ def test_a_dry_run_says_what_would_run_and_why_and_writes_nothing(capsys: pytest
         "slabs",
         "width",
         "memory of a slab",
+        "models kept",
         "compiled in",
     ]
     numbers = [[word.strip() for word in row if word.strip()] for row in rows]
     assert [row[:4] for row in numbers] == [["0", "40", "2", "20"], ["1", "80", "3", "27"]]
-    assert all(re.fullmatch(r"[\d.]+ MiB", row[4]) for row in numbers)
+    assert all(re.fullmatch(r"[\d.]+ MiB", row[4]) and row[5] == "1" for row in numbers)
     reasons = re.findall(r"^group (\d) is one because its runs share (.*)$", out, re.MULTILINE)
     assert [number for number, _ in reasons] == ["0", "1"]
     assert "algorithm=allreduce_sgd" in reasons[0][1]

@@ -190,6 +190,55 @@ def test_runs_of_a_slab_are_recorded_as_the_formulas_say(changes: dict[str, Any]
     close(together[shortest], slab([runs[shortest]])[0])  # its longer neighbours do not drive it on
 
 
+TIMED: dict[str, dict[str, Any]] = {
+    "a barrier": {"algorithm": "allreduce_sgd"},
+    "neighbours' barrier": {"algorithm": "gossip_sgd"},
+    "no barrier": {"algorithm": "delayed_gossip_sgd", "delay": "cluster"},
+    "a server": {"algorithm": "async_sgd"},
+    "a server that collects": {"algorithm": "rennala_sgd"},
+    "a message's time": {"algorithm": "gossip_sgd", "cluster.latency": 1.0},
+}
+
+
+@pytest.mark.parametrize("method", TIMED.values(), ids=TIMED)
+def test_methods_of_any_pace_are_recorded_equally_often_in_simulated_time(method: dict[str, Any]) -> None:
+    """Δt = 2^⌊log₂ Δr⌋ / r for r steps a second, and no step is less than one."""
+    seconds, apart = 400.0, 8.0
+    run = make(**method, steps=None, seconds=seconds, cluster="exponential", record_seconds=apart)
+    (found,) = slab([run])
+    step, time = found.history["step"], found.history["time"]
+    rate = step[-1] / seconds
+    every = 2 ** int(np.log2(max(1.0, apart * rate)))
+    np.testing.assert_array_equal(np.diff(step)[:-1], every)
+    assert abs(np.diff(time)[:-1].mean() - every / rate) < 0.1 * apart
+    assert every == 1 or 0.5 * apart < every / rate <= apart
+    # and a run is recorded alike, whoever else is in its group
+    others = [make(**method, steps=None, seconds=seconds, cluster="exponential", record_seconds=apart, seed=2), run]
+    assert key(others[0]) == key(run)
+    close(slab(others)[1], found)
+
+
+def test_runs_share_a_group_where_they_share_the_beat_of_their_records() -> None:
+    runs = [make(cluster="constant", record_seconds=8.0, **{"cluster.straggler": k}) for k in (1.0, 1.5, 2.0, 4.0)]
+    assert [Group([run]).every for run in runs] == [8, 4, 4, 2]
+    assert [key(run) == key(runs[1]) for run in runs] == [False, True, True, False]
+
+
+KEPT: dict[str, tuple[dict[str, Any], int]] = {
+    "a barrier keeps one": ({"algorithm": "allreduce_sgd"}, 1),
+    "a delay of 5 keeps 6": ({"algorithm": "delayed_sgd", "delay": 5}, 6),
+    "a law's largest": ({"algorithm": "hogwild_sgd", "delay": "uniform", "delay.max": 4}, 5),
+    "round-robin among 4 keeps 4": ({"algorithm": "async_sgd"}, 4),
+    "stops after R = 2 keep 2": ({"algorithm": "ringmaster_sgd", "algorithm.threshold": 2}, 2),
+    "only the current version": ({"algorithm": "rennala_sgd"}, 1),
+}
+
+
+@pytest.mark.parametrize(("changes", "kept"), KEPT.values(), ids=KEPT)
+def test_the_plan_knows_how_many_models_a_run_keeps(changes: dict[str, Any], kept: int) -> None:
+    assert Group([make(**changes)]).models == kept
+
+
 def test_bytes_follow_the_graph_and_the_precision() -> None:
     for changes, per_step in [
         ({"topology": "complete"}, 3 * 4 * DIM),

@@ -492,7 +492,7 @@ def test_a_horizon_that_gives_no_schedule_is_an_input_error_in_one_line(horizon:
         (
             {"batch": 4, "waits": True},
             {"steps": 1},
-            "k: each worker waits with one gradient, so k must not exceed workers",
+            "batch: with waits, each worker brings one gradient, so it must not exceed workers",
         ),
         ({"limit": -1}, {"steps": 1}, "limit: must not be negative, got -1"),
         ({"slack": -1}, {"steps": 1}, "slack: must not be negative, got -1"),

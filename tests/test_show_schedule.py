@@ -344,7 +344,7 @@ def test_nothing_is_compiled_and_no_problem_is_loaded(
         ([], ("show: schedule needs an ALGORITHM, or --load FILE",)),
         (["asinc_sgd"], ("algorithm: unknown name 'asinc_sgd'", "did you mean 'async_sgd'")),
         (["delayed_sgd"], ("algorithm: delayed_sgd reads no cluster",)),
-        (["k_sync_sgd", "--algorithm.k=9"], ("k must not exceed workers=8, got 9",)),
+        (["k_sync_sgd", "--algorithm.k=9"], ("algorithm.k: ", "k must not exceed workers=8, got 9")),
         (["ssp_sgd", "--algorithm.slack=-1"], ("slack", "got -1")),
         (["async_sgd", "--cluster=exponentil"], ("cluster: unknown name 'exponentil'", "did you mean 'exponential'")),
         (["async_sgd", "--cluster.stragler=4"], ("cluster.stragler", "did you mean 'straggler'")),

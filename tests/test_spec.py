@@ -66,6 +66,20 @@ def test_what_a_method_does_not_read_is_merged() -> None:
     assert found.merged == 1
 
 
+def test_what_another_graph_or_rule_reads_is_left_out_and_merged() -> None:
+    found = sweep(
+        algorithm={"value": "gossip_sgd"},
+        topology={"values": ["ring", "random_regular"]},
+        **{"topology.degree": {"values": [2, 3]}, "weights.edge": {"value": 0.1}},
+    )
+    assert [(run.topology, run.options.get("topology.degree")) for run in found.runs] == [
+        ("ring", None),
+        ("random_regular", 2),
+        ("random_regular", 3),
+    ]
+    assert found.merged == 1
+
+
 def test_changes_fix_a_parameter_or_give_it_several_values() -> None:
     content = {"parameters": {name: {"value": value} for name, value in BASE.items()}}
     assert [run.steps for run in parse(content, changes={"steps": 7}).runs] == [7]
@@ -374,6 +388,7 @@ def test_every_field_that_is_read_is_part_of_the_identity() -> None:
         "batch_size": 2,
         "seed": 1,
         "record_every": 5,
+        "record_seconds": 4.0,
         "metrics": ("loss",),
         "eval_samples": 100,
         "precision": "float64",

@@ -334,6 +334,15 @@ def test_a_damaged_file_is_named_set_aside_and_made_again(
     assert Store._damage(aside) is not None
 
 
+def test_a_file_with_its_parameters_in_another_order_is_the_same_sweep(copy: Path, tmp_path: Path) -> None:
+    file, content = tmp_path / "small.yaml", quadratic()
+    content["parameters"] = dict(reversed(content["parameters"].items()))
+    file.write_text(yaml.safe_dump(content, sort_keys=False))
+    before = fingerprint(copy / "slabs")
+    assert len(dopt.sweep(file, results=copy).runs) == 14
+    assert fingerprint(copy / "slabs") == before
+
+
 def test_another_sweep_in_the_same_folder_is_refused(
     finished_sweep: tuple[Path, Results],
     tmp_path: Path,
@@ -344,7 +353,7 @@ def test_another_sweep_in_the_same_folder_is_refused(
     before = fingerprint(folder)
     monkeypatch.setattr(Group, "compile", lambda *a: pytest.fail("compiled"))
     file = tmp_path / "other.yaml"
-    for changes in ({"steps": 21}, {"seed": [0, 1, 2]}, {"seed": [6, 5, 4, 3, 2, 1, 0]}):
+    for changes in ({"steps": 21}, {"seed": [0, 1, 2]}):
         file.write_text(yaml.safe_dump(quadratic(**changes)))
         assert main(["sweep", str(file), "--results", str(folder), "--wandb", "off"]) == 2
         (line,) = capsys.readouterr().err.splitlines()

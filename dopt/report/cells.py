@@ -7,68 +7,81 @@ import math
 import numpy as np
 import pandas as pd
 
-from dopt.metrics import steps_to
+from dopt.metrics import first_at
 from dopt.sweep.results import Results
 
 TUNED = ("learning_rate", "seed")
+AXES = {"seconds": "time", "gradients": "gradients", "steps": "step"}  # horizon -> the column that counts towards it
+
+
+def cost(results: Results) -> str:
+    """What the target costs: seconds, gradients or steps, as the sweep's horizon is."""
+    given = [name for name in AXES if name in results.runs and results.runs[name].notna().any()]
+    return given[0] if len(given) == 1 else "steps"
 
 
 def scores(results: Results) -> pd.DataFrame:
-    """The runs with `steps_to_target` and `final` of the sweep's metric.
+    """The runs with `to_target` and `final` of the sweep's metric.
 
-    NaN steps: the target is not reached. Where the sweep has no target, or its metric was not recorded, steps are NaN.
+    `to_target` is the first record at or below the target, in steps, gradients or simulated seconds, as the sweep's horizon
+    is. NaN: not reached; also where the sweep has no target, or its metric was not recorded.
     """
     name = results.metric.get("name", "loss")
     target, sign = results.metric.get("target"), -1.0 if results.metric.get("goal") == "maximize" else 1.0
     runs = results.runs.copy()
     runs["final"] = runs.get(f"final.{name}", pd.Series(np.nan, runs.index))
     if target is None or name not in results.history:
-        runs["steps_to_target"] = np.nan
+        runs["to_target"] = np.nan
         return runs
+    axis = AXES[cost(results)]
     reached = {
-        run: steps_to(rows["step"].to_numpy(), sign * rows[name].to_numpy(), sign * target)
+        run: first_at(rows[axis].to_numpy(), sign * rows[name].to_numpy(), sign * target)
         for run, rows in results.history.groupby("id", sort=False)
     }
-    runs["steps_to_target"] = runs["id"].map(reached)
+    runs["to_target"] = runs["id"].map(reached)
     return runs
 
 
 def tuned(results: Results) -> pd.DataFrame:
     """One row per cell: its parameters, the best learning rate and how it does.
 
-    The best rate needs the fewest steps to the target, median over the seeds, where a seed that never gets there
-    counts as infinitely many; ties, and sweeps without a target, go by the median final value.
+    The best rate costs least until the target, median over the seeds, where a seed that never gets there counts as
+    infinitely much; ties, and sweeps without a target, go by the median final value.
 
     Returns:
-      columns: the cell's parameters; learning_rate; steps_to_target (median over seeds; inf: not reached); final;
-      seeds; diverged (runs of the whole cell); edge (the best rate is the smallest or largest of several).
+      columns: the cell's parameters; learning_rate; to_target (median over seeds, inf: not reached); final; seeds;
+      diverged, stalled (runs of the whole cell); edge (the best rate is the smallest or largest of several).
     """
     runs = scores(results)
     cell = [name for name in results.varied if name not in TUNED and name in runs] or ["algorithm"]
     highest = results.metric.get("goal") == "maximize"
     filled = runs.assign(
-        steps=runs["steps_to_target"].fillna(math.inf), last=runs["final"].fillna(-math.inf if highest else math.inf)
+        cost=runs["to_target"].fillna(math.inf),
+        last=runs["final"].fillna(-math.inf if highest else math.inf),
+        stalled=runs["stalled_step"].notna(),
     )
     rates = (
         filled.groupby([*cell, "learning_rate"], sort=False, dropna=False)
         .agg(
-            steps_to_target=("steps", "median"),
+            to_target=("cost", "median"),
             final=("last", "median"),
             seeds=("id", "size"),
             diverged=("diverged", "sum"),
+            stalled=("stalled", "sum"),
         )
         .reset_index()
     )
     rows = []
     for _, tried in rates.groupby(cell, sort=False, dropna=False):
         order = tried.assign(key=-tried["final"] if highest else tried["final"])
-        best = order.sort_values(["steps_to_target", "key"], kind="stable").iloc[0]
+        best = order.sort_values(["to_target", "key"], kind="stable").iloc[0]
         grid = tried["learning_rate"]
         rows.append(
             {
-                **{name: best[name] for name in [*cell, "learning_rate", "steps_to_target", "final"]},
+                **{name: best[name] for name in [*cell, "learning_rate", "to_target", "final"]},
                 "seeds": int(best["seeds"]),
                 "diverged": int(tried["diverged"].sum()),
+                "stalled": int(tried["stalled"].sum()),
                 "edge": len(tried) > 1 and best["learning_rate"] in (grid.min(), grid.max()),
             }
         )

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from dopt.report.cells import tuned
+from dopt.report.cells import cost, tuned
 from dopt.sweep.engine import Show
 from dopt.sweep.results import Results
 
@@ -97,10 +97,12 @@ def summary(results: Results) -> Table:
     cells = tuned(results)
     metric, target = results.metric.get("name", "loss"), results.metric.get("target")
     if target is None:
-        cells = cells.drop(columns="steps_to_target")
+        cells = cells.drop(columns="to_target")
+    if not cells["stalled"].any():
+        cells = cells.drop(columns="stalled")
     names = {
         "learning_rate": "best rate",
-        "steps_to_target": f"steps to {metric} {target}",
+        "to_target": f"{cost(results)} to {metric} {target}",
         "final": f"final {metric}",
         "edge": "grid edge",
     }

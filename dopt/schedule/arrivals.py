@@ -84,7 +84,7 @@ def check(how: Coordination, workers: int) -> None:
         raise InputError(f"batch: an update needs at least one gradient, got {how.batch}")
     if how.waits and how.batch is not None and how.batch > workers:
         raise InputError(
-            f"k: each worker waits with one gradient, so k must not exceed workers={workers}, got {how.batch}; use a k_batch_ method"
+            f"batch: with waits, each worker brings one gradient, so it must not exceed workers={workers}, got {how.batch}"
         )
     for name, value in (("limit", how.limit), ("slack", how.slack)):
         if value is not None and value < 0:

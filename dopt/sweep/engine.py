@@ -171,7 +171,7 @@ def prepare(asked: spec.Sweep, devices: Sequence[Any] | None) -> list[planning.P
         begin = time.perf_counter()
         width, compiled = planning.choose_width(made, len(runs))
         one = planning.Planned(
-            key, runs, width, compiled.memory, planning.cut(number, runs, width), made, {width: compiled}
+            key, runs, width, compiled.memory, made.models, planning.cut(number, runs, width), made, {width: compiled}
         )
         one.compile_seconds = time.perf_counter() - begin
         planned.append(one)
@@ -200,7 +200,7 @@ def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None) -> lis
 
 def _same(asked: spec.Sweep, store: Store, written: dict[str, Any]) -> list[planning.Planned]:
     """The plan that is there, if it is this sweep's."""
-    if written["order"] != [run.id for run in asked.runs]:
+    if sorted(written["order"]) != sorted(run.id for run in asked.runs):
         theirs = {run["id"]: run for g in written["groups"] for slab in g["slabs"] for run in slab["runs"]}
         new = [run for run in asked.runs if run.id not in theirs]
         one = next(iter(theirs.values()))

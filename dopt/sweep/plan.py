@@ -27,6 +27,7 @@ class Planned:
     runs: list[Run]
     width: int
     memory: int | None
+    models: int
     slabs: list[tuple[str, list[Run]]]
     group: groups.Group | None = None  # built when it is needed
     compiled: dict[int, groups.Compiled] = field(default_factory=dict)
@@ -87,6 +88,7 @@ def write(sweep: Sweep, planned: Sequence[Planned], devices: Sequence[Any]) -> d
                 "key": json.loads(p.key),
                 "width": p.width,
                 "memory": p.memory,
+                "models": p.models,
                 "slabs": [
                     {"name": name, "runs": [{"id": run.id, **run.to_dict()} for run in runs]} for name, runs in p.slabs
                 ],
@@ -113,6 +115,7 @@ def read(plan: dict[str, Any]) -> list[Planned]:
                 [r for _, runs in slabs for r in runs],
                 g["width"],
                 g["memory"],
+                g["models"],
                 slabs,
             )
         )

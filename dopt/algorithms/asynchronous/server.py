@@ -205,7 +205,16 @@ def local_descent(optimizer: optax.GradientTransformation, local_steps: int) -> 
 
 def first(**rule: Any) -> Callable[[Mapping[str, Any], int], Coordination]:
     """The coordination of a method whose updates are made of the first K gradients."""
-    return lambda options, workers: Coordination(batch=share(options["k"], workers), **rule)
+
+    def coordination(options: Mapping[str, Any], workers: int) -> Coordination:
+        k = share(options["k"], workers)
+        if rule.get("waits") and k > workers:
+            raise InputError(
+                f"algorithm.k: each worker waits with one gradient, so k must not exceed workers={workers}, got {k}; use a k_batch_ method"
+            )
+        return Coordination(batch=k, **rule)
+
+    return coordination
 
 
 def share(k: Any, workers: Any) -> Any:

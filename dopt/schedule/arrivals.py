@@ -140,7 +140,7 @@ def _always_busy(rounds: _Rounds, horizon: Horizon, size: float) -> Schedule:
     begin = np.minimum(pulled + np.where(fetch, links.latency[worker], 0.0), end)
     done = np.concatenate([_computed(rounds, worker[:steps], number[:steps], time), np.full(n, end)])
     if sending is not None or links.latency.any():  # what is pending may be under way
-        own = [rounds.computing(i, count + 1)[-1] for i, count in enumerate(made)]
+        own = [rounds.computing(i, count + 1)[-1] for i, count in enumerate(made.tolist())]
         done[steps:] = np.minimum(begin[steps:] + own, end)
     return assembled(
         (

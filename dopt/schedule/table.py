@@ -113,7 +113,8 @@ def batches(schedule: Schedule) -> Batches:
     place = np.arange(len(rows)) - (np.cumsum(of_each) - of_each)[step]
     first = (np.cumsum(of_each) - of_each)[:, None]
     # what fills up repeats the first of its update, with no weight
-    table = np.broadcast_to(rows[first] if len(rows) else first, (steps, int(of_each.max(initial=1)))).copy()
+    wide = int(np.max(of_each)) if steps else 1
+    table = np.broadcast_to(rows[first] if len(rows) else first, (steps, wide)).copy()
     weight = np.zeros(table.shape)
     table[step, place], weight[step, place] = rows, schedule.weight[rows]
     slot, kept = _slots(read, step, steps)
@@ -150,10 +151,10 @@ def _slots(read: np.ndarray, step: np.ndarray, steps: int) -> tuple[np.ndarray, 
     """
     last = np.arange(steps + 1)
     np.maximum.at(last, read, step)
-    ends = np.argsort(last, kind="stable")
-    bounds = np.searchsorted(last[ends], np.arange(steps + 1)).tolist()
+    order = np.argsort(last, kind="stable")
+    bounds = np.searchsorted(last[order], np.arange(steps + 1)).tolist()
     free: list[int] = []
-    ends, slot, kept = ends.tolist(), [0] * (steps + 1), 1
+    ends, slot, kept = order.tolist(), [0] * (steps + 1), 1
     for k in range(steps):
         free.extend(slot[version] for version in ends[bounds[k] : bounds[k + 1]])
         if free:

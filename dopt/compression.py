@@ -180,50 +180,68 @@ def natural() -> Compressor:
     return _on_vector(message, lambda d, number: d * (1 + number.nexp))
 
 
+class LowRank(NamedTuple):
+    """Leaves as matrices M [a, b], b all axes but the first, and their factors P [a, r] and Q [b, r], M ≈ P Qᵀ.
+
+    A leaf for which the factors are no smaller, so every vector, is taken whole.
+    """
+
+    rank: int
+
+    def sides(self, x: Any) -> tuple[int, int]:
+        return math.prod(x.shape[:1]), math.prod(x.shape[1:])
+
+    def factored(self, x: Any) -> bool:
+        a, b = self.sides(x)
+        return self.rank * (a + b) < a * b
+
+    def start(self, tree: Tree) -> tuple[jax.Array | None, ...]:
+        """Q [b, r] of each leaf, the same on all workers; None where the leaf is taken whole."""
+
+        def one(leaf: int, x: Any) -> jax.Array | None:
+            draw = np.random.default_rng(leaf).standard_normal
+            return jnp.asarray(draw((self.sides(x)[1], self.rank)), x.dtype) if self.factored(x) else None
+
+        return tuple(one(*leaf) for leaf in enumerate(jax.tree.leaves(tree)))
+
+    def kept(self, new: jax.Array, old: jax.Array) -> jax.Array:
+        """The new Q; a direction lost to a zero M, or to zero rows of it, would never come back."""
+        return jnp.where(jnp.any(new != 0, axis=0), new, old)
+
+    def bits(self, tree: Tree) -> tuple[int, int]:
+        """Of (P of all leaves, and those taken whole; Q of all leaves)."""
+        leaves = jax.tree.leaves(tree)
+        width = [8 * jnp.dtype(x.dtype).itemsize * self.rank * self.factored(x) for x in leaves]
+        left, right = (sum(w * self.sides(x)[side] for w, x in zip(width, leaves, strict=True)) for side in (0, 1))
+        return left + _whole([x for x in leaves if not self.factored(x)]), right
+
+
 @operator(source="Vogels et al. 2019, PowerSGD, 1905.13727, algorithm 1", kind="contraction")
 def low_rank(*, rank: int = 2) -> Compressor:
     """P(PᵀM) with P = orth(MQ), one power iteration per leaf M [a, b], then Q <- MᵀP: w r (a + b) bits.
 
     b is all axes but the first. A leaf for which the factors are no smaller, so every vector, is sent whole.
     """
-    if rank < 1:
-        raise InputError(f"algorithm.rank: must be at least 1, got {rank}")
+    low = checked_rank(rank)
     times = partial(jnp.matmul, precision=lax.Precision.HIGHEST)  # P(PᵀM) is no projection in TF32
-
-    def sides(x: Any) -> tuple[int, int]:
-        return math.prod(x.shape[:1]), math.prod(x.shape[1:])
-
-    def factored(x: Any) -> bool:
-        a, b = sides(x)
-        return rank * (a + b) < a * b
-
-    def init(tree: Tree) -> tuple[jax.Array | None, ...]:
-        """Q [b, r] of each leaf, the same on all workers; None where the leaf is sent whole."""
-
-        def start(leaf: int, x: Any) -> jax.Array | None:
-            draw = np.random.default_rng(leaf).standard_normal
-            return jnp.asarray(draw((sides(x)[1], rank)), x.dtype) if factored(x) else None
-
-        return tuple(start(*leaf) for leaf in enumerate(jax.tree.leaves(tree)))
 
     def project(x: jax.Array, Q: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
         if Q is None:
             return x, Q
-        M = x.reshape(sides(x))
+        M = x.reshape(low.sides(x))
         P = jnp.linalg.qr(times(M, Q))[0]  # [a, r], orthonormal even where M has a lower rank
         new = times(M.T, P)
-        # a direction lost to a zero M, or to zero rows of it, would never come back
-        return times(P, new.T).reshape(x.shape), jnp.where(jnp.any(new != 0, axis=0), new, Q)
+        return times(P, new.T).reshape(x.shape), low.kept(new, Q)
 
     def apply(tree: Tree, state: tuple, key: Key) -> tuple[Tree, tuple]:
         leaves, form = jax.tree.flatten(tree)
         messages, state = zip(*map(project, leaves, state), strict=True)
         return jax.tree.unflatten(form, messages), state
 
-    def bits(tree: Tree) -> int:
-        def size(x: Any) -> int:
-            return rank * sum(sides(x)) * 8 * jnp.dtype(x.dtype).itemsize if factored(x) else _whole(x)
+    return Compressor(low.start, apply, lambda tree: sum(low.bits(tree)))
 
-        return sum(map(size, jax.tree.leaves(tree)))
 
-    return Compressor(init, apply, bits)
+def checked_rank(rank: int) -> LowRank:
+    if rank < 1:
+        raise InputError(f"algorithm.rank: must be at least 1, got {rank}")
+    return LowRank(rank)

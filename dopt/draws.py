@@ -52,6 +52,12 @@ def uniform_at(seed: Any, worker: Any, number: Any, stream: Any, lane: jax.Array
     return ((bits >> 8).astype(jnp.float32) * jnp.float32(2**-24)).reshape(lane.shape)
 
 
+def subset(seed: Any, number: Any, size: int, count: int) -> jax.Array:
+    """[size] bool: `count` of `size`, each set of them equally likely, the same for all who ask."""
+    u = words(seed, EVERYONE, number, BATCHES, size)
+    return jnp.zeros(size, bool).at[jnp.argsort(u)[:count]].set(True)
+
+
 def key(seed: Any, worker: Any, number: Any, stream: Any = NOISE) -> Key:
     """A JAX key for whatever a loss draws (noise, dropout), or an operator that rounds a message (`MESSAGES`)."""
     return jax.random.wrap_key_data(words(seed, worker, number, stream, 2), impl="threefry2x32")

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, cached_property, lru_cache
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -22,6 +23,7 @@ from dopt import (
     data,
     delays,
     divergence,
+    draws,
     execute,
     metrics,
     mixing,
@@ -36,7 +38,7 @@ from dopt.config import OWN, UNTRACED, UNWEIGHTED, Run, make_optimizer, make_rat
 from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
 from dopt.problems import PROBLEMS, Shards
 from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program, Turns
-from dopt.types import AXIS, Coordination, InputError, Problem, Tree
+from dopt.types import AXIS, Coordination, InputError, Problem, Reduction, Tree
 
 Timeline = schedule.Schedule | schedule.Barrier | schedule.Waves
 Look = Callable[[int, int], int]  # (segments done, of how many) -> how many to do before looking again
@@ -150,6 +152,19 @@ def coordination_of(run: Run) -> Coordination:
     return ALGORITHMS[run.algorithm].traits["coordination"](options_of(run, "algorithm"), run.workers)
 
 
+def reduction_of(run: Run) -> Reduction:
+    """What the workers of a resolved run reduce together, where its method is synchronous."""
+    return ALGORITHMS[run.algorithm].traits["reduction"](options_of(run, "algorithm"))
+
+
+def reduced_bytes(run: Run, bits: tuple[int, ...]) -> tuple[float, float]:
+    """(sent by a worker in the mean, by the server) when a resolved run reduces; `bits`: of each message."""
+    how, reduce = reduction_of(run), run.options.get("cluster.reduce", "ring")
+    each = network.reduce_messages(reduce, run.workers, how.gathers, how.participants(run.workers))
+    own, servers = (factor * sum(bits) / 8 for factor in each)
+    return own, servers
+
+
 def _horizon_of(run: Run) -> dict[str, Any]:
     return {"steps": run.steps, "gradients": run.gradients, "seconds": run.seconds}
 
@@ -178,13 +193,13 @@ def timeline(run: Run, w: Any = None, bits: tuple[int, ...] = (0,), every: int =
     horizon, size = _horizon_of(run), sum(bits) / 8
     if method["events"] and not coordination_of(run).pairs:
         return _served(run, size)[0]
+    n, computing = run.workers, reduction_of(run).participants(run.workers)
     if run.cluster is None:
-        return schedule.barrier(None, None, workers=run.workers, **horizon)
+        return schedule.barrier(None, workers=n, computing=computing, **horizon)
     machines = machines_of(run)
     if w is not None and (method["events"] or run.delay == "cluster"):
         return _without_barriers(run, machines, links_of(run, w)(0), size, horizon, every)
-    waits, cost = waiting(run, w, machines, size)
-    return schedule.barrier(machines, waits, workers=run.workers, cost=cost, **horizon)
+    return schedule.barrier(machines, workers=n, computing=computing, **waiting(run, w, machines, bits), **horizon)
 
 
 def links_of(run: Run, w: Any) -> Callable[[int], np.ndarray]:
@@ -192,16 +207,34 @@ def links_of(run: Run, w: Any) -> Callable[[int], np.ndarray]:
     return mixing.links(w[0] if isinstance(w, tuple) else w, run.seed)
 
 
-def waiting(run: Run, w: Any, machines: cluster.Cluster, size: float) -> tuple[Any, Any]:
-    """(for whom each worker waits at a step, or None: for all; what its messages cost then, or None: nothing)."""
-    n = run.workers
+def waiting(run: Run, w: Any, machines: cluster.Cluster, bits: tuple[int, ...]) -> dict[str, Any]:
+    """For whom each worker waits at a step (None: for all), what its messages cost then, and who rests: `barrier`'s."""
     if w is not None and ALGORITHMS[run.algorithm].traits["cluster"] == "neighbours":
         links = links_of(run, w)
-        return _waits(run, links), None if machines.network.free else _cost(run, links, machines, size)
-    if machines.network.free:
-        return None, None
-    reduce = np.full(n, network.reduce_time(machines.network, n, size))
-    return None, lambda step: reduce
+        cost = None if machines.network.free else _cost(run, links, machines, sum(bits) / 8)
+        return {"neighbours": _waits(run, links), "cost": cost}
+    how, n = reduction_of(run), run.workers
+    seconds = sum(network.reduce_time(machines.network, n, size / 8, how.gathers) for size in bits)
+    alone, nothing, all_of_it = np.eye(n, dtype=bool), np.zeros(n), np.full(n, seconds)
+
+    def reduces(step: int) -> bool:
+        return bool(how.count(step + 1) > how.count(step))
+
+    @cache
+    def taking_part(number: int) -> np.ndarray:
+        return np.asarray(_subset(run.seed, number, n, how.participants(n)))
+
+    def found(step: int) -> np.ndarray:
+        return all_of_it if reduces(step) else nothing
+
+    return {
+        "neighbours": None if how.period == 1 else lambda step: np.ones((n, n), bool) if reduces(step) else alone,
+        "cost": None if machines.network.free else found,
+        "rests": None if how.share == 1 else lambda step: ~taking_part(int(how.count(step))),
+    }
+
+
+_subset = jax.jit(draws.subset, static_argnums=(2, 3))
 
 
 def telling(machines: cluster.Cluster, near: np.ndarray, size: float) -> Any:
@@ -281,6 +314,7 @@ class Outcome(NamedTuple):
     diverged_step: int | None
     spectral_gap: float
     stalled_step: int | None = None  # after so many steps nothing moved any more; None: not so
+    extra: Mapping[str, Tree] = MappingProxyType({})  # other models of the method, leaves [1, ...]: "center"
 
 
 class Group:
@@ -409,9 +443,8 @@ class Group:
         return self.lines[name]
 
     def _line(self, run: Run, every: int) -> Timeline:
-        w = self.matrix(run)
-        bits = (8 * self.message_bytes(),) if w is None or self.events else self.message_bits
-        return timeline(run, w, bits, every)
+        bits = (8 * self.message_bytes(),) if self.events else self.message_bits
+        return timeline(run, self.matrix(run), bits, every)
 
     @cached_property
     def every(self) -> int:
@@ -546,6 +579,8 @@ class Group:
             kept=self.kept,
             rounds=self.rounds,
             peers=self.peers,
+            parts=self.method.traits["join"] is not None,
+            center=self.method.traits["center"],
         )
 
     def _build(self, inputs: Inputs, mixes: tuple[mixing.Mix, ...] | None = None) -> Any:
@@ -685,7 +720,13 @@ class Group:
 
     @cached_property
     def message_bits(self) -> tuple[int, ...]:
-        """Bits that travel over each link in a round of mixing, of each mix: what the method really hands over, in a dry step."""
+        """Bits that travel over each link in a round of mixing, of each mix: what the method really hands over, in a dry step.
+
+        Of a method that reduces: of each of its messages.
+        """
+        if self.needs is None:
+            how = reduction_of(self.first)
+            return how.bits(self._model) if how.bits is not None else (8 * self.message_bytes(),)
         sent: list[list[int]] = [[] for _ in range(2 if self.needs == "row and column stochastic" else 1)]
 
         def recorder(found: list[int]) -> mixing.Mix:
@@ -755,9 +796,12 @@ class Group:
             values["suboptimality"] = np.where(lost, np.nan, recorded["loss"] - optimum)
         alone = self.events and not self.peers
         params = jax.tree.map(lambda x: np.asarray(x[row])[None] if alone else np.asarray(x[row]), carry.params)
+        if self.method.traits["join"] is not None:
+            params = jax.tree.map(lambda x: x[None], self.method.traits["join"](params, self._model))
+        extra = {} if carry.state is None else {"center": jax.tree.map(lambda x: x[row][:1], carry.state)}
         gap = float("nan") if w is None else mixing.spectral_gap(w[0] if isinstance(w, tuple) else w)
         stalled = self._length(line) if getattr(line, "stalled", False) else None
-        return Outcome(history | values, params, diverged, gap, stalled)
+        return Outcome(history | values, params, diverged, gap, stalled, extra)
 
     def _length(self, line: Timeline) -> int:
         """Steps of a run."""
@@ -790,7 +834,9 @@ class Group:
             up, down = (np.concatenate([[0], count])[steps] * size for count in (found.computed, found.pulls))
             return axes | {"bytes_sent": up / n, "server_bytes_sent": down}
         if sends == "allreduce":
-            return axes | {"bytes_sent": steps * (2 * (n - 1) / n * size)}
+            own, servers = reduced_bytes(run, self.message_bits)
+            count = reduction_of(run).count(steps)
+            return axes | {"bytes_sent": count * own} | ({"server_bytes_sent": count * servers} if servers else {})
         if isinstance(line, schedule.Waves):
             sent = np.concatenate([[0], line.messages])[steps] * self.message_bits[0]
             ages = {"staleness_mean": line.age_mean, "staleness_max": line.age_max}
@@ -835,7 +881,8 @@ class Compiled(NamedTuple):
                 carry = self.go(carry, inputs, self.data, self.common, np.int32(done), np.int32(done + chunk))
                 jax.block_until_ready(carry.ages)
                 done += chunk
-            host = jax.tree.map(np.asarray, carry._replace(state=None))
+            center = group.program.center
+            host = jax.tree.map(np.asarray, carry._replace(state=None if center is None else center(carry.state)))
             diverged = divergence.first_steps(self, inputs, host.history, len(runs))
         each = enumerate(zip(runs, lines, strict=True))
         return [group.outcome(run, line, host, row, diverged.get(row)) for row, (run, line) in each]

@@ -105,7 +105,7 @@ def _links(values: np.ndarray, oneself: float) -> np.ndarray:
 # -- one message ------------------------------------------------------------------------------------------------------
 
 
-def pair_time(network: Network, reader: Any, sender: Any, size: float) -> Any:
+def pair_time(network: Network, reader: Any, sender: Any, size: Any) -> Any:
     """Seconds of a message of `size` bytes, ℓ_ij + B/w_ij, i the reader and j the sender: indices, or arrays of them."""
     latency = _of_links(network.latency, reader, sender, np.maximum)
     bandwidth = _of_links(network.bandwidth, reader, sender, np.minimum)
@@ -154,31 +154,85 @@ def gossip_times(network: Network, reads: np.ndarray, size: float) -> np.ndarray
     return done
 
 
-def reduce_time(network: Network, workers: int, size: float) -> float:
-    """Seconds of one all-reduce of `size` bytes, the network's way; none for one worker."""
-    return float(REDUCTIONS[network.reduce].make(network, workers, size)) if workers > 1 else 0.0
+def reduce_time(network: Network, workers: int, size: float, gathers: bool = False) -> float:
+    """Seconds of one all-reduce of `size` bytes, the network's way; none for one worker.
+
+    Args:
+      gathers: messages cannot be added on their way, and all reach everybody.
+    """
+    return float(REDUCTIONS[network.reduce].make(network, workers, size, gathers)) if workers > 1 else 0.0
 
 
-@REDUCTIONS.register(source="Patarasuk-Yuan 2009, bandwidth optimal all-reduce algorithms")
-def ring(network: Network, workers: int, size: float) -> float:
-    """2(n-1)ℓ + 2(n-1)/n·B/w: 2(n-1) rounds in which each sends an n-th to the next; a round takes its slowest link."""
-    i = np.arange(workers)
-    return 2 * (workers - 1) * pair_time(network, (i + 1) % workers, i, size / workers).max()
+def reduce_messages(
+    reduce: str, workers: int, gathers: bool = False, participants: int | None = None
+) -> tuple[float, float]:
+    """(sent by a worker in the mean, by the server) in one all-reduce, in messages.
+
+    Args:
+      reduce: a name in REDUCTIONS.
+      participants: how many workers are summed up; the result reaches all.
+    """
+    if workers == 1:
+        return 0.0, 0.0
+    return REDUCTIONS[reduce].traits["messages"](workers, gathers, workers if participants is None else participants)
 
 
-@REDUCTIONS.register(source="Thakur-Rabenseifner-Gropp 2005, optimization of collective communication in MPICH")
-def tree(network: Network, workers: int, size: float) -> float:
-    """2⌈log₂n⌉(ℓ + B/w): up a binomial tree and down again; a round takes its slowest link."""
-    total = 0.0
+def _ring_messages(n: int, gathers: bool, participants: int) -> tuple[float, float]:
+    """Summed up along the participants, then handed on to all."""
+    return (n - 1.0 if gathers else (participants + n - 2) / n), 0.0
+
+
+def _tree_messages(n: int, gathers: bool, participants: int) -> tuple[float, float]:
+    if not gathers:
+        return (participants + n - 2) / n, 0.0
+    return sum(below.sum() for *_, below in _branches(n)) / n + n - 1.0, 0.0
+
+
+def _server_messages(n: int, gathers: bool, participants: int) -> tuple[float, float]:
+    return participants / n, float(n * n if gathers else n)
+
+
+def _branches(workers: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """(parents, children, how many workers a child stands for) in each round of a binomial tree, leaves first."""
+    found = []
     for k in range((workers - 1).bit_length()):
         parent = np.arange(0, workers - 2**k, 2 ** (k + 1))
         child = parent + 2**k
-        total += pair_time(network, parent, child, size).max() + pair_time(network, child, parent, size).max()
+        found.append((parent, child, np.minimum(2**k, workers - child)))
+    return found
+
+
+@REDUCTIONS.register(source="Patarasuk-Yuan 2009, bandwidth optimal all-reduce algorithms", messages=_ring_messages)
+def ring(network: Network, workers: int, size: float, gathers: bool) -> float:
+    """2(n-1)ℓ + 2(n-1)/n·B/w: 2(n-1) rounds in which each sends an n-th to the next; a round takes its slowest link.
+
+    Gathered: (n-1)(ℓ + B/w), each hands on what it got last.
+    """
+    i = np.arange(workers)
+    rounds, part = (1, size) if gathers else (2, size / workers)
+    return rounds * (workers - 1) * pair_time(network, (i + 1) % workers, i, part).max()
+
+
+@REDUCTIONS.register(
+    source="Thakur-Rabenseifner-Gropp 2005, optimization of collective communication in MPICH", messages=_tree_messages
+)
+def tree(network: Network, workers: int, size: float, gathers: bool) -> float:
+    """2⌈log₂n⌉(ℓ + B/w): up a binomial tree and down again; a round takes its slowest link.
+
+    Gathered: what comes up from below grows, and all of it goes down.
+    """
+    total = 0.0
+    for parent, child, below in _branches(workers):
+        up, down = (size * below, size * workers) if gathers else (size, size)
+        total += pair_time(network, parent, child, up).max() + pair_time(network, child, parent, down).max()
     return total
 
 
-@REDUCTIONS.register(source="parameter server with one port, as in Li et al. 2014 (OSDI)")
-def server(network: Network, workers: int, size: float) -> float:
-    """2ℓ + 2nB/w: all send to one port and receive from it, one after another; of the latencies the largest counts."""
+@REDUCTIONS.register(source="parameter server with one port, as in Li et al. 2014 (OSDI)", messages=_server_messages)
+def server(network: Network, workers: int, size: float, gathers: bool) -> float:
+    """2ℓ + 2nB/w: all send to one port and receive from it, one after another; of the latencies the largest counts.
+
+    Gathered: 2ℓ + n(n+1)B/w, each receives what all have sent.
+    """
     latency, pace = server_links(network, workers)
-    return 2 * latency.max() + 2 * size * pace.sum()
+    return 2 * latency.max() + (1 + (workers if gathers else 1)) * size * pace.sum()

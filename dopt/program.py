@@ -19,6 +19,7 @@ from jax import lax
 
 from dopt import delays, draws, metrics, mixing
 from dopt.algorithms.asynchronous.server import Arrivals, Tables, at, server_of
+from dopt.algorithms.method import Method
 from dopt.types import AXIS, Clock, Key, Problem, Tree
 
 LONGEST = 1024  # steps of a segment: bounds the memory of batches drawn ahead
@@ -96,7 +97,7 @@ class Program:
 
     problem: Problem
     workers: int
-    build: Callable[[Inputs], optax.GradientTransformationExtraArgs]
+    build: Callable[[Inputs], Method]
     dtype: Any
     batch_size: int | None
     metrics: tuple[str, ...]
@@ -108,6 +109,8 @@ class Program:
     kept: int = 1  # models that a server's replay keeps
     rounds: int = 1  # computations between a pull and a push
     peers: bool = False  # driven by arrivals, without a server: all workers' models are there
+    parts: bool = False  # each worker keeps but a part of the model
+    center: Callable[[Any], Tree] | None = None  # state -> a model that all share beside their own
 
     # -- pieces that workers and servers share --
 
@@ -163,6 +166,7 @@ class Program:
         """A trajectory that has not begun."""
         zero = jnp.zeros((), jnp.float32)
         names = [*self.metrics, "finite", *(["staleness_mean", "staleness_max"] if self.has_ages else [])]
+        names += ["center_loss"] if self.center is not None else []
         history = {name: jnp.full(self.records, jnp.nan, self.dtype) for name in names}
         return Carry(params, state, Ages(zero, zero, zero), history)
 
@@ -239,8 +243,8 @@ class Program:
         return jax.tree.map(lambda x: x.astype(self.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
 
     def worker_init(self, inputs: Inputs, start: Tree, worker: Any) -> Carry:
-        params = self.start(inputs, start)
-        return self.empty(params, self.build(inputs).init(params))
+        params, method = self.start(inputs, start), self.build(inputs)
+        return self.empty(method.place(params), method.init(params))
 
     def worker_advance(self, carry: Carry, inputs: Inputs, data: Data, common: Common, first: Any, last: Any) -> Carry:
         method, worker = self.build(inputs), lax.axis_index(AXIS)
@@ -263,15 +267,19 @@ class Program:
             return (moved, new) if mine is None else keep(mine, (moved, new), (params, state))
 
         def record(carry: Carry) -> dict[str, Any]:
-            mean_params = jax.tree.map(lambda x: lax.pmean(x, AXIS), carry.params)
+            params = method.read(carry.state, carry.params) if self.parts else carry.params
+            mean_params = jax.tree.map(lambda x: lax.pmean(x, AXIS), params)
             local = self.evaluate(lambda p: self.loss(p, data.seen, data.share, None), mean_params)
             f, gradient = lax.pmean(local, AXIS)
             row = {
                 "loss": f,
                 "grad_norm": None if gradient is None else optax.tree.norm(gradient),
-                "consensus_distance": lax.pmean(metrics.square_distance(carry.params, mean_params), AXIS),
+                "consensus_distance": lax.pmean(metrics.square_distance(params, mean_params), AXIS),
                 "finite": lax.pmin(metrics.all_finite(carry.params).astype(jnp.float32), AXIS),
             }
+            if self.center is not None:
+                z = self.center(carry.state)
+                row["center_loss"] = lax.pmean(self.loss(z, data.seen, data.share, None), AXIS)
             return (
                 row
                 | self.tests(mean_params, common)

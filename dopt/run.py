@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,9 @@ class Result:
     diverged_step: int | None
     spectral_gap: float  # of the mixing matrix; NaN without one
     stalled_step: int | None = None  # after so many steps nothing moved any more: who was waited for never returned
+    extra: Mapping[str, Tree] = field(
+        default_factory=dict
+    )  # other models of the method, leaves [1, ...]: easgd's center
     notes: tuple[str, ...] = ()
 
     @property
@@ -88,5 +91,6 @@ def run(
         outcome.diverged_step,
         outcome.spectral_gap,
         outcome.stalled_step,
+        outcome.extra,
         (*group.notes, *stalling(resolved, outcome.stalled_step)),
     )

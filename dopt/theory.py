@@ -319,6 +319,23 @@ def speed_weighted_optimum(curvature: np.ndarray, minima: np.ndarray, rates: np.
     return np.linalg.solve(weighted.sum(0), np.einsum("nij,nj->i", weighted, minima))
 
 
+def local_sgd_fixed_point(
+    curvature: np.ndarray, minima: np.ndarray, learning_rate: float, local_steps: int
+) -> np.ndarray:
+    """[d]: (Σ Pᵢ)⁻¹ Σ Pᵢbᵢ, Pᵢ = I - (I - αAᵢ)^H, where local gradient descent on ½(x - bᵢ)ᵀAᵢ(x - bᵢ) ends after each average.
+
+    H steps from x lead worker i to x + Pᵢ(bᵢ - x). With H = 1, or equal Aᵢ, it is the true optimum; else it is O(α(H-1)) away:
+    local steps count the flat directions of a worker more than its gradient does. Khaled, Mishchenko, Richtárik 2019, 1909.04746.
+
+    Args:
+      curvature: the Aᵢ, [n, d, d].
+      minima: the bᵢ, [n, d].
+    """
+    eye = np.eye(minima.shape[1])
+    power = np.stack([eye - np.linalg.matrix_power(eye - learning_rate * A, local_steps) for A in curvature])
+    return np.linalg.solve(power.sum(0), np.einsum("nij,nj->i", power, minima))
+
+
 # -- staleness and time -----------------------------------------------------------------------------------------------
 #
 # Seconds per update of n workers whose computations take iid times of mean c:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 AXIS = "workers"
 
@@ -47,6 +48,26 @@ class Coordination(NamedTuple):
     power: float = 0.0  # a gradient of an update counts (1 + staleness)^-power
     local_steps: int = 1  # computations between a pull and a push
     pairs: bool = False  # no server: who has computed averages with a neighbour drawn by chance
+
+
+class Reduction(NamedTuple):
+    """What the workers of a synchronous method reduce together, and at which steps: what its clock and its bytes count."""
+
+    period: int = 1  # at every so many steps
+    begin: int = 0  # counted from this step; until then, at each
+    share: float = 1.0  # of the workers, the part that takes part; the others only receive
+    gathers: bool = False  # messages that cannot be added on their way: all reach everybody
+    bits: Callable[[Tree], tuple[int, ...]] | None = (
+        None  # shapes of a model -> of each message; None: the model itself
+    )
+
+    def count(self, steps: Any) -> Any:
+        """How often they have reduced after so many steps."""
+        late = np.maximum(np.asarray(steps) - self.begin, 0)
+        return np.minimum(steps, self.begin) + late // self.period
+
+    def participants(self, workers: int) -> int:
+        return max(1, round(self.share * workers))
 
 
 @dataclass(frozen=True)

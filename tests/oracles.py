@@ -32,6 +32,7 @@ class Setting(NamedTuple):
     partner: Callable[[int, int], int] | None = None  # (i, m) -> with whom worker i averages after its m-th computation
     coordinate_ages: np.ndarray | None = None  # [steps, d] int: update k reads coordinate c of step k - it; None: 0
     lost: np.ndarray | None = None  # [steps, d] bool: update k's write to coordinate c is lost; None: none is
+    takes_part: Callable[[int], np.ndarray] | None = None  # round -> [n] bool: whose models are averaged; None: all
 
 
 class Local:
@@ -58,6 +59,118 @@ def allreduce_sgd(s: Setting) -> np.ndarray:
         X = models[k]
         g = mean_gradient(s, X, k)
         models.append(np.stack([X[i] + u[i].update(g) for i in range(n)]))
+    return np.stack(models)
+
+
+def sharded(s: Setting) -> np.ndarray:
+    """All-reduce of one model whose leaves (of 1 and of d - 1 numbers) worker i holds the i-th pieces of. [steps + 1, 1, d]."""
+    n, d = s.start.shape
+    owner = [0, *(c // -(-(d - 1) // n) for c in range(d - 1))]
+    x, u = np.array([s.start[i, c] for c, i in enumerate(owner)]), Local(s)
+    models = [x]
+    for k in range(s.steps):
+        models.append(models[k] + u.update(mean_gradient(s, np.stack([models[k]] * n), k)))
+    return np.stack(models)[:, None]
+
+
+def rounds_of(s: Setting, boundary: Callable[[np.ndarray, np.ndarray, int], np.ndarray]) -> np.ndarray:
+    """xᵢ <- xᵢ + u(gᵢ) of those who take part, and after every H-th step `boundary` of (x_start, x, round), [n, d] each."""
+    n, H, models, start = len(s.start), s.options["local_steps"], [s.start], s.start
+    u = [Local(s) for _ in range(n)]
+    for k in range(s.steps):
+        part = np.ones(n, bool) if s.takes_part is None else s.takes_part(k // H)
+        X = models[k].copy()
+        for i in np.flatnonzero(part):
+            X[i] = X[i] + u[i].update(s.gradient(i, X[i], k))
+        if (k + 1) % H == 0:
+            X = start = boundary(start, X, k // H)
+        models.append(X)
+    return np.stack(models)
+
+
+def local_sgd(s: Setting) -> np.ndarray:
+    """After every H-th step xᵢ <- mean of x, over those who take part."""
+
+    def boundary(start: np.ndarray, X: np.ndarray, number: int) -> np.ndarray:
+        part = np.ones(len(X), bool) if s.takes_part is None else s.takes_part(number)
+        return np.broadcast_to(X[part].mean(0), X.shape)
+
+    return rounds_of(s, boundary)
+
+
+def post_local_sgd(s: Setting) -> np.ndarray:
+    n, models, switch = len(s.start), [s.start], s.options["switch_step"]
+    u = [Local(s) for _ in range(n)]
+    for k in range(s.steps):
+        X = models[k]
+        G = gradients(s, X, k)
+        if k < switch:
+            G = np.broadcast_to(G.mean(0), G.shape)
+        X = np.stack([X[i] + u[i].update(G[i]) for i in range(n)])
+        if k >= switch and (k - switch + 1) % s.options["local_steps"] == 0:
+            X = np.broadcast_to(X.mean(0), X.shape)
+        models.append(X)
+    return np.stack(models)
+
+
+def slowmo(s: Setting) -> np.ndarray:
+    """v <- β v + (x_start - mean x)/α; x <- x_start - γ α v."""
+    v = np.zeros_like(s.start)
+
+    def boundary(start: np.ndarray, X: np.ndarray, number: int) -> np.ndarray:
+        nonlocal v
+        v = s.options["momentum"] * v + (start - X.mean(0)) / s.rate
+        return start - s.options["slow_rate"] * s.rate * v
+
+    return rounds_of(s, boundary)
+
+
+def diloco(s: Setting) -> np.ndarray:
+    """Δ = x_start - mean x; v <- μ v + Δ; x <- x_start - rate (Δ + μ v)."""
+    v, mu = np.zeros_like(s.start), s.options["outer_momentum"]
+
+    def boundary(start: np.ndarray, X: np.ndarray, number: int) -> np.ndarray:
+        nonlocal v
+        delta = start - X.mean(0)
+        v = mu * v + delta
+        return start - s.options["outer_learning_rate"] * (delta + mu * v)
+
+    return rounds_of(s, boundary)
+
+
+def easgd(s: Setting) -> np.ndarray:
+    """Both from old values: xᵢ <- xᵢ - β(xᵢ - z), z <- z + β Σᵢ (xᵢ - z)."""
+    z, n = s.start.mean(0), len(s.start)
+    beta = 0.9 / n if s.options["elastic_rate"] is None else s.options["elastic_rate"]
+
+    def boundary(start: np.ndarray, X: np.ndarray, number: int) -> np.ndarray:
+        nonlocal z
+        new = np.stack([x - beta * (x - z) for x in X])
+        z = z + beta * sum(x - z for x in X)
+        return new
+
+    return rounds_of(s, boundary)
+
+
+def compressed_sgd(s: Setting) -> np.ndarray:
+    """q = C(e + g), e <- e + g - q, x <- x + u(mean q)."""
+    n, models, e = len(s.start), [s.start], np.zeros_like(s.start)
+    u = [Local(s) for _ in range(n)]
+    for k in range(s.steps):
+        wanted = gradients(s, models[k], k) + (e if s.options["error_feedback"] else 0)
+        q = np.stack([s.compress(i, k, wanted[i]) for i in range(n)])
+        e = wanted - q
+        models.append(np.stack([models[k][i] + u[i].update(q.mean(0)) for i in range(n)]))
+    return np.stack(models)
+
+
+def sign_majority(s: Setting) -> np.ndarray:
+    """x <- x + u(sign Σ sign gᵢ)."""
+    n, models = len(s.start), [s.start]
+    u = [Local(s) for _ in range(n)]
+    for k in range(s.steps):
+        vote = np.sign(np.sign(gradients(s, models[k], k)).sum(0))
+        models.append(np.stack([models[k][i] + u[i].update(vote) for i in range(n)]))
     return np.stack(models)
 
 

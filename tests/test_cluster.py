@@ -631,7 +631,15 @@ def test_on_equal_links_costs_are_their_formulas(n: int, ell: float, w: float, s
         "tree": 2 * log * (ell + size / w),
         "server": (2 * ell + 2 * n * size / w) if n > 1 else 0,
     }
-    assert set(formulas) == set(REDUCTIONS)
+    gathered = {
+        "ring": (n - 1) * (ell + size / w),
+        "tree": sum(2 * ell + (min(2**k, n - 2**k) + n) * size / w for k in range(log)),
+        "server": (2 * ell + n * (n + 1) * size / w) if n > 1 else 0,
+    }
+    assert set(formulas) == set(gathered) == set(REDUCTIONS)
+    for name, seconds in gathered.items():
+        net = network.make(n, latency=ell, bandwidth=w, reduce=name)
+        assert network.reduce_time(net, n, size, gathers=True) == pytest.approx(seconds)
     each = [1.0] * n
     for name, seconds in formulas.items():
         for latency, bandwidth in ((ell, w), ([ell] * n, [w] * n)):
@@ -644,8 +652,24 @@ def test_on_equal_links_costs_are_their_formulas(n: int, ell: float, w: float, s
         np.testing.assert_allclose(network.gossip_times(net, reads, size), np.array(each) * seconds)
 
 
+@given(counts, st.integers(1, 12))
+def test_messages_of_an_all_reduce_are_counted_along_their_way(n: int, m: int) -> None:
+    """A sum of m and its way to all are (m - 1) + (n - 1) messages; gathered, each is sent once per worker it passes."""
+    m = min(m, n)
+    for name in ("ring", "tree"):
+        own, server = network.reduce_messages(name, n, participants=m)
+        assert (own * n, server) == (pytest.approx(m + n - 2 if n > 1 else 0), 0)
+    assert network.reduce_messages("ring", n, gathers=True)[0] == n - 1
+    up = sum(bin(child).count("1") for child in range(n))  # a message passes as many workers as its number has bits
+    assert network.reduce_messages("tree", n, gathers=True)[0] * n == pytest.approx(up + n * (n - 1))
+    if n > 1:
+        assert network.reduce_messages("server", n, participants=m) == (m / n, n)
+        assert network.reduce_messages("server", n, gathers=True) == (1, n * n)
+
+
 def test_one_worker_alone_sends_nothing() -> None:
     for name in REDUCTIONS:
+        assert network.reduce_messages(name, 1) == (0, 0)
         assert network.reduce_time(network.make(1, latency=1.0, bandwidth=1.0, reduce=name), 1, 8) == 0
     np.testing.assert_array_equal(network.gossip_times(network.make(1, latency=1.0), np.ones((1, 1), bool), 8), [0])
 

@@ -87,6 +87,7 @@ class Row:
     def is_random(self) -> bool:
         by_chance = self.run.get("topology") in ("random_matching", "matcha") or bool(self.run.get("link_loss"))
         drawn = self.run.get("algorithm.compressor") in ("random_k", "qsgd", "natural")
+        drawn = drawn or "algorithm.participation" in self.run
         return by_chance or drawn or isinstance(self.run.get("delay"), str) or self.run.get("cluster") == "exponential"
 
     @property
@@ -176,6 +177,26 @@ def is_allreduce(name: str = "all_workers_are_allreduce", **changes: Any) -> Spe
     return Special(name, {"algorithm": "allreduce_sgd"}, "rounding", changes, apart=False)
 
 
+def in_rounds(name: str, options: dict[str, Any], *special: Special, **how: Any) -> Row:
+    """A synchronous method that averages now and then."""
+    given = {f"algorithm.{option}": value for option, value in {"local_steps": 3, **options}.items()}
+    return Row(
+        ", ".join([name, *(f"{option} {value}" for option, value in options.items())]),
+        {"algorithm": name, **given},
+        getattr(oracles, name),
+        ({"learning_rate": 0.1}, {"learning_rate": 0.02}),
+        special,
+        **how,
+    )
+
+
+def is_local(**changes: Any) -> Special:
+    return Special("is_local", {"algorithm": "local_sgd", "algorithm.local_steps": 3}, "rounding", changes)
+
+
+RATES = ({"learning_rate": 0.1}, {"learning_rate": 0.02})
+LOCAL = "algorithm.local_steps"
+
 TABLE = [
     Row(
         "allreduce_sgd",
@@ -188,6 +209,79 @@ TABLE = [
             any_optimizer("sgd", optax.sgd(0.05, 0.9, True), **{"optimizer.momentum": 0.9, "optimizer.nesterov": True}),
         ),
     ),
+    Row(
+        "ring_allreduce_sgd",
+        {"algorithm": "ring_allreduce_sgd"},
+        oracles.allreduce_sgd,
+        RATES,
+        (is_sgd(), is_allreduce(), any_optimizer("adam", optax.adam(0.05))),
+    ),
+    Row(
+        "fsdp_sgd",
+        {"algorithm": "fsdp_sgd"},
+        oracles.sharded,
+        RATES,
+        (is_sgd(), is_allreduce(), any_optimizer("adam", optax.adam(0.05))),
+        equivariant=False,
+    ),
+    in_rounds("local_sgd", {}, is_sgd(), is_allreduce("every_step_is_allreduce", **{LOCAL: 1})),
+    in_rounds(
+        "local_sgd",
+        {"participation": 0.4},
+        is_sgd(),
+        is_local(**{"algorithm.participation": 1.0}),
+        equivariant=False,
+    ),
+    in_rounds(
+        "post_local_sgd",
+        {"switch_step": 4},
+        is_sgd(),
+        is_allreduce("before_the_switch_is_allreduce", **{"algorithm.switch_step": STEPS}),
+        is_local(**{"algorithm.switch_step": 0}),
+    ),
+    in_rounds(
+        "slowmo",
+        {"momentum": 0.6, "slow_rate": 0.8},
+        is_local(**{"algorithm.momentum": 0.0, "algorithm.slow_rate": 1.0}),
+        momentum=False,
+    ),
+    in_rounds(
+        "diloco",
+        {},
+        is_local(**{"algorithm.outer_momentum": 0.0, "algorithm.outer_learning_rate": 1.0}),
+    ),
+    in_rounds(
+        "easgd",
+        {"elastic_rate": None},
+        dataclasses.replace(separate, name="without_exchange_is_separate_sgds", changes={LOCAL: 100}, graph=None),
+    ),
+    *(
+        Row(
+            f"compressed_sgd, {operator}{'' if feedback else ', without error feedback'}",
+            {"algorithm": "compressed_sgd", "algorithm.compressor": operator, **options}
+            | ({} if feedback else {"algorithm.error_feedback": False}),
+            oracles.compressed_sgd,
+            RATES,
+            (is_allreduce("identity_is_allreduce"), is_sgd()) if operator == "identity" else (),
+            equivariant=operator in ("identity", "top_k", "sign"),
+        )
+        for operator, options, feedback in (
+            ("identity", {}, True),
+            ("top_k", {"algorithm.fraction": 0.5}, True),
+            ("random_k", {"algorithm.fraction": 0.5}, True),
+            ("sign", {}, True),
+            ("qsgd", {"algorithm.levels": 4}, True),
+            ("natural", {}, False),
+        )
+    ),
+    Row(
+        "powersgd, vectors",
+        {"algorithm": "powersgd"},
+        oracles.allreduce_sgd,
+        RATES,
+        (is_sgd(), is_allreduce("vectors_are_averaged_whole")),
+    ),
+    Row("sign_majority", {"algorithm": "sign_majority"}, oracles.sign_majority, RATES, ()),
     Row(
         "delayed_sgd, iterate",
         {"algorithm": "delayed_sgd", **UNIFORM},
@@ -726,7 +820,8 @@ def mixing_matrices(run: Run, w: Any) -> Callable[[int], np.ndarray]:
 def compressing(run: Run) -> Callable[[int, int, np.ndarray], np.ndarray]:
     """(i, k, vector) -> what worker i sends: the k largest by NumPy; others by the operator, whose tests are its own."""
     options = options_of(run, "algorithm")
-    options.pop("consensus_rate", None)
+    for own in ("consensus_rate", "error_feedback"):
+        options.pop(own, None)
     name = options.pop("compressor", "identity")
     operator, states = compression.make(name, **options), {}
 
@@ -780,12 +875,15 @@ def oracle(row: Row, run: Run, ages: np.ndarray | None = None) -> np.ndarray:
         ages,
         cache(seconds),
         C,
-        compressing(run) if run.algorithm == "choco_sgd" else None,
+        compressing(run) if "algorithm.compressor" in run.options else None,
         options_of(run, "algorithm"),
         hessian,
         lambda i, m: int(schedule.partners(run.seed, w != 0, i, m + 1)[m]),
         *(coordinates(run) if run.algorithm == "hogwild_sgd" else ()),
     )
+    if run.options.get("algorithm.participation", 1.0) < 1:
+        count = max(1, round(run.options["algorithm.participation"] * n))
+        setting = setting._replace(takes_part=lambda r: np.asarray(draws.subset(np.int32(run.seed), r, n, count)))
     return row.oracle(setting)
 
 

@@ -14,7 +14,7 @@ from jax import lax
 from dopt import registry
 from dopt.compression import COMPRESSORS
 from dopt.registry import Registry
-from dopt.types import AXIS, Clock, Coordination, InputError, Tree
+from dopt.types import AXIS, Clock, Coordination, InputError, Reduction, Tree
 
 ALGORITHMS = Registry("algorithm")
 
@@ -30,17 +30,23 @@ class Method(optax.GradientTransformationExtraArgs):
     A subclass of optax's type with extra args, since `optax.chain` keeps the extra args from a plain pair, silently.
 
     `server` is what a method driven by arrivals makes of one (`dopt.algorithms.asynchronous.server`); None: the model is stepped on
-    each gradient as it comes.
+    each gradient as it comes. `place` cuts a worker's part out of a whole model, where it keeps but a part; `init` takes the whole.
     """
 
     read: Callable[..., Tree]
     server: Any
+    place: Callable[[Tree], Tree]
 
     def __new__(
-        cls, init: Callable, update: Callable, read: Callable[..., Tree] = own_params, server: Any = None
+        cls,
+        init: Callable,
+        update: Callable,
+        read: Callable[..., Tree] = own_params,
+        server: Any = None,
+        place: Callable[[Tree], Tree] = lambda params: params,
     ) -> Method:
         self = super().__new__(cls, init, update)
-        self.read, self.server = read, server
+        self.read, self.server, self.place = read, server, place
         return self
 
 
@@ -58,13 +64,16 @@ def method(
     rate: bool = False,
     once: Callable[[Mapping[str, Any]], bool] = lambda options: True,
     delayed: bool = False,
+    reduction: Callable[[Mapping[str, Any]], Reduction] = lambda options: Reduction(),
+    center: Callable[[Any], Tree] | None = None,
+    join: Callable[[Tree, Tree], Tree] | None = None,
 ) -> Callable[[Callable], Callable]:
     """Register a builder `name(optimizer, mix=None, *, learning_rate=None, **options)` under its own name.
 
     Args:
       family: synchronous, asynchronous or gossip.
       source: the paper, with equation or algorithm number.
-      sends: what a step costs: "allreduce", "neighbours" (a message to each), "server" (a gradient up, a model down) or "pair"
+      sends: what a step costs: "allreduce" (or what `reduction` says), "neighbours" (a message to each), "server" (a gradient up, a model down) or "pair"
         (two models, exchanged).
       needs: the kind of mixing matrix that the theory asks for (`dopt.mixing.check`), or options -> kind; None: the
         method takes no mix.
@@ -77,6 +86,9 @@ def method(
       rate: it divides by the learning rate (α).
       once: options -> whether it mixes exactly once a step, as delays need.
       delayed: old models are its point: it keeps a ring of them even where the delay is 0.
+      reduction: options -> what the workers reduce and when, of a synchronous method.
+      center: state -> a model that all share beside their own, which is evaluated as well.
+      join: (parts, leaves [workers, ...]; shapes of the whole) -> the whole model, where each worker keeps but a part.
     """
     return ALGORITHMS.register(
         source=source,
@@ -92,9 +104,13 @@ def method(
         rate=rate,
         once=once,
         delayed=delayed,
+        reduction=reduction,
+        center=center,
+        join=join,
     )
 
 
+synchronous = partial(method, family="synchronous", sends="allreduce", cluster="all")
 gossip = partial(method, family="gossip", sends="neighbours", staleness="edge", cluster="neighbours")
 
 # parameters that the harness hands over itself
@@ -173,6 +189,17 @@ def chain(*parts: optax.GradientTransformation) -> Method:
 def mean(tree: Tree) -> Tree:
     """Average over the workers: psum over n, the all-reduce."""
     return lax.pmean(tree, AXIS)
+
+
+def at_boundary(step: Any, period: int, make: Callable[[], Any], otherwise: Callable[[], Any], begin: int = 0) -> Any:
+    """`make()` at every `period`-th step, counted from `begin`, else `otherwise()`; nothing is sent between two boundaries.
+
+    Args:
+      step: of a `Clock`, the same on all workers: collectives may stand in `make`.
+    """
+    if period == 1:
+        return make()
+    return lax.cond((step - begin + 1) % period == 0, make, otherwise)
 
 
 def add(a: Tree, *rest: Tree) -> Tree:

@@ -116,19 +116,23 @@ def _without_barriers(run: Run, w: Any, size: int) -> Schedule:
 def _behind_barrier(run: Run, line: Barrier, w: Any, size: int) -> Schedule:
     """Steps that all have done by the end are applied, what some are ahead is pending, and what a crash broke is aborted."""
     machines, n = group.machines_of(run), run.workers
-    (waits, cost), sent = group.waiting(run, w, machines, size), np.full((1, n), 2 * (n - 1) / n)  # messages, in turn
+    how = group.waiting(run, w, machines, (8 * size,))
     count, end = len(line.time) + 1, run.seconds
     if line.stalled and end is None:  # until nobody moves any more: each is at most n steps ahead of another
-        steps = schedule.lockstep(machines, waits, steps=count + n, cost=cost)
+        steps = schedule.lockstep(machines, steps=count + n, **how)
         end = float(np.max([*(part[np.isfinite(part)].max() for part in steps), *_lost(machines)]))
     else:
         end = float(line.time[-1]) if end is None else end
-        steps = schedule.lockstep(machines, waits, steps=count, cost=cost)
+        steps = schedule.lockstep(machines, steps=count, **how)
         while steps.time[:, -1].min() < end:  # somebody is ahead
             count *= 2
-            steps = schedule.lockstep(machines, waits, steps=count, cost=cost)
-    if waits is not None and size:
-        links, turns = group.links_of(run, w), range(steps.time.shape[1])
+            steps = schedule.lockstep(machines, steps=count, **how)
+    turns, sent = range(steps.time.shape[1]), np.zeros((1, n))  # bytes of each step, in turn
+    if w is None:
+        reduced = np.diff(group.reduction_of(run).count(np.arange(len(turns) + 1)))
+        sent = np.tile(reduced[:, None] * group.reduced_bytes(run, (8,))[0], n)
+    elif size:
+        links = group.links_of(run, w)
         rounds = (range(group.mixings(run, k), group.mixings(run, k + 1)) for k in turns)
         sent = np.array([sum((links(k).sum(0) for k in those), np.zeros(n)) for those in rounds])
     return _told(steps, len(line.time), machines, end, size * sent, line.stalled)

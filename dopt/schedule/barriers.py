@@ -14,6 +14,7 @@ from dopt.schedule.table import APPLIED, Schedule, assembled
 from dopt.types import InputError
 
 Neighbours = Callable[[int], np.ndarray]  # step -> [n, n] bool: [i, j]: i waits for j
+Rests = Callable[[int], np.ndarray]  # step -> [n] bool: who computes nothing in it
 Cost = Callable[[int], np.ndarray]  # step -> [n] seconds of each worker's messages, once all it waits for are there
 
 
@@ -71,6 +72,8 @@ def barrier(
     *,
     workers: int,
     cost: Cost | None = None,
+    rests: Rests | None = None,
+    computing: int | None = None,
     steps: int | None = None,
     gradients: int | None = None,
     seconds: float | None = None,
@@ -81,6 +84,10 @@ def barrier(
     done when the last worker has done it. Then messages travel (`cost`). Without a cluster a step takes one second. Who
     crashes computes the same again when it is back; where it never is, the steps end, and the barrier is `stalled`.
 
+    Args:
+      rests: who computes nothing in a step; None: nobody.
+      computing: how many do not rest; None: all.
+
     Raises:
       InputError: not exactly one horizon, one that is not positive and finite, shorter than one step or of more than
         2^31 steps, or a cluster or `neighbours` of another number of workers.
@@ -90,20 +97,21 @@ def barrier(
         raise InputError(f"workers: must be the cluster's {cluster.workers}, got {workers}")
     if neighbours is not None and neighbours(0).shape != (workers, workers):
         raise InputError(f"neighbours: must be [{workers}, {workers}], got {list(neighbours(0).shape)}")
-    if gradients is not None and gradients < workers:
+    computing = workers if computing is None else computing
+    if gradients is not None and gradients < computing:
         raise InputError(
-            f"gradients: a step of {workers} workers computes {workers}, got {gradients}; give at least that many"
+            f"gradients: a step of {computing} workers computes {computing}, got {gradients}; give at least that many"
         )
-    wanted = gradients // workers if gradients is not None else steps
+    wanted = gradients // computing if gradients is not None else steps
     # no step is faster than the slowest worker's mean, in the mean: a guess of how many fit into `seconds`
     pace = 1.0 if cluster is None else float(mean_times(cluster).max() + (cost(0).min() if cost else 0.0))
     guess = wanted if wanted is not None else (seconds or 0) / pace
     check_count("steps, gradients or seconds", guess)
     count = wanted if wanted is not None else int(guess) + 16
-    time = _finished(cluster, neighbours, cost, count)
+    time = _finished(cluster, neighbours, cost, rests, count)
     while seconds is not None and time[-1] <= seconds:
         count *= 2
-        time = _finished(cluster, neighbours, cost, count)
+        time = _finished(cluster, neighbours, cost, rests, count)
     first, within = time[0], np.isfinite(time) & (time <= (np.inf if seconds is None else seconds))
     stalled = bool(np.isinf(time[within.sum() :][:1]).any())
     time = time[within]
@@ -115,16 +123,18 @@ def barrier(
         raise InputError(
             f"seconds: no step is done within {seconds:g} s, the first is at {first:.3g} s; give more seconds"
         )
-    return Barrier(time, workers * np.arange(1, len(time) + 1), stalled)
+    return Barrier(time, computing * np.arange(1, len(time) + 1), stalled)
 
 
-def _finished(cluster: Cluster | None, neighbours: Neighbours | None, cost: Cost | None, count: int) -> np.ndarray:
+def _finished(
+    cluster: Cluster | None, neighbours: Neighbours | None, cost: Cost | None, rests: Rests | None, count: int
+) -> np.ndarray:
     """[count] seconds at which each step is done by all; inf: never."""
     if cluster is None:
         return np.arange(1, count + 1, dtype=float)
-    if neighbours is None and cost is None and not _crashes(cluster):
+    if neighbours is cost is rests is None and not _crashes(cluster):
         return np.cumsum(compute_times(cluster, count).max(0))
-    return lockstep(cluster, neighbours, cost=cost, steps=count).time.max(0)
+    return lockstep(cluster, neighbours, cost=cost, rests=rests, steps=count).time.max(0)
 
 
 def _crashes(cluster: Cluster) -> bool:
@@ -132,11 +142,18 @@ def _crashes(cluster: Cluster) -> bool:
 
 
 def lockstep(
-    cluster: Cluster, neighbours: Neighbours | None = None, *, steps: int, cost: Cost | None = None
+    cluster: Cluster,
+    neighbours: Neighbours | None = None,
+    *,
+    steps: int,
+    cost: Cost | None = None,
+    rests: Rests | None = None,
 ) -> Lockstep:
     """Each worker's times in each step of a barrier; arguments as `barrier`'s."""
     n = cluster.workers
     times, oneself = compute_times(cluster, steps), np.eye(n, dtype=bool)
+    if rests is not None:
+        times = np.where(np.stack([rests(k) for k in range(steps)], 1), 0.0, times)
     lost, back = cluster.down.T
     parts = [np.empty((steps, n)) for _ in range(4)]
     begin, done, sends, time = parts

@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import optax
-from jax import lax
 
-from dopt.algorithms.method import Method, add, at_least, clock, gossip, scale, subtract, zeros
+from dopt.algorithms.method import Method, add, at_boundary, at_least, clock, gossip, scale, subtract, zeros
 from dopt.types import Clock, InputError, Tree
 
 
@@ -78,14 +77,12 @@ def gossip_sgd(
     def update(grads: Tree, state: GossipState, params: Tree, **extra: Any) -> tuple[Tree, GossipState]:
         updates, new = inner.update(grads, state.inner, params, **extra)
         travels = add(params, updates) if adapt_then_combine else params
-        if local_steps == 1:
-            moved, mixed = several(travels, state.mix, extra)
-        else:
-            moved, mixed = lax.cond(
-                (state.clock.step + 1) % local_steps == 0,
-                lambda: several(travels, state.mix, extra),
-                lambda: (zeros(travels), state.mix),
-            )
+        moved, mixed = at_boundary(
+            state.clock.step,
+            local_steps,
+            lambda: several(travels, state.mix, extra),
+            lambda: (zeros(travels), state.mix),
+        )
         return add(updates, moved), GossipState(new, mixed, state.clock.tick())
 
     return Method(init, update)

@@ -9,10 +9,10 @@ from typing import Any
 
 import optax
 
-from dopt.algorithms.method import Method, mean, method
+from dopt.algorithms.method import Method, mean, synchronous
 
 
-@method(family="synchronous", source="bulk-synchronous parallel, Valiant 1990", sends="allreduce", cluster="all")
+@synchronous(source="bulk-synchronous parallel, Valiant 1990")
 def allreduce_sgd(optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None) -> Method:
     """Synchronous gradient descent: all step on the mean gradient."""
     inner = optax.with_extra_args_support(optimizer)

@@ -1,0 +1,69 @@
+"""q = C(e + g), e <- e + g - q, x <- x + u(mean q): an all-reduce of small messages, whose errors are sent later.
+
+Karimireddy et al. 2019, error feedback, 1901.09847, algorithm 2; Seide et al. 2014 (1-bit SGD). Messages that share their places
+(`random_k`) or are whole are added on their way; the others are gathered by everybody, and so counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import optax
+from jax import lax
+
+from dopt import compression, draws
+from dopt.algorithms.method import Method, add, clock, mean, subtract, synchronous, zeros
+from dopt.types import AXIS, Clock, Reduction, Tree
+
+ADDS = ("identity", "random_k")  # the sum of two messages is a message of the same size
+
+
+class CompressedState(NamedTuple):
+    inner: optax.OptState
+    error: Tree  # e, like params
+    operator: Any
+    clock: Clock
+
+
+def _reduction(options: Mapping[str, Any]) -> Reduction:
+    name = options["compressor"]
+    own = {k: v for k, v in options.items() if k in compression.COMPRESSORS[name].known}
+    operator = compression.make(name, **own)
+    return Reduction(gathers=name not in ADDS, bits=lambda model: (operator.bits(model),))
+
+
+@synchronous(source="Karimireddy et al. 2019, 1901.09847", reduction=_reduction)
+def compressed_sgd(
+    optimizer: optax.GradientTransformation,
+    mix: None = None,
+    *,
+    learning_rate: Any = None,
+    seed: Any = 0,
+    compressor: str = "top_k",
+    error_feedback: bool = True,
+    **operator: Any,
+) -> Method:
+    """All-reduce of compressed gradients, with error feedback.
+
+    Args:
+      compressor: a name in `dopt.compression`; its own options stand beside it, as `fraction`.
+      error_feedback: send later what was lost; without it unbiased operators converge only, and slower.
+      seed: of what the compressor draws.
+    """
+    inner = optax.with_extra_args_support(optimizer)
+    shrink = compression.make(compressor, **operator)
+
+    def init(params: Tree) -> CompressedState:
+        return CompressedState(inner.init(params), zeros(params), shrink.init(params), clock())
+
+    def update(grads: Tree, state: CompressedState, params: Tree = None, **extra: Any) -> tuple[Tree, CompressedState]:
+        wanted = add(grads, state.error) if error_feedback else grads
+        who = draws.EVERYONE if shrink.shared else lax.axis_index(AXIS)
+        key = draws.key(seed, who, state.clock.step, draws.MESSAGES)
+        message, operator = shrink.apply(wanted, state.operator, key)
+        error = subtract(wanted, message) if error_feedback else state.error
+        updates, new = inner.update(mean(message), state.inner, params, **extra)
+        return updates, CompressedState(new, error, operator, state.clock.tick())
+
+    return Method(init, update)

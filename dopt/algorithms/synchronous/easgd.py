@@ -1,0 +1,68 @@
+"""xᵢ <- xᵢ + u(gᵢ); after every H-th step, both from old values: xᵢ <- xᵢ - β (xᵢ - z), z <- z + β Σᵢ (xᵢ - z).
+
+Zhang, Choromanska, LeCun 2015, 1412.6651, equations (5) and (6) (their α is our β): models that an elastic force ties to a center z,
+z⁰ = x⁰. Both f(x̄) and f(z) are recorded.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import optax
+from jax import lax
+
+from dopt.algorithms.method import Method, add, at_boundary, at_least, clock, mean, scale, subtract, synchronous
+from dopt.types import AXIS, Clock, InputError, Reduction, Tree
+
+
+class ElasticState(NamedTuple):
+    inner: optax.OptState
+    center: Tree  # z, like params, the same on all workers
+    clock: Clock
+
+
+@synchronous(
+    source="Zhang, Choromanska, LeCun 2015, 1412.6651",
+    reduction=lambda options: Reduction(options["local_steps"]),
+    center=lambda state: state.center,
+)
+def easgd(
+    optimizer: optax.GradientTransformation,
+    mix: None = None,
+    *,
+    learning_rate: Any = None,
+    elastic_rate: float | None = None,
+    local_steps: int = 1,
+    workers: int | None = None,
+) -> Method:
+    """Elastic averaging SGD.
+
+    Args:
+      elastic_rate: β; None: 0.9/n, as in the paper's experiments. n β must be below 2, else z runs away.
+      local_steps: H, steps between two exchanges.
+      workers: n.
+    """
+    at_least("local_steps", local_steps)
+    if elastic_rate is None and workers is None:
+        raise InputError("algorithm.elastic_rate: give it, or workers= for 0.9/n")
+    pull = elastic_rate if elastic_rate is not None else 0.9 / (workers or 1)
+    if not 0 < pull < 1 or (workers or 1) * pull >= 2:
+        raise InputError(
+            f"algorithm.elastic_rate: must lie between 0 and 1, and below 2/n = {2 / (workers or 1):.3g}, got {pull}; 0.9/n is usual"
+        )
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: Tree) -> ElasticState:
+        return ElasticState(inner.init(params), mean(params), clock())
+
+    def update(grads: Tree, state: ElasticState, params: Tree, **extra: Any) -> tuple[Tree, ElasticState]:
+        updates, new = inner.update(grads, state.inner, params, **extra)
+
+        def boundary() -> tuple[Tree, Tree]:
+            apart = scale(pull, subtract(add(params, updates), state.center))
+            return subtract(updates, apart), add(state.center, lax.psum(apart, AXIS))
+
+        updates, center = at_boundary(state.clock.step, local_steps, boundary, lambda: (updates, state.center))
+        return updates, ElasticState(new, center, state.clock.tick())
+
+    return Method(init, update)

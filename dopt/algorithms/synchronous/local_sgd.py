@@ -1,0 +1,86 @@
+"""xᵢ <- xᵢ + u(gᵢ); after every H-th step xᵢ <- mean of x: descent alone, and an average now and then.
+
+Stich 2018, 1805.09767, algorithm 1; McMahan et al. 2017, 1602.05629 (FedAvg): with `participation` p, a random p·n of the workers take
+part in a round. The others rest, their optimizers, too; all go on from the mean of those who did.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from dopt import draws
+from dopt.algorithms.method import (
+    Method,
+    add,
+    at_boundary,
+    at_least,
+    clock,
+    mean,
+    scale,
+    subtract,
+    synchronous,
+    when,
+    zeros,
+)
+from dopt.types import AXIS, Clock, InputError, Reduction, Tree
+
+
+class LocalState(NamedTuple):
+    inner: optax.OptState
+    clock: Clock
+
+
+@synchronous(
+    source="Stich 2018, 1805.09767",
+    reduction=lambda options: Reduction(options["local_steps"], share=options["participation"]),
+)
+def local_sgd(
+    optimizer: optax.GradientTransformation,
+    mix: None = None,
+    *,
+    learning_rate: Any = None,
+    local_steps: int = 10,
+    participation: float = 1.0,
+    workers: int | None = None,
+    seed: Any = 0,
+) -> Method:
+    """Local SGD (FedAvg): average the models at every H-th step only.
+
+    Args:
+      local_steps: H.
+      participation: p, the part of the workers that takes part in a round.
+      workers: n.
+      seed: of who takes part.
+    """
+    at_least("local_steps", local_steps)
+    if not 0 < participation <= 1:
+        raise InputError(f"algorithm.participation: must lie in (0, 1], got {participation}")
+    if participation < 1 and workers is None:
+        raise InputError("algorithm.participation: a part of the workers needs their number; pass workers=")
+    count = Reduction(share=participation).participants(workers or 1)
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: Tree) -> LocalState:
+        return LocalState(inner.init(params), clock())
+
+    def update(grads: Tree, state: LocalState, params: Tree, **extra: Any) -> tuple[Tree, LocalState]:
+        updates, new = inner.update(grads, state.inner, params, **extra)
+        step, mine = state.clock.step, jnp.array(True)
+        if participation < 1:
+            mine = draws.subset(seed, step // local_steps, workers or 1, count)[lax.axis_index(AXIS)]
+            updates, new = when(mine, updates, zeros(updates)), when(mine, new, state.inner)
+
+        def boundary() -> Tree:
+            half = add(params, updates)
+            if participation == 1:
+                return subtract(mean(half), params)
+            total = lax.psum(when(mine, half, zeros(half)), AXIS)
+            return subtract(scale(1 / count, total), params)
+
+        return at_boundary(step, local_steps, boundary, lambda: updates), LocalState(new, state.clock.tick())
+
+    return Method(init, update)

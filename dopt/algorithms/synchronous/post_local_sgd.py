@@ -1,0 +1,57 @@
+"""x <- x + u(mean gᵢ) until the switch, then local SGD: xᵢ <- xᵢ + u(gᵢ), and a mean after every H-th step.
+
+Lin, Stich, Patel, Jaggi 2018, 1808.07217, section 3 (post-local SGD).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import optax
+from jax import lax
+
+from dopt.algorithms.method import Method, add, at_boundary, at_least, clock, mean, subtract, synchronous
+from dopt.algorithms.synchronous.local_sgd import LocalState
+from dopt.types import Reduction, Tree
+
+
+@synchronous(
+    source="Lin et al. 2018, 1808.07217",
+    reduction=lambda options: Reduction(options["local_steps"], begin=options["switch_step"]),
+)
+def post_local_sgd(
+    optimizer: optax.GradientTransformation,
+    mix: None = None,
+    *,
+    learning_rate: Any = None,
+    switch_step: int = 100,
+    local_steps: int = 10,
+) -> Method:
+    """All-reduce at first, local SGD later.
+
+    Args:
+      switch_step: the first step that is local.
+      local_steps: H, from there on.
+    """
+    at_least("switch_step", switch_step, 0)
+    at_least("local_steps", local_steps)
+    inner = optax.with_extra_args_support(optimizer)
+
+    def init(params: Tree) -> LocalState:
+        return LocalState(inner.init(params), clock())
+
+    def update(grads: Tree, state: LocalState, params: Tree, **extra: Any) -> tuple[Tree, LocalState]:
+        step = state.clock.step
+        together = step < switch_step
+        used = lax.cond(together, lambda: mean(grads), lambda: grads)
+        updates, new = inner.update(used, state.inner, params, **extra)
+
+        def boundary() -> Tree:
+            return subtract(mean(add(params, updates)), params)
+
+        def local() -> Tree:
+            return at_boundary(step, local_steps, boundary, lambda: updates, begin=switch_step)
+
+        return lax.cond(together, lambda: updates, local), LocalState(new, state.clock.tick())
+
+    return Method(init, update)

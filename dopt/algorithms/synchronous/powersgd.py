@@ -1,0 +1,64 @@
+"""M = e + g; P = orth(mean of M Q); Q <- mean of Mᵀ P; x <- x + u(P Qᵀ), e <- M - P Qᵀ: a low-rank all-reduce, warm-started.
+
+Vogels, Karimireddy, Jaggi 2019, 1905.13727, algorithms 1 and 2. P and Q of all workers are averaged, so that what is sent adds up on
+its way. A leaf is a matrix of its first axis by all others; where the factors are no smaller (each vector), it is averaged whole.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from dopt.algorithms.method import Method, add, mean, subtract, synchronous, zeros
+from dopt.compression import checked_rank
+from dopt.types import Reduction, Tree
+
+
+class PowerState(NamedTuple):
+    inner: optax.OptState
+    error: Tree  # e, like params
+    right: tuple[jax.Array | None, ...]  # Q [b, rank] of each leaf, the same on all workers; None: averaged whole
+
+
+@synchronous(
+    source="Vogels, Karimireddy, Jaggi 2019, 1905.13727",
+    reduction=lambda options: Reduction(bits=checked_rank(options["rank"]).bits),
+)
+def powersgd(
+    optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None, rank: int = 2
+) -> Method:
+    """PowerSGD: all-reduce of the two factors of a low-rank gradient, with error feedback.
+
+    Args:
+      rank: r of the factors.
+    """
+    inner, low = optax.with_extra_args_support(optimizer), checked_rank(rank)
+    times = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
+
+    def reduced(x: jax.Array, Q: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
+        if Q is None:
+            return mean(x), Q
+        M = x.reshape(low.sides(x))
+        P = jnp.linalg.qr(mean(times(M, Q)))[0]
+        new = mean(times(M.T, P))
+        return times(P, new.T).reshape(x.shape), low.kept(new, Q)
+
+    def init(params: Tree) -> PowerState:
+        return PowerState(inner.init(params), zeros(params), low.start(params))
+
+    def update(grads: Tree, state: PowerState, params: Tree = None, **extra: Any) -> tuple[Tree, PowerState]:
+        wanted = add(grads, state.error)
+        leaves, form = jax.tree.flatten(wanted)
+        sent, right = zip(*map(reduced, leaves, state.right), strict=True)
+        together = jax.tree.unflatten(form, sent)
+        # what is averaged whole leaves no error: all of it was sent
+        own = jax.tree.unflatten(form, [x if Q is None else m for x, m, Q in zip(leaves, sent, right, strict=True)])
+        updates, new = inner.update(together, state.inner, params, **extra)
+        return updates, PowerState(new, subtract(wanted, own), right)
+
+    return Method(init, update)

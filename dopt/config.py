@@ -63,7 +63,7 @@ class Run:
     learning_rate: float  # the rate, or the start of `learning_rate.schedule` (an optax schedule by name)
     optimizer: str = "sgd"  # an optax optimizer by name
     problem: str | None = None  # softmax by default
-    data: str | None = None  # digits by default, for problems that need data
+    data: str | None = None  # digits by default, or what the problem learns from; for problems that need data
     partition: str | None = None  # iid by default
     topology: str | None = None  # ring by default, for methods with a mixing matrix
     weights: str | None = None  # metropolis, or what the graph and the method ask for
@@ -129,6 +129,7 @@ def identity(resolved: Run, own: Mapping[str, Any] | None = None) -> str:
         ("topology", topology.is_file),
         ("weights", lambda w: bool(Path(w).suffix)),
         ("cluster.file", lambda w: True),
+        ("data.file", lambda w: True),
     )
     for name, is_file in files:
         if (
@@ -234,7 +235,8 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
         entry = PROBLEMS[values["problem"]]
         take("problem", entry.options(given["problem"], "problem"))
         if entry.traits["data"]:
-            values["data"] = values["data"] or "digits"
+            values["data"] = values["data"] or entry.traits["data"]
+            _check_kind(entry, SETS[values["data"]])
             values["partition"] = values["partition"] or "iid"
             take("data", SETS[values["data"]].options(given["data"], "data"))
             take("partition", PARTITIONS[values["partition"]].options(given["partition"], "partition"))
@@ -312,6 +314,14 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
     if problem is None and graph is None:
         vars(resolved)["id"] = identity(resolved)  # resolving it once more would give the same
     return resolved
+
+
+def _check_kind(problem: Entry, given: Entry) -> None:
+    """Refuse a set of another kind than the one that the problem learns from by default."""
+    default = problem.traits["data"]
+    wanted, kind = SETS[default].traits["kind"], given.traits["kind"]
+    if kind != wanted:
+        raise InputError(f"data: {problem.name} learns from {wanted}, got {given.name} of kind {kind}; use {default}")
 
 
 def options_of(run: Run, prefix: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from dopt.data import digits, libsvm, mnist
+from dopt.data import digits, libsvm, mnist, text
 from dopt.data.base import SETS, Dataset
 from dopt.data.partition import PARTITIONS, by_label, contiguous, dirichlet, iid, shard
 
@@ -26,6 +26,7 @@ __all__ = [
     "load",
     "mnist",
     "shard",
+    "text",
 ]
 
 

@@ -1,4 +1,10 @@
-"""What a reader of real data returns, and the names under which readers are found."""
+"""What a reader of real data returns, and the names under which readers are found.
+
+The trait `kind` of a set says what a sample is, and so which problems can learn from it:
+
+- classes: x [d] float64, features, and y [] int32, the class;
+- text: x [context] int32, characters by their numbers, and y [context] int32, each one's successor.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +20,20 @@ SETS = Registry("data")
 class Dataset(NamedTuple):
     """Samples to learn from and, where the set comes with some, samples held out."""
 
-    train: dict[str, np.ndarray]  # {"x": [N, d] float64, "y": [N] int32, class indices 0..classes-1}
+    train: dict[str, np.ndarray]  # {"x", "y"}, leaves [N, ...], by the set's kind
     test: dict[str, np.ndarray] | None  # the same leaves; None: nothing is held out
-    classes: int
+    classes: int  # numbers that y may be: 0..classes-1
 
 
 def samples(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:
-    """X and y in the one form that every set has; read-only, since all callers of `load` share them."""
-    leaves: dict[str, np.ndarray] = {"x": np.ascontiguousarray(x, np.float64), "y": np.ascontiguousarray(y, np.int32)}
-    for leaf in leaves.values():
-        leaf.setflags(write=False)
-    return leaves
+    """Features x and classes y in the one form that sets of classes have."""
+    return frozen(x=np.asarray(x, np.float64), y=y)
+
+
+def frozen(**leaves: np.ndarray) -> dict[str, np.ndarray]:
+    """Leaves [N, ...], real numbers or int32 ones, that nobody can change: all callers of `load` share them."""
+    found: dict[str, np.ndarray] = {}
+    for name, leaf in leaves.items():
+        found[name] = np.ascontiguousarray(leaf, np.float64 if leaf.dtype.kind == "f" else np.int32)
+        found[name].setflags(write=False)
+    return found

@@ -11,7 +11,7 @@ import numpy as np
 from dopt.data.base import SETS, Dataset, samples
 
 
-@SETS.register(source="scikit-learn load_digits; UCI Optical Recognition of Handwritten Digits, 1998")
+@SETS.register(source="scikit-learn load_digits; UCI Optical Recognition of Handwritten Digits, 1998", kind="classes")
 def digits() -> Dataset:
     """8 x 8 digits, 10 classes: 1438 samples to train, every fifth (359) held out."""
     from sklearn.datasets import load_digits  # type: ignore[import-untyped, unused-ignore]

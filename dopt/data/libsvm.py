@@ -70,4 +70,4 @@ def _reader(name: str, features: int) -> Callable[[], Dataset]:
 
 
 for _name, _features in FEATURES.items():
-    SETS.register(name=_name, source=URL + _name)(_reader(_name, _features))
+    SETS.register(name=_name, source=URL + _name, kind="classes")(_reader(_name, _features))

@@ -54,7 +54,7 @@ def part(name: str) -> dict[str, np.ndarray]:
     return samples(images.reshape(-1, 784) / 255, labels)
 
 
-@SETS.register(source="LeCun et al., Proc. IEEE 86(11), 1998; " + URL)
+@SETS.register(source="LeCun et al., Proc. IEEE 86(11), 1998; " + URL, kind="classes")
 def mnist() -> Dataset:
     """MNIST, 784 features, 10 classes: 60000 samples to train, 10000 held out."""
     return Dataset(part("train"), part("t10k"), 10)

@@ -24,6 +24,13 @@ def _count(labels: np.ndarray, workers: int) -> int:
     return len(labels)
 
 
+def _classes(labels: np.ndarray, workers: int, name: str) -> None:
+    """Refuse samples whose target is no class, as those of text."""
+    _count(labels, workers)
+    if labels.ndim != 1 or labels.dtype.kind not in "iu":
+        raise InputError(f"partition: these samples have no class, got {name}, which goes by it; use iid or contiguous")
+
+
 @PARTITIONS.register(source="uniform random split")
 def iid(labels: np.ndarray, workers: int, *, seed: int = 0) -> list[np.ndarray]:
     """A random permutation in near-equal pieces: all workers see the same distribution."""
@@ -40,7 +47,7 @@ def contiguous(labels: np.ndarray, workers: int) -> list[np.ndarray]:
 @PARTITIONS.register(source="McMahan et al. 2017, arXiv:1602.05629, section 3, with one piece per worker")
 def by_label(labels: np.ndarray, workers: int) -> list[np.ndarray]:
     """Samples sorted by label in near-equal pieces: as heterogeneous as equal sizes allow."""
-    _count(labels, workers)
+    _classes(labels, workers, "by_label")
     return np.array_split(np.argsort(labels, kind="stable"), workers)
 
 
@@ -54,7 +61,7 @@ def dirichlet(labels: np.ndarray, workers: int, *, alpha: float, seed: int = 0) 
     proportions for each class (Yurochkin et al.), so that every sample is used once and the sizes differ. Drawn again
     until no worker is empty.
     """
-    _count(labels, workers)
+    _classes(labels, workers, "dirichlet")
     if not (alpha > 0 and math.isfinite(alpha)):
         raise InputError(f"alpha: must be positive and finite, got {alpha}; 0.1 is heterogeneous, 100 nearly iid")
     rng = np.random.default_rng(seed)

@@ -22,14 +22,14 @@ ACCURACY = 1e-12  # of f*, from strong convexity: f - f* <= ‖∇f‖² / (2 l2
 class Shards(NamedTuple):
     """Data split over the workers."""
 
-    train: dict[str, np.ndarray]  # leaves [workers, samples, ...], padded
+    train: dict[str, np.ndarray]  # {"x", "y"}, leaves [workers, samples, ...], padded
     counts: np.ndarray  # [workers] true samples of each
     test: dict[str, np.ndarray] | None  # leaves [samples, ...]
     classes: int
 
 
-def problem(*, source: str, data: bool) -> Callable[[Callable], Callable]:
-    """Register a builder; `data` says whether it needs a data set."""
+def problem(*, source: str, data: str | None) -> Callable[[Callable], Callable]:
+    """Register a builder; `data` is the set it learns from by default, any other of that kind will do; None: it needs none."""
     return PROBLEMS.register(source=source, data=data)
 
 

@@ -10,7 +10,7 @@ from dopt.problems.base import Shards, convex_optimum, half_square, problem, reg
 from dopt.types import Batch, Key, Params, Problem
 
 
-@problem(source="binary logistic regression", data=True)
+@problem(source="binary logistic regression", data="digits")
 def logistic(shards: Shards, workers: int, *, l2: float = 1e-3, weighted: bool = False) -> Problem:
     """Binary logistic regression, strongly convex by l2; of more than two classes, the odd ones against the even."""
     l2, note = regularizer(l2)

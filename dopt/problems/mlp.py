@@ -10,7 +10,7 @@ from dopt.problems.base import Shards, half_square, problem, regularizer
 from dopt.types import Batch, InputError, Key, Params, Problem
 
 
-@problem(source="multilayer perceptron (flax)", data=True)
+@problem(source="multilayer perceptron (flax)", data="digits")
 def mlp(
     shards: Shards, workers: int, *, hidden: tuple[int, ...] = (32,), l2: float = 0.0, weighted: bool = False
 ) -> Problem:

@@ -13,7 +13,7 @@ from dopt.problems.base import problem
 from dopt.types import Batch, InputError, Key, Params, Problem
 
 
-@problem(source="heterogeneous quadratics, as in Koloskova et al. 2020, 2003.10422", data=False)
+@problem(source="heterogeneous quadratics, as in Koloskova et al. 2020, 2003.10422", data=None)
 def quadratic(
     shards: None,
     workers: int,

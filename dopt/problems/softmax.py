@@ -10,7 +10,7 @@ from dopt.problems.base import Shards, convex_optimum, half_square, problem, reg
 from dopt.types import Batch, Key, Params, Problem
 
 
-@problem(source="multinomial logistic regression", data=True)
+@problem(source="multinomial logistic regression", data="digits")
 def softmax(shards: Shards, workers: int, *, l2: float = 1e-3, weighted: bool = False) -> Problem:
     """Softmax regression with bias, strongly convex by l2 (on weights and bias)."""
     l2, note = regularizer(l2)

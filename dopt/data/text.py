@@ -36,7 +36,7 @@ def text(*, file: str | None = None, context: int = 32) -> Dataset:
 
 @SETS.register(source="Karpathy, char-rnn, 2015; " + URL, kind="text")
 def shakespeare(*, context: int = 64) -> Dataset:
-    """Shakespeare's plays by characters, 1 115 394 of 65 kinds: 15 685 samples to train at the default context."""
+    """Shakespeare's plays by characters, 1 115 394 of 65 kinds: 15 686 samples to train at the default context."""
     path = find("tinyshakespeare.txt", URL, SHA256)
     return samples_of(_decoded(path.read_bytes(), path), context, path)
 

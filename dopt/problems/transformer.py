@@ -108,8 +108,8 @@ def transformer(
         h = jnp.zeros((1, context, width))
         token, position, norm, head, rest = jax.random.split(key, 5)
         return {
-            "token": _small(token, (kinds, width)),
-            "position": _small(position, (context, width)),
+            "token": _small(token, (kinds, width), jnp.float32),  # named, so that float64 runs start there, too
+            "position": _small(position, (context, width), jnp.float32),
             "blocks": jax.vmap(lambda key: block_init(inner, key, h))(jax.random.split(rest, layers)),
             "norm": outer["norm"].init(norm, h)["params"],
             "head": outer["head"].init(head, h)["params"],

@@ -194,9 +194,9 @@ def test_its_gradient_is_a_finite_difference_along_any_direction() -> None:
         x, unravel = ravel_pytree(jax.tree.map(jnp.asarray, start()))
         f = jax.jit(jax.value_and_grad(lambda x: problem.loss(unravel(x), batch)))
         gradient, h = np.asarray(f(x)[1]), 1e-5
-        for direction in np.random.default_rng(3).standard_normal((20, len(x))):
+        for direction in np.random.default_rng(3).standard_normal((20, len(x))) / len(x) ** 0.5:
             difference = float(f(x + h * direction)[0] - f(x - h * direction)[0]) / (2 * h)
-            assert gradient @ direction == pytest.approx(difference, abs=1e-6)
+            assert gradient @ direction == pytest.approx(difference, abs=1e-8)
         assert (np.abs(gradient) > 1e-9).all()  # every parameter matters
 
 
@@ -223,7 +223,8 @@ def test_heads_and_hidden_units_may_be_split_over_an_axis_and_summed() -> None:
     whole, part = (gpt.block_layers(heads // k, 2, 4 * width // k, width) for k in (1, parts))
     with jax.enable_x64(True):
         h = jnp.asarray(np.random.default_rng(0).standard_normal((3, 5, width)))
-        params = jax.jit(lambda key: gpt.block_init(whole, key, h))(jax.random.key(1))
+        params = gpt.drawn(gpt.block_starts(heads, 2, 4 * width, width), jax.random.key(1))
+        params = jax.tree.map(jnp.float64, params)
 
         def cut(name: str, axis: int) -> Any:
             return jnp.stack(jnp.split(params[name]["kernel"], parts, axis))
@@ -266,10 +267,9 @@ def test_loss_and_accuracy_over_unequal_shards_are_those_of_their_true_samples()
         assert found["accuracy"][0] == pytest.approx(float(problem.metrics["accuracy"](params, problem.test)))
 
 
-@pytest.mark.parametrize("executor", ["pmap", "shard_map"])
-def test_all_reduce_over_eight_devices_reaches_the_loss_of_a_plain_optax_loop_at_equal_batches(executor: str) -> None:
+def test_all_reduce_over_eight_devices_reaches_the_loss_of_a_plain_optax_loop_at_equal_batches() -> None:
     n, size, steps = 8, 2, 60
-    fields = {"workers": n, "batch_size": size, "steps": steps, "executor": executor, "data.context": 16}
+    fields = {"workers": n, "batch_size": size, "steps": steps, "executor": "shard_map", "data.context": 16}
     scale = {"problem.width": 16, "eval_samples": 8, "metrics": ["loss"], "record_every": steps}
     run = Run.from_dict({**BASE, **fields, **scale, "optimizer": "adam", "learning_rate": 3e-3}).resolve()
     found = dopt.run(run).history["loss"]

@@ -13,7 +13,7 @@ split, and what the parts give be summed by `reduce`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,15 @@ from dopt.types import Batch, InputError, Key, Params, Problem
 
 Layers = dict[str, Any]  # name -> flax layer; parameters are a dict of the same names
 
-_small = nn.initializers.normal(0.02)
+SMALL = 0.02  # deviation of what characters and positions start from, and the head
+
+
+class Start(NamedTuple):
+    """How a parameter starts: mean + deviation x normal."""
+
+    shape: tuple[int, ...]
+    deviation: float = 0.0
+    mean: float = 0.0
 
 
 def block_layers(heads: int, size: int, hidden: int, width: int) -> Layers:
@@ -65,13 +73,27 @@ def block(
     return h + reduce(apply(layers, params, "down", hidden))
 
 
-def block_init(layers: Layers, key: Key, h: jax.Array) -> Params:
-    """Parameters of one block: each layer started by flax from a key of its own, on an input of the shape it will see."""
-    inputs = {"qkv": h, "norm_heads": h, "norm_hidden": h, "up": h}
-    inputs["out"] = jnp.zeros((*h.shape[:-1], *layers["qkv"].features[1:]))
-    inputs["down"] = jnp.zeros((*h.shape[:-1], layers["up"].features))
-    keys = dict(zip(layers, jax.random.split(key, len(layers)), strict=True))
-    return {name: layer.init(keys[name], inputs[name])["params"] for name, layer in layers.items()}
+def block_starts(heads: int, size: int, hidden: int, width: int) -> Params:
+    """Where the parameters of a block's layers start."""
+    norm = {"scale": Start((width,), mean=1.0), "bias": Start((width,))}
+    return {
+        "norm_heads": norm,
+        "qkv": {"kernel": Start((width, 3, heads, size), width**-0.5)},
+        "out": {"kernel": Start((heads, size, width), (heads * size) ** -0.5)},
+        "norm_hidden": norm,
+        "up": {"kernel": Start((width, hidden), width**-0.5)},
+        "down": {"kernel": Start((hidden, width), hidden**-0.5)},
+    }
+
+
+def drawn(starts: Params, key: Key) -> Params:
+    """Normal numbers, one draw for all leaves: a draw for each would take half a second to compile, each."""
+    leaves, tree = jax.tree.flatten(starts, is_leaf=lambda s: isinstance(s, Start))
+    ends = np.cumsum([np.prod(s.shape) for s in leaves])
+    pieces = jnp.split(jax.random.normal(key, (int(ends[-1]),), jnp.float32), ends[:-1])
+    return jax.tree.unflatten(
+        tree, [s.mean + s.deviation * z.reshape(s.shape) for s, z in zip(leaves, pieces, strict=True)]
+    )
 
 
 @problem(source="a small GPT, Radford et al. 2019; Vaswani et al. 2017, 1706.03762 (flax)", data="text")
@@ -102,18 +124,18 @@ def transformer(
     l2, _ = regularizer(l2)
     context, kinds = _fitting(shards)
     inner = block_layers(heads, width // heads, 4 * width, width)
-    outer: Layers = {"norm": nn.LayerNorm(), "head": nn.Dense(kinds, use_bias=False, kernel_init=_small)}
+    outer: Layers = {"norm": nn.LayerNorm(), "head": nn.Dense(kinds, use_bias=False)}
+    one = block_starts(heads, width // heads, 4 * width, width)
+    starts = {
+        "token": Start((kinds, width), SMALL),
+        "position": Start((context, width), SMALL),
+        "blocks": jax.tree.map(lambda s: s._replace(shape=(layers, *s.shape)), one, is_leaf=lambda s: type(s) is Start),
+        "norm": one["norm_heads"],
+        "head": {"kernel": Start((width, kinds), SMALL)},
+    }
 
     def init(key: Key) -> Params:
-        h = jnp.zeros((1, context, width))
-        token, position, norm, head, rest = jax.random.split(key, 5)
-        return {
-            "token": _small(token, (kinds, width), jnp.float32),  # named, so that float64 runs start there, too
-            "position": _small(position, (context, width), jnp.float32),
-            "blocks": jax.vmap(lambda key: block_init(inner, key, h))(jax.random.split(rest, layers)),
-            "norm": outer["norm"].init(norm, h)["params"],
-            "head": outer["head"].init(head, h)["params"],
-        }
+        return drawn(starts, key)
 
     def logits(params: Params, x: jax.Array) -> jax.Array:
         h = params["token"][x] + params["position"]

@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from benchmarks.speed.by_hand import Setting, event_loop, jax_program, numpy_program
+from benchmarks.speed.by_hand import Setting, TextSetting, event_loop, jax_program, numpy_program, transformer_program
 from dopt import AXIS, Problem, Run, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS, options
 from dopt.group import Group, machines_of, matrix
@@ -169,6 +169,84 @@ def one_run(method: str, width: int, pairs: int) -> dict[str, Any]:
     return compare(f"{method}, {width} run{'s' * (width > 1)}", [[run] * width], [run], width, pairs)
 
 
+def transformer(pairs: int) -> dict[str, Any]:
+    """A simulated transformer, eight workers on one device, against a hand-written one in jit(scan) of vmapped gradients."""
+    scale = {"problem.width": 64, "problem.heads": 4, "problem.layers": 2}
+    fields = {
+        "algorithm": "allreduce_sgd",
+        "workers": 8,
+        "learning_rate": 0.2,
+        "batch_size": 8,
+        "problem": "transformer",
+    }
+    horizon = {"steps": 40, "record_every": 20, "metrics": ("loss", "accuracy"), "eval_samples": 64}
+    run = Run.from_dict({**fields, **horizon, **scale}).resolve()
+    group = Group([run])
+    data, seen, test = group.data, group.data.seen, group.common.test
+    there = np.arange(seen.count.max()) < seen.count[:, None]
+    looked_at = {name: np.concatenate([seen.head[name], seen.tail[name]], 1)[there] for name in ("x", "y")}
+    by_hand = TextSetting(
+        data.samples["x"],
+        data.samples["y"],
+        data.count,
+        looked_at["x"],
+        looked_at["y"],
+        test["x"],
+        test["y"],
+        int(max(a.max() for a in data.samples.values())) + 1,
+        64,
+        4,
+        2,
+        8,
+        40,
+        20,
+    )
+    program = transformer_program(by_hand)
+
+    def compile_hand() -> Any:
+        return jax.jit(lambda *a: program(*a)).lower(np.int32(0), np.float32(0.2)).compile()
+
+    group.compile(1), compile_hand()
+    compile_times = {"dopt": [seconds(lambda: group.compile(1))], "by_hand": [seconds(compile_hand)]}
+    ours, theirs = group.compile(1), compile_hand()
+    calls = {"dopt": lambda: ours.execute([run]), "by_hand": lambda: np.asarray(theirs(np.int32(0), np.float32(0.2)))}
+    times = turns(calls, pairs)
+    ratios = np.array(times["dopt"]) / np.array(times["by_hand"])
+    per = 1e6 / by_hand.steps
+    row = {
+        "name": "transformer, 8 workers",
+        "steps": by_hand.steps,
+        "pairs": pairs,
+        "microseconds_per_step": {who: float(np.median(t)) * per for who, t in times.items()},
+        "ratio_to_hand_written_jax": float(np.median(ratios)),
+        "ratio_quartiles": [float(q) for q in np.quantile(ratios, [0.25, 0.75])],
+        "compile_seconds": {who: float(np.median(t)) for who, t in compile_times.items()},
+        "final_loss": {
+            "dopt": float(calls["dopt"]()[0].history["loss"][-1]),
+            "by_hand": float(calls["by_hand"]()[-1, 0]),
+        },
+    }
+    took, loss, compiling = row["microseconds_per_step"], row["final_loss"], row["compile_seconds"]
+    print(
+        f"{row['name']:28s} dopt {took['dopt']:8.0f} us  by hand {took['by_hand']:8.0f} us  ratio {row['ratio_to_hand_written_jax']:.3f} "
+        f"[{row['ratio_quartiles'][0]:.3f}, {row['ratio_quartiles'][1]:.3f}]  loss {loss['dopt']:.3f} / {loss['by_hand']:.3f}  "
+        f"compile {compiling['dopt']:.2f} s / {compiling['by_hand']:.2f} s",
+        flush=True,
+    )
+    return row
+
+
+def turns(calls: dict[str, Callable[[], Any]], pairs: int) -> dict[str, list[float]]:
+    """Seconds of both, turn by turn; the first pair warms up."""
+    times: dict[str, list[float]] = {who: [] for who in calls}
+    for pair in range(-1, pairs):
+        for who in list(calls)[:: 1 if pair % 2 else -1]:
+            took = seconds(calls[who])
+            if pair >= 0:
+                times[who].append(took)
+    return times
+
+
 def large_graph(pairs: int, workers: int = 4096, dim: int = 10_000) -> dict[str, Any]:
     """A mix on a large ring: lists of neighbours, which are chosen by themselves, against one product with W."""
     w = mixing.weights(topology.make("ring", workers))
@@ -250,7 +328,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.speed", description=__doc__)
     parser.add_argument("--pairs", type=int, default=15, help="interleaved pairs of measurements (default: 15)")
     parser.add_argument(
-        "--only", choices=["sweep", "large_graph", "asynchronous", *METHODS], help="one row of the table"
+        "--only", choices=["sweep", "large_graph", "asynchronous", "transformer", *METHODS], help="one row of the table"
     )
     parser.add_argument(
         "--width", type=int, default=1, help="runs vmapped together in the rows of single methods (default: 1)"
@@ -270,6 +348,7 @@ def main() -> None:
             show(rows[-1])
     large = large_graph(max(3, args.pairs // 5)) if args.only in (None, "large_graph") else None
     events = asynchronous(args.pairs) if args.only in (None, "asynchronous") else None
+    text = transformer(args.pairs) if args.only in (None, "transformer") else None
     device = jax.devices()[0]
     today = datetime.date.today().isoformat()
     found = {
@@ -282,6 +361,7 @@ def main() -> None:
         "groups_of_the_sweep": groups,
         "large_graph": large,
         "asynchronous": events,
+        "transformer": text,
         "rows": rows,
     }
     out = args.out or HERE / "results" / f"{device.platform}-jax{version('jax')}-{today}.json"

@@ -1,6 +1,6 @@
 """What a careful researcher would write for one paper: jit(vmap(lax.scan)), and the same in NumPy.
 
-Softmax regression, n workers, minibatches. As fast as we know how to make it: batches are drawn for the whole run ahead
+Softmax regression, and a small transformer, n workers, minibatches. As fast as we know how to make it: batches are drawn for the whole run ahead
 of the scan, old models lie in a ring written by index, runs are vmapped in slabs, and the loss is written classes first.
 Every function records the same metrics at the same steps as dopt does.
 """
@@ -126,6 +126,88 @@ def jax_program(method: str, s: Setting) -> Callable:
             lambda a: a.reshape(s.steps // s.every, s.every, *a.shape[1:]), (jnp.arange(s.steps), drawn)
         )
         _, history = lax.scan(block, (p, ring), blocks)
+        return jnp.concatenate([record(p)[None], history])
+
+    return run
+
+
+class TextSetting(NamedTuple):
+    """One text, one transformer and horizon."""
+
+    x: Any  # [workers, samples, context] int32
+    y: Any  # the same shape: the next characters
+    counts: Any  # [workers]
+    seen_x: Any  # [samples, context]: what the loss is recorded on
+    seen_y: Any
+    test_x: Any
+    test_y: Any
+    kinds: int
+    width: int
+    heads: int
+    layers: int
+    batch: int
+    steps: int
+    every: int
+
+
+def transformer_program(s: TextSetting) -> Callable:
+    """run(seed, rate) -> history [records, (loss, accuracy)]: all-reduce SGD on a small GPT, all workers' models kept."""
+    n, _, context = s.x.shape
+    x, y, size = jnp.asarray(s.x), jnp.asarray(s.y), s.width // s.heads
+    rows, before = jnp.arange(n), np.tril(np.ones((context, context), bool))
+
+    def norm(p: Any, h: Any) -> Any:
+        mean = h.mean(-1, keepdims=True)
+        variance = ((h - mean) ** 2).mean(-1, keepdims=True)
+        return (h - mean) * lax.rsqrt(variance + 1e-6) * p["scale"] + p["bias"]
+
+    def block(h: Any, p: Any) -> Any:
+        q, k, v = jnp.moveaxis((norm(p["norm_1"], h) @ p["qkv"]).reshape(*h.shape[:2], 3, s.heads, size), 2, 0)
+        score = jnp.where(before, jnp.einsum("bihs,bjhs->bhij", q, k) / size**0.5, -jnp.inf)
+        seen = jnp.einsum("bhij,bjhs->bihs", jax.nn.softmax(score), v).reshape(h.shape)
+        h = h + seen @ p["out"]
+        return h + jax.nn.gelu(norm(p["norm_2"], h) @ p["up"]) @ p["down"], None
+
+    def logits(p: Any, x: Any) -> Any:
+        h, _ = lax.scan(block, p["token"][x] + p["position"], p["blocks"])
+        return norm(p["norm"], h) @ p["head"]
+
+    def loss(p: Any, x: Any, y: Any) -> Any:
+        return optax.softmax_cross_entropy_with_integer_labels(logits(p, x), y).mean()
+
+    def start(key: Any) -> Any:
+        w, wide = s.width, 4 * s.width
+        shapes = {"qkv": (w, 3 * w), "out": (w, w), "up": (w, wide), "down": (wide, w)}
+        norms = {"scale": jnp.ones(w), "bias": jnp.zeros(w)}
+        stacked = {name: jnp.zeros((s.layers, *shape)) for name, shape in shapes.items()}
+        flat = {"token": jnp.zeros((s.kinds, w)), "position": jnp.zeros((context, w)), "head": jnp.zeros((w, s.kinds))}
+        leaves, tree = jax.tree.flatten((stacked, flat))
+        ends = np.cumsum([a.size for a in leaves])
+        pieces = jnp.split(jax.random.normal(key, (int(ends[-1]),)), ends[:-1])
+        stacked, flat = jax.tree.unflatten(tree, [z.reshape(a.shape) for z, a in zip(pieces, leaves, strict=True)])
+        blocks = {name: a / a.shape[1] ** 0.5 for name, a in stacked.items()}
+        both = {name: jax.tree.map(lambda a: jnp.stack([a] * s.layers), norms) for name in ("norm_1", "norm_2")}
+        return {name: 0.02 * a for name, a in flat.items()} | {"blocks": blocks | both, "norm": norms}
+
+    def record(p: Any) -> Any:
+        mean = jax.tree.map(lambda a: a.mean(0), p)
+        right = jnp.argmax(logits(mean, jnp.asarray(s.test_x)), -1) == s.test_y
+        return jnp.stack([loss(mean, jnp.asarray(s.seen_x), jnp.asarray(s.seen_y)), right.mean()])
+
+    def run(seed: Any, rate: Any) -> Any:
+        key, first = jax.random.split(jax.random.key(seed))
+        drawn = jax.random.randint(key, (s.steps // s.every, s.every, n, s.batch), 0, s.counts[:, None])
+        p = jax.tree.map(lambda a: jnp.broadcast_to(a, (n, *a.shape)), start(first))
+
+        def step(p: Any, index: Any) -> Any:
+            g = jax.vmap(jax.grad(loss))(p, x[rows[:, None], index], y[rows[:, None], index])
+            return jax.tree.map(lambda a, b: a - rate * b.mean(0), p, g), None
+
+        def stretch(p: Any, index: Any) -> Any:
+            p, _ = lax.scan(step, p, index)
+            return p, record(p)
+
+        _, history = lax.scan(stretch, p, drawn)
         return jnp.concatenate([record(p)[None], history])
 
     return run

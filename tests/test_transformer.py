@@ -23,6 +23,7 @@ from dopt.config import identity
 from dopt.group import Group
 from dopt.problems import PROBLEMS, Shards
 from dopt.problems import transformer as gpt
+from dopt.problems.networks import drawn
 
 BASE: dict[str, Any] = {"algorithm": "allreduce_sgd", "learning_rate": 0.3, "steps": 1, "problem": "transformer"}
 OWN_PROBLEM: dict[str, Any] = {"algorithm": "allreduce_sgd", "learning_rate": 0.3, "steps": 1}
@@ -223,7 +224,7 @@ def test_heads_and_hidden_units_may_be_split_over_an_axis_and_summed() -> None:
     whole, part = (gpt.block_layers(heads // k, 2, 4 * width // k, width) for k in (1, parts))
     with jax.enable_x64(True):
         h = jnp.asarray(np.random.default_rng(0).standard_normal((3, 5, width)))
-        params = gpt.drawn(gpt.block_starts(heads, 2, 4 * width, width), jax.random.key(1))
+        params = drawn(gpt.block_starts(heads, 2, 4 * width, width), jax.random.key(1))
         params = jax.tree.map(jnp.float64, params)
 
         def cut(name: str, axis: int) -> Any:

@@ -13,29 +13,21 @@ split, and what the parts give be summed by `reduce`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from flax import linen as nn
 from jax import lax
 
-from dopt.problems.base import Shards, half_square, problem, regularizer
-from dopt.types import Batch, InputError, Key, Params, Problem
+from dopt.problems.base import Shards, problem
+from dopt.problems.networks import Start, classifier, drawn
+from dopt.types import InputError, Key, Params, Problem
 
 Layers = dict[str, Any]  # name -> flax layer; parameters are a dict of the same names
 
 SMALL = 0.02  # deviation of what characters and positions start from, and the head
-
-
-class Start(NamedTuple):
-    """How a parameter starts: mean + deviation x normal."""
-
-    shape: tuple[int, ...]
-    deviation: float = 0.0
-    mean: float = 0.0
 
 
 def block_layers(heads: int, size: int, hidden: int, width: int) -> Layers:
@@ -86,16 +78,6 @@ def block_starts(heads: int, size: int, hidden: int, width: int) -> Params:
     }
 
 
-def drawn(starts: Params, key: Key) -> Params:
-    """Normal numbers, one draw for all leaves: a draw for each would take half a second to compile, each."""
-    leaves, tree = jax.tree.flatten(starts, is_leaf=lambda s: isinstance(s, Start))
-    ends = np.cumsum([np.prod(s.shape) for s in leaves])
-    pieces = jnp.split(jax.random.normal(key, (int(ends[-1]),), jnp.float32), ends[:-1])
-    return jax.tree.unflatten(
-        tree, [s.mean + s.deviation * z.reshape(s.shape) for s, z in zip(leaves, pieces, strict=True)]
-    )
-
-
 @problem(source="a small GPT, Radford et al. 2019; Vaswani et al. 2017, 1706.03762 (flax)", data="text")
 def transformer(
     shards: Shards,
@@ -121,7 +103,6 @@ def transformer(
             raise InputError(f"problem.{name}: must be at least 1, got {value}")
     if width % heads:
         raise InputError(f"problem.heads: must divide problem.width={width}, got {heads}; use {_divisor(width, heads)}")
-    l2, _ = regularizer(l2)
     context, kinds = _fitting(shards)
     inner = block_layers(heads, width // heads, 4 * width, width)
     outer: Layers = {"norm": nn.LayerNorm(), "head": nn.Dense(kinds, use_bias=False)}
@@ -142,23 +123,7 @@ def transformer(
         h, _ = lax.scan(lambda h, own: (block(inner, own, h), None), h, params["blocks"])
         return apply(outer, params, "head", apply(outer, params, "norm", h))
 
-    def loss(params: Params, batch: Batch) -> jax.Array:
-        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits(params, batch["x"]), batch["y"]).mean()
-        return cross_entropy + l2 * half_square(params)
-
-    def accuracy(params: Params, test: Batch) -> jax.Array:
-        return jnp.mean(jnp.argmax(logits(params, test["x"]), -1) == test["y"])
-
-    return Problem(
-        init,
-        loss,
-        shards.train,
-        shards.counts,
-        test=shards.test,
-        metrics={"accuracy": accuracy} if shards.test else {},
-        weighted=weighted,
-        note="suboptimality is left out: f* of a network is not known",
-    )
+    return classifier(init, logits, shards, l2, weighted)
 
 
 def _fitting(shards: Shards) -> tuple[int, int]:

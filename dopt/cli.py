@@ -108,6 +108,12 @@ def parser() -> Parser:
                 help=f"default: {f.default}" if f.default is not dataclasses.MISSING else "needed",
             )
     results_and_wandb(run)
+    run.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="several processes: where process 0 is; or auto (Slurm, MPI, TPU)"
+    )
+    run.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    run.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
+    run.add_argument("--heartbeat", type=int, metavar="SECONDS", help="the death of one ends the others so much later")
 
     listing = commands.add_parser("list", allow_abbrev=False, help="what there is, a line each, with its source")
     listing.add_argument(
@@ -222,19 +228,22 @@ def _value(name: str, text: str) -> Any:
 
 
 def _devices(count: int | None) -> list[Any] | None:
-    """The first `count` devices; on a CPU, as many virtual ones. None: as JAX finds them."""
+    """The first `count` devices of each process; on a CPU, as many virtual ones. None: as JAX finds them."""
+    import jax
+
     if count is None:
         return None
     if count < 1:
         raise InputError(f"devices: must be at least 1, got {count}")
-    import jax
-
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", count)  # says nothing to accelerators
-    found = jax.devices()
+    found = jax.local_devices()
     if count > len(found):
         raise InputError(f"devices: there are {len(found)} ({found[0].platform}), got {count}")
-    return found[:count]
+    if jax.process_count() == 1:
+        return found[:count]
+    hosts = range(jax.process_count())
+    return [device for host in hosts for device in [d for d in jax.devices() if d.process_index == host][:count]]
 
 
 def _console(stderr: bool = False) -> Any:
@@ -350,14 +359,20 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     if isinstance(given.get("metrics"), str):  # one name is a list of one
         given["metrics"] = [given["metrics"]]
     run = Run.from_dict({**given, **dotted})
+    writes = _join(args, run.executor)
     devices = _devices(args.devices)
     from dopt.sweep.engine import run_one
 
-    if args.results:
+    if args.results and writes:
         from dopt.sweep.store import Store
 
         Store(args.results).check_writable()
-    result = run_one(run, devices)
+    from dopt import hosts
+
+    with hosts.together():
+        result = run_one(run, devices)
+    if not writes:
+        return 0
     frame = pd.DataFrame(result.history)
     out = _console()
     out.print(history(frame))
@@ -370,6 +385,22 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     for path in keep_one(result, args.results, args.wandb, say=lambda line: print(line, file=sys.stderr)):
         out.print(f"wrote {_short(path)}", highlight=False, soft_wrap=True)
     return 0
+
+
+def _join(args: argparse.Namespace, executor: str) -> bool:
+    """Join the other processes of a run, if there are any; whether this one writes and prints."""
+    if args.coordinator is None:
+        for name in ("processes", "process", "heartbeat"):
+            if getattr(args, name) is not None:
+                raise InputError(f"{name}: needs --coordinator HOST:PORT, too")
+        return True
+    if executor in ("vmap", "pmap"):
+        raise InputError(f"executor: {executor} runs in one process; use --executor shard_map or mesh")
+    from dopt import hosts
+
+    given = {} if args.heartbeat is None else {"heartbeat": args.heartbeat}
+    hosts.initialize(args.coordinator, args.processes, args.process, **given)
+    return hosts.first()
 
 
 def _registries() -> dict[str, Registry]:

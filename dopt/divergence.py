@@ -51,7 +51,7 @@ def first_steps(compiled: Compiled, inputs: Any, history: Mapping[str, np.ndarra
         if row not in exact:
             open_rows.setdefault(slot, []).append(row)
     if open_rows:
-        carry, done = compiled.begin(inputs, group.start, group.numbers), 0
+        carry, done = compiled.start(inputs), 0
         for slot in sorted(open_rows):
             begin = int(np.searchsorted(group.common.start, steps[slot - 1], side="left"))
             begin = max(begin, 1)  # segment 0 is the record at step 0

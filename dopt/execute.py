@@ -58,6 +58,8 @@ def check(executor: str, workers: int, devices: Sequence[Any], events: bool, alg
         raise InputError(
             f"executor: {algorithm} is driven by a server's arrivals and has no axis of workers to place on {executor}; use vmap"
         )
+    if executor != "vmap" and jax.process_count() > 1:
+        _check_processes(executor, workers, devices)
     if executor in ("pmap", "shard_map") and workers > len(devices):
         raise InputError(
             f"executor: {executor} needs a device per worker; there are {len(devices)} for workers={workers}; use mesh or vmap, or --devices"
@@ -65,6 +67,17 @@ def check(executor: str, workers: int, devices: Sequence[Any], events: bool, alg
     if executor == "mesh" and workers % len(devices):
         raise InputError(
             f"executor: mesh splits workers evenly over devices; {len(devices)} do not divide workers={workers}; use --devices or vmap"
+        )
+
+
+def _check_processes(executor: str, workers: int, devices: Sequence[Any]) -> None:
+    """Refuse what does not fit several processes; all of them refuse alike."""
+    if executor == "pmap":
+        raise InputError("executor: pmap is for one process; use shard_map, which is the same program, or mesh")
+    processes, busy = jax.process_count(), len({device.process_index for device in devices})
+    if busy < processes:
+        raise InputError(
+            f"processes: workers={workers} leave {processes - busy} of {processes} processes without a worker; start {busy}, or use more workers"
         )
 
 

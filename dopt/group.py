@@ -25,6 +25,7 @@ from dopt import (
     divergence,
     draws,
     execute,
+    hosts,
     metrics,
     mixing,
     network,
@@ -363,10 +364,9 @@ class Group:
     # -- what runs are made of --
 
     def _devices(self, devices: Sequence[Any] | None) -> Sequence[Any]:
-        available = list(devices or jax.devices())
         if self.first.executor == "vmap":
-            return available if devices else available[:1]
-        return available[: self.workers]
+            return list(devices or jax.local_devices()[:1])
+        return list(devices or jax.devices())[: self.workers]
 
     def _check(self, run: Run) -> None:
         if run.strict and self.own_matrix is not None:
@@ -767,12 +767,13 @@ class Group:
         rest = execute.place(advance, (carry, inputs, data, COMMON, COMMON, COMMON), carry, donate=True, **where)
         with jax.enable_x64(self.dtype == np.float64):
             several = self.stack([self.first], [self.timeline(self.first)], width)
-            begin = first.lower(several, self.start, self.numbers).compile()
-            shape = jax.eval_shape(first, several, self.start, self.numbers)
-            go = rest.lower(shape, several, self.data, self.common, np.int32(0), np.int32(0)).compile()
+            given = hosts.shapes((several, self.start, self.numbers))
+            begin = first.lower(*given).compile()
+            shape = jax.eval_shape(first, *given)
             fixed = self.data, self.common
+            go = rest.lower(shape, given[0], *hosts.shapes(fixed), np.int32(0), np.int32(0)).compile()
             if self.first.executor != "pmap":  # which takes its arguments apart by itself
-                fixed = jax.device_put(fixed, go.input_shardings[0][2:4])
+                fixed = hosts.put(fixed, go.input_shardings[0][2:4])
         return Compiled(self, width, begin, go, *fixed)
 
     def stack(self, runs: Sequence[Run], lines: Sequence[Timeline], width: int) -> Inputs:
@@ -865,6 +866,11 @@ class Compiled(NamedTuple):
         """Bytes one slab needs on a device, by the compiler's analysis."""
         return execute.memory(self.go)
 
+    def start(self, inputs: Inputs) -> Carry:
+        """The slab before its first step."""
+        given = inputs, self.group.start, self.group.numbers
+        return self.begin(*(hosts.put(given, self.begin.input_shardings[0]) if hosts.several() else given))
+
     def execute(self, runs: Sequence[Run], look: Look | None = None) -> list[Outcome]:
         """One slab: at most `width` runs, from start to end.
 
@@ -875,14 +881,14 @@ class Compiled(NamedTuple):
         with jax.enable_x64(group.dtype == np.float64):
             lines = [group.timeline(run) for run in runs]
             inputs = group.stack(runs, lines, self.width)
-            carry, done, total = self.begin(inputs, group.start, group.numbers), 0, len(group.common.start)
+            carry, done, total = self.start(inputs), 0, len(group.common.start)
             while done < total:
-                chunk = total - done if look is None else max(1, min(look(done, total), total - done))
+                chunk = total - done if look is None else hosts.agree(max(1, min(look(done, total), total - done)))
                 carry = self.go(carry, inputs, self.data, self.common, np.int32(done), np.int32(done + chunk))
                 jax.block_until_ready(carry.ages)
                 done += chunk
             center = group.program.center
-            host = jax.tree.map(np.asarray, carry._replace(state=None if center is None else center(carry.state)))
+            host = hosts.fetch(carry._replace(state=None if center is None else center(carry.state)))
             diverged = divergence.first_steps(self, inputs, host.history, len(runs))
         each = enumerate(zip(runs, lines, strict=True))
         return [group.outcome(run, line, host, row, diverged.get(row)) for row, (run, line) in each]

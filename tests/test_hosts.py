@@ -1,0 +1,167 @@
+"""Runs over several processes: the numbers of the simulation; and one line where a process dies or does not fit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from refusals import refused
+
+from dopt.cli import main
+
+ROOT = Path(__file__).parents[1]
+METHODS = {
+    "gossip_sgd": {"algorithm": "gossip_sgd"},
+    "local steps": {"algorithm": "gossip_sgd", "algorithm.local_steps": 3},
+    "allreduce_sgd": {"algorithm": "allreduce_sgd"},
+    "gradient_tracking": {"algorithm": "gradient_tracking"},
+    "momentum on a mesh": {"algorithm": "gossip_sgd", "optimizer.momentum": 0.9, "executor": "mesh", "workers": 16},
+}
+# process 0 makes each run once more, simulated on its own first device; both processes say what they found
+EACH = f"""
+import sys
+import numpy as np
+import dopt
+from dopt import hosts
+
+hosts.initialize(sys.argv[1], 2, int(sys.argv[2]))
+found = {{}}
+for name, fields in {METHODS!r}.items():
+    common = dict(workers=8, problem="quadratic", learning_rate=0.1, steps=30)
+    common |= {{"executor": "shard_map", "problem.dim": 5, "problem.noise": 0.1, **fields}}
+    for where in [common["executor"], "vmap"]:
+        result = dopt.run(dopt.Run.from_dict(common | {{"executor": where}}))
+        found[f"{{name}}/{{where != 'vmap'}}"] = result.params
+        found[f"{{name}}/{{where != 'vmap'}}/loss"] = result.history["loss"]
+np.savez(sys.argv[3], **found)
+"""
+LONG = ["--algorithm", "gossip_sgd", "--workers", "8", "--learning_rate", "0.1", "--problem", "quadratic"]
+LONG += ["--executor", "shard_map", "--wandb", "off", "--steps", "3000000", "--record_every", "100"]
+# the command, which also leaves a mark once steps are being made
+COMMAND = """
+import sys
+from pathlib import Path
+from dopt.cli import main
+from dopt.sweep import engine
+
+pace = engine.pace
+def marked(check):
+    look = pace(check)
+    return lambda done, total: (done and Path(sys.argv[1]).touch(), look(done, total))[1]
+engine.pace = marked
+sys.exit(main(sys.argv[2:]))
+"""
+
+
+def start(*arguments: str) -> subprocess.Popen:
+    """A Python with four virtual devices."""
+    own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "error", "-c", *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=os.environ | own, stdout=pipe, stderr=pipe, text=True)
+
+
+def free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("localhost", 0))
+        return found.getsockname()[1]
+
+
+def test_two_processes_end_where_the_simulation_ends(tmp_path: Path) -> None:
+    address = f"localhost:{free_port()}"
+    pair = [start(EACH, address, str(i), str(tmp_path / f"{i}.npz")) for i in range(2)]
+    for process in pair:
+        out, err = process.communicate(timeout=240)
+        assert (process.returncode, out, err) == (0, "", "")
+    mine, others = (np.load(tmp_path / f"{i}.npz") for i in range(2))
+    for name in METHODS:
+        np.testing.assert_allclose(mine[f"{name}/True"], mine[f"{name}/False"], rtol=0, atol=1e-6)
+        np.testing.assert_allclose(mine[f"{name}/True/loss"], mine[f"{name}/False/loss"], rtol=1e-6, atol=1e-6)
+        np.testing.assert_array_equal(mine[f"{name}/True"], others[f"{name}/True"])
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+def test_the_death_of_one_process_ends_the_other_with_one_line_and_leaves_the_store(
+    victim: int, tmp_path: Path
+) -> None:
+    folder = tmp_path / "results"
+    assert main(["run", *LONG[:8], "--steps", "10", "--wandb", "off", "--results", str(folder)]) == 0
+    before = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*")}
+    beat, marks = 10, [tmp_path / "mark0", tmp_path / "mark1"]
+    shared = [*LONG, "--results", str(folder), "--coordinator", f"localhost:{free_port()}", "--processes", "2"]
+    shared += ["--heartbeat", str(beat)]
+    pair = [start(COMMAND, str(marks[i]), "run", *shared, "--process", str(i)) for i in range(2)]
+    for _ in range(1200):
+        if all(mark.exists() for mark in marks) or any(process.poll() is not None for process in pair):
+            break
+        time.sleep(0.1)
+    died = time.monotonic()
+    pair[victim].send_signal(signal.SIGKILL)
+    out, err = pair[1 - victim].communicate(timeout=120)
+    assert time.monotonic() - died < 2 * beat + 5
+    assert pair[1 - victim].returncode in (-signal.SIGABRT, 1)  # JAX was first, or a collective was
+    assert out == ""
+    assert re.fullmatch(r"dopt: another process of this run died .*; start all of them again( \(.*\))?\n", err), err
+    pair[victim].communicate()
+    assert {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.rglob("*")} == before
+
+
+def test_only_the_first_process_prints_and_writes(tmp_path: Path) -> None:
+    shared = [*LONG[:-4], "--steps", "20", "--coordinator", f"localhost:{free_port()}", "--processes", "2"]
+    pair = [
+        start(COMMAND, str(tmp_path / "mark"), "run", *shared, "--process", str(i), "--results", str(tmp_path / str(i)))
+        for i in range(2)
+    ]
+    (first, other) = (process.communicate(timeout=120) for process in pair)
+    assert [process.returncode for process in pair] == [0, 0]
+    assert other == ("", "")
+    assert first[1] == ""
+    assert "consensus_distance" in first[0]
+    assert len(list((tmp_path / "0").glob("*.parquet"))) == 2
+    assert not (tmp_path / "1").exists()
+
+
+def test_more_processes_than_workers_are_refused_by_all_of_them(tmp_path: Path) -> None:
+    shared = [*LONG, "--workers", "3", "--coordinator", f"localhost:{free_port()}", "--processes", "2"]
+    pair = [start(COMMAND, str(tmp_path / "mark"), "run", *shared, "--process", str(i)) for i in range(2)]
+    line = "dopt: processes: workers=3 leave 1 of 2 processes without a worker; start 1, or use more workers\n"
+    for process in pair:
+        assert process.communicate(timeout=120) == ("", line)
+        assert process.returncode == 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    {
+        "no address": (["--coordinator", "here"], ("coordinator", "HOST:PORT", "'here'")),
+        "no numbers": (["--coordinator", "here:1"], ("coordinator", "--processes", "--process")),
+        "no coordinator": (["--processes", "2"], ("processes", "--coordinator")),
+        "no processes": (
+            ["--coordinator", "here:1", "--processes", "0", "--process", "0"],
+            ("processes", "at least 1", "got 0"),
+        ),
+        "a process too many": (
+            ["--coordinator", "here:1", "--processes", "2", "--process", "2"],
+            ("process: must lie in 0..1", "got 2"),
+        ),
+        "no time": (
+            ["--coordinator", "here:1", "--processes", "2", "--process", "0", "--heartbeat", "0"],
+            ("heartbeat", "at least 1", "got 0"),
+        ),
+        "a simulation": (["--coordinator", "here:1", "--executor", "vmap"], ("executor: vmap", "shard_map or mesh")),
+    }.values(),
+    ids=str,
+)
+def test_processes_that_cannot_be_are_one_line(
+    capsys: pytest.CaptureFixture, flags: list[str], said: tuple[str, ...]
+) -> None:
+    refused(capsys, ["run", *LONG, *flags], *said)

@@ -6,7 +6,7 @@ from dopt.config import Run
 from dopt.run import Result, run
 from dopt.sweep.engine import sweep
 from dopt.sweep.results import Results, load
-from dopt.types import AXIS, Clock, Coordination, InputError, Problem
+from dopt.types import AXIS, Clock, Coordination, InputError, Layout, Problem
 from dopt.version import VERSION
 
 __version__ = VERSION
@@ -16,6 +16,7 @@ __all__ = [
     "Clock",
     "Coordination",
     "InputError",
+    "Layout",
     "Method",
     "Problem",
     "Result",

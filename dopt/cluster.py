@@ -286,6 +286,11 @@ def compute_times(cluster: Cluster, count: int) -> np.ndarray:
     return np.stack([worker_times(cluster, i, count) for i in range(cluster.workers)])
 
 
+def scaled(cluster: Cluster, factor: float) -> Cluster:
+    """The cluster whose computations take `factor` times as long."""
+    return cluster if factor == 1 else cluster._replace(scale=factor * cluster.scale, shift=factor * cluster.shift)
+
+
 def mean_times(cluster: Cluster) -> np.ndarray:
     """[workers] mean seconds of a computation, in the long run."""
     draws = np.ones(cluster.workers)

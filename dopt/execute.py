@@ -1,6 +1,7 @@
 """Where a worker's program runs: one function for each executor, chosen outside the program.
 
-Arrays are laid out [runs, workers, ...] everywhere; `Axes` says which of the two an argument has.
+Arrays are laid out [runs, workers, ...] everywhere; `Axes` says which of the two an argument has, and where the parts of a
+model stand that lies on several devices.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from dopt.registry import did_you_mean
-from dopt.types import AXIS, Clock, InputError, Tree
+from dopt.types import AXIS, MODEL, PARTS, Clock, InputError, Tree
 
 EXECUTORS = {
     "vmap": "all workers simulated on one device; with several devices, the runs are split over them",
     "pmap": "one worker per device, psum and pmean between them",
     "shard_map": "one worker per device of a mesh",
-    "mesh": "the vmapped program on sharded arrays: several workers per device",
+    "mesh": "the vmapped program on sharded arrays: several workers per device, or several devices per worker",
 }
 RUNS = "runs"
 
@@ -33,6 +34,7 @@ class Axes:
 
     runs: bool
     workers: bool
+    parts: int | None = None  # where the parts of a model stand after these two, of what is laid over devices
 
 
 PER_RUN_AND_WORKER, PER_RUN, PER_WORKER, COMMON = (
@@ -43,15 +45,30 @@ PER_RUN_AND_WORKER, PER_RUN, PER_WORKER, COMMON = (
 )
 
 
-def state_axes(state: Tree) -> Tree:
-    """The axes of a method's state: all its leaves have both, but for the clocks, which are common."""
-    return jax.tree.map(
-        lambda s: COMMON if isinstance(s, Clock) else PER_RUN_AND_WORKER, state, is_leaf=lambda s: isinstance(s, Clock)
-    )
+def state_axes(state: Tree, model: Tree = None) -> Tree:
+    """The axes of what a worker keeps: all its leaves have both, but for the clocks, which are common.
+
+    Args:
+      state: shapes of one worker's models and of whatever its method keeps.
+      model: shapes of one model of a problem with a layout. Whatever is kept of a parameter (a momentum, a ring of old
+        models) has the parameter's path at the end of its own, and the parameter's shape at the end of its own.
+    """
+    flat = jax.tree_util.tree_flatten_with_path(model)[0]
+    split = {path: x.shape for path, x in flat if jax.tree_util.DictKey(PARTS) in path}
+
+    def axes(path: tuple[Any, ...], s: Any) -> Axes:
+        if isinstance(s, Clock):
+            return COMMON
+        shape = next((split[path[i:]] for i in range(len(path)) if path[i:] in split), None)
+        if shape is None or s.shape[s.ndim - len(shape) :] != shape:
+            return PER_RUN_AND_WORKER
+        return Axes(True, True, s.ndim - len(shape))
+
+    return jax.tree_util.tree_map_with_path(axes, state, is_leaf=lambda s: isinstance(s, Clock))
 
 
-def check(executor: str, workers: int, devices: Sequence[Any], events: bool, algorithm: str) -> None:
-    """Refuse what does not fit, before anything is compiled."""
+def check(executor: str, workers: int, devices: Sequence[Any], events: bool, algorithm: str, parts: int = 1) -> None:
+    """Refuse what does not fit, before anything is compiled. `parts`: devices over which `mesh` lays each model."""
     if executor not in EXECUTORS:
         raise InputError(f"executor: unknown name {executor!r}{did_you_mean(executor, EXECUTORS)}")
     if events and executor != "vmap":
@@ -64,9 +81,14 @@ def check(executor: str, workers: int, devices: Sequence[Any], events: bool, alg
         raise InputError(
             f"executor: {executor} needs a device per worker; there are {len(devices)} for workers={workers}; use mesh or vmap, or --devices"
         )
-    if executor == "mesh" and workers % len(devices):
+    if executor == "mesh" and len(devices) % parts:
         raise InputError(
-            f"executor: mesh splits workers evenly over devices; {len(devices)} do not divide workers={workers}; use --devices or vmap"
+            f"executor: mesh lays each model over problem.parts={parts} devices; {len(devices)} are no multiple of that; use --devices or vmap"
+        )
+    if executor == "mesh" and workers % (len(devices) // parts):
+        apiece = f", {parts} to a model," if parts > 1 else ""
+        raise InputError(
+            f"executor: mesh splits workers evenly over devices; {len(devices)}{apiece} do not divide workers={workers}; use --devices or vmap"
         )
 
 
@@ -90,6 +112,7 @@ def place(
     workers: int,
     devices: Sequence[Any],
     events: bool = False,
+    parts: int = 1,
     donate: bool = False,
 ) -> Any:
     """`program`, written for one worker of one run, as a compiled function of arrays [runs, workers, ...].
@@ -98,6 +121,7 @@ def place(
       program: takes one worker's slices, with collectives over "workers"; with `events`, there are no workers.
       in_axes: one prefix tree of `Axes` per argument.
       out_axes: a prefix tree of `Axes` for the result.
+      parts: devices over which `mesh` lays each model.
       donate: let the first argument's memory be reused.
     """
 
@@ -130,7 +154,7 @@ def place(
             donate_argnums=donated,
         )
     if executor == "shard_map":
-        mesh = _mesh(devices[:workers], AXIS)
+        mesh = _mesh(devices[:workers], (AXIS,))
 
         def specs(tree: Tree) -> Tree:
             return jax.tree.map(lambda a: (P(None, AXIS) if a.runs else P(AXIS)) if a.workers else P(), tree)
@@ -150,16 +174,17 @@ def place(
     )
     if len(devices) == 1:
         return jax.jit(over_runs(simulated), donate_argnums=donated)
-    axis = AXIS if executor == "mesh" else RUNS
-    mesh = _mesh(devices, axis)
+    # neighbours in the list of devices have the parts of one model
+    mesh = _mesh(devices, (AXIS, MODEL), parts) if executor == "mesh" else _mesh(devices, (RUNS,))
+
+    def spec(a: Axes) -> P:
+        if executor != "mesh":
+            return P(RUNS) if a.runs else P()
+        names = [None] * a.runs + [AXIS] * a.workers
+        return P(*names, *([] if a.parts is None else [*[None] * a.parts, MODEL])) if a.workers else P()
 
     def shardings(tree: Tree) -> Tree:
-        def one(a: Axes) -> NamedSharding:
-            if executor == "mesh":
-                return NamedSharding(mesh, (P(None, AXIS) if a.runs else P(AXIS)) if a.workers else P())
-            return NamedSharding(mesh, P(RUNS) if a.runs else P())
-
-        return jax.tree.map(one, tree)
+        return jax.tree.map(lambda a: NamedSharding(mesh, spec(a)), tree)
 
     return jax.jit(
         over_runs(simulated), in_shardings=shardings(in_axes), out_shardings=shardings(out_axes), donate_argnums=donated
@@ -199,8 +224,10 @@ def _size(axes: Tree, args: Tree, axis: str) -> int:
     return next(iter(jax.tree.leaves(sizes)))
 
 
-def _mesh(devices: Sequence[Any], axis: str) -> jax.sharding.Mesh:
-    return jax.sharding.Mesh(np.asarray(devices), (axis,), axis_types=(AxisType.Auto,))
+def _mesh(devices: Sequence[Any], names: tuple[str, ...], *shape: int) -> jax.sharding.Mesh:
+    """Devices in a grid; `shape`: the lengths of all axes but the first."""
+    grid = np.asarray(devices).reshape(-1, *shape)
+    return jax.sharding.Mesh(grid, names, axis_types=(AxisType.Auto,) * len(names))
 
 
 def memory(compiled: Any) -> int | None:

@@ -176,9 +176,11 @@ def _served(run: Run, size: float) -> tuple[schedule.Schedule, schedule.Batches]
 
 
 @lru_cache(maxsize=64)
-def _arrivals(law: str, options: str, workers: int, seed: int, how: Coordination, horizon: Any, size: float) -> Any:
+def _arrivals(
+    law: str, options: str, workers: int, seed: int, work: float, how: Coordination, horizon: Any, size: float
+) -> Any:
     """As `_served`: runs that differ in rate or method only share them."""
-    line = schedule.arrivals(cluster.make(law, workers, seed, **json.loads(options)), how, **dict(horizon), size=size)
+    line = schedule.arrivals(_machines(law, options, workers, seed, work), how, **dict(horizon), size=size)
     return line, schedule.batches(line)
 
 
@@ -268,8 +270,20 @@ def _without_barriers(
     return schedule.arrivals(machines, coordination_of(run), **horizon, size=2 * size, sending=meeting)
 
 
-def _clock_of(run: Run) -> tuple[str, str, int, int]:
-    return str(run.cluster), json.dumps(options_of(run, "cluster")), run.workers, run.seed
+def _clock_of(run: Run) -> tuple[str, str, int, int, float]:
+    return str(run.cluster), json.dumps(options_of(run, "cluster")), run.workers, run.seed, work_of(run)
+
+
+def work_of(run: Run) -> float:
+    """Seconds that a computation takes a worker's devices, for each second that it would take one alone.
+
+    As if all the work were split evenly and what the devices tell each other took no time.
+    """
+    options = options_of(run, "problem")
+    parts = options.get("parts", 1)
+    if options.get("layout") == "layers":
+        return schedule.pipeline(parts, options["micro_batches"]).seconds
+    return 1 / parts
 
 
 def _cost(
@@ -301,10 +315,13 @@ def _waits(run: Run, links: Callable[[int], np.ndarray]) -> Callable[[int], np.n
     return waits
 
 
+def _machines(law: str, options: str, workers: int, seed: int, work: float) -> cluster.Cluster:
+    return cluster.scaled(cluster.make(law, workers, seed, **json.loads(options)), work)
+
+
 def machines_of(run: Run) -> cluster.Cluster:
     """The cluster of a resolved run."""
-    law, options, workers, seed = _clock_of(run)
-    return cluster.make(law, workers, seed, **json.loads(options))
+    return _machines(*_clock_of(run))
 
 
 class Outcome(NamedTuple):
@@ -349,9 +366,12 @@ class Group:
         self.own_matrix = None if graph is None else _own_matrix(graph, self.first, self.needs)
         for run in runs if self.needs is not None else ():
             self._check(run)
-        self.devices = self._devices(devices)
-        execute.check(self.first.executor, self.workers, self.devices, self.events, self.first.algorithm)
         self.problem, self.notes = self._problem(problem)
+        self.parts = 1 if self.problem.layout is None else self.problem.layout.parts
+        self.devices = self._devices(devices)
+        execute.check(
+            self.first.executor, self.workers, self.devices, self.events, self.first.algorithm, parts=self.parts
+        )
         self.start = self._start(start)
         self.staleness = self._staleness(runs)
         self.slots = max((self._slots(run) for run in runs), default=1)
@@ -366,7 +386,7 @@ class Group:
     def _devices(self, devices: Sequence[Any] | None) -> Sequence[Any]:
         if self.first.executor == "vmap":
             return list(devices or jax.local_devices()[:1])
-        return list(devices or jax.devices())[: self.workers]
+        return list(devices or jax.devices())[: self.workers * (self.parts if self.first.executor == "mesh" else 1)]
 
     def _check(self, run: Run) -> None:
         if run.strict and self.own_matrix is not None:
@@ -494,6 +514,11 @@ class Group:
         if batch is not None and batch > counts.min():
             raise InputError(
                 f"batch_size: must not exceed the smallest shard, {counts.min()} samples (worker {np.argmin(counts)}), got {batch}; use batch_size={counts.min()} or fewer workers"
+            )
+        pieces = 1 if problem.layout is None else problem.layout.micro_batches
+        if pieces > 1 and (batch is None or batch % pieces):
+            raise InputError(
+                f"batch_size: must be a multiple of problem.micro_batches={pieces}, got {'the full local gradient' if batch is None else batch}; use batch_size={pieces}"
             )
         notes = [problem.note] if problem.note and self._asked("suboptimality") else []
         if self.first.eval_samples is not None and problem.optimum is not None and self._asked("suboptimality"):
@@ -668,7 +693,7 @@ class Group:
     @property
     def _axes(self) -> tuple[Any, Any, Any, Any]:
         """Axes of carry, inputs, data, start."""
-        parts: tuple[Any, ...] = (PER_RUN_AND_WORKER, self._state_axes, PER_RUN_AND_WORKER, PER_RUN)
+        parts: tuple[Any, ...] = (self._params_axes, self._state_axes, PER_RUN_AND_WORKER, PER_RUN)
         # field by field: pmap takes a flat tuple of axes for one per leaf where their numbers happen to agree
         inputs = Inputs(*[PER_RUN] * len(Inputs._fields))
         if not self.events:
@@ -696,8 +721,17 @@ class Group:
         return np.arange(self.workers, dtype=np.int32)
 
     @property
+    def _laid(self) -> Tree:
+        """One worker's model, as shapes, where it has a layout."""
+        return None if self.problem.layout is None else self._model
+
+    @property
+    def _params_axes(self) -> Any:
+        return PER_RUN_AND_WORKER if self._laid is None else execute.state_axes(self._shape.params, self._laid)
+
+    @property
     def _state_axes(self) -> Any:
-        return execute.state_axes(self._shape.state)
+        return execute.state_axes(self._shape.state, self._laid)
 
     @cached_property
     def _model(self) -> Tree:
@@ -759,6 +793,7 @@ class Group:
             "workers": self.workers,
             "devices": self.devices,
             "events": self.events,
+            "parts": self.parts,
         }
         init = self.program.server_init if self.events else self.program.worker_init
         advance = self.program.server_advance if self.events else self.program.worker_advance

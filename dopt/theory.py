@@ -401,3 +401,19 @@ def order_statistic_mean(quantile: Callable[[np.ndarray], np.ndarray], workers: 
         return float("inf")
     tail = np.exp(above * np.log(cut) - top)
     return float((mass @ quantile(np.exp(low)) + tail * last / (above - power)) / (mass.sum() + tail / above))
+
+
+# -- model parallelism ------------------------------------------------------------------------------------------------
+
+
+def pipeline_bubble(stages: int, micro_batches: int) -> float:
+    """(S - 1)/(M + S - 1): share of its time in which a stage has nothing to do. Huang et al. 2018, 1811.06965, section 2.3.
+
+    A stage works for M ticks; the last begins S - 1 ticks after the first, and backwards the first after the last.
+    """
+    return (stages - 1) / (micro_batches + stages - 1)
+
+
+def pipeline_speedup(stages: int, micro_batches: int) -> float:
+    """S M/(M + S - 1): how many times as fast S stages are as one device that does all the work."""
+    return stages * micro_batches / (micro_batches + stages - 1)

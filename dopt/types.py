@@ -1,4 +1,4 @@
-"""The few types that everything shares: the named axis, a problem, a user's error, and a counter common to all workers."""
+"""The few types that everything shares: the named axes, a problem, a user's error, and a counter common to all workers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import jax
 import numpy as np
 
 AXIS = "workers"
+MODEL = "model"  # of the parts of one worker's model, where a problem has a layout
+PARTS, WHOLE = "parts", "whole"  # keys of such params: what is split over that axis, and what is not
 
 Tree = Any  # a pytree of arrays
 Params = Any  # a pytree of arrays: one worker's model
@@ -70,6 +72,19 @@ class Reduction(NamedTuple):
         return max(1, round(self.share * workers))
 
 
+class Layout(NamedTuple):
+    """How a worker's model lies on several devices: params = {"parts": leaves [parts, ...], "whole": what is not split}.
+
+    The loss of such a problem has collectives over an axis "model" that it makes itself, by `vmap`; the executor `mesh`
+    lays that axis over devices.
+    """
+
+    parts: int  # S, the length of the axis
+    split: Callable[[Params], Params]  # of the same model without a layout, no worker axis
+    whole: Callable[[Params], Params]  # and back
+    micro_batches: int = 1  # M, into how many a batch is cut
+
+
 @dataclass(frozen=True)
 class Problem:
     """What the workers minimize together: f = (1/n) Σᵢ fᵢ, fᵢ the mean of `loss` over worker i's own samples.
@@ -86,6 +101,7 @@ class Problem:
       start: models to start from, leaves [workers, ...], for problems whose workers start apart.
       weighted: weigh worker i by its number of samples in f.
       note: one line on what is left out of the metrics, and why.
+      layout: how the model lies on several devices; None: it is whole.
     """
 
     init: Callable[[Key], Params]
@@ -98,3 +114,4 @@ class Problem:
     start: Tree = None
     weighted: bool = False
     note: str = ""
+    layout: Layout | None = None

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from dopt.problems.base import Shards, half_square, regularizer
-from dopt.types import Batch, InputError, Key, Params, Problem
+from dopt.types import Batch, InputError, Key, Layout, Params, Problem
 
 
 def classifier(
@@ -21,6 +21,7 @@ def classifier(
     shards: Shards,
     l2: float,
     weighted: bool,
+    layout: Layout | None = None,
 ) -> Problem:
     """fᵢ(x) = mean cross-entropy of `logits` [..., classes] against y on worker i's samples + (l2/2)‖x‖²; not convex."""
     l2, _ = regularizer(l2)
@@ -41,6 +42,7 @@ def classifier(
         metrics={"accuracy": accuracy} if shards.test else {},
         weighted=weighted,
         note="suboptimality is left out: f* of a network is not known",
+        layout=layout,
     )
 
 

@@ -13,6 +13,7 @@ split, and what the parts give be summed by `reduce`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,11 +22,15 @@ import numpy as np
 from flax import linen as nn
 from jax import lax
 
+from dopt.problems import layouts
 from dopt.problems.base import Shards, problem
 from dopt.problems.networks import Start, classifier, drawn
-from dopt.types import InputError, Key, Params, Problem
+from dopt.types import PARTS, WHOLE, InputError, Key, Layout, Params, Problem
 
 Layers = dict[str, Any]  # name -> flax layer; parameters are a dict of the same names
+
+# where heads and hidden units stand in the stacked parameters of the blocks
+TENSORS = {"qkv": 3, "out": 1, "up": 2, "down": 1}
 
 SMALL = 0.02  # deviation of what characters and positions start from, and the head
 
@@ -65,6 +70,13 @@ def block(
     return h + reduce(apply(layers, params, "down", hidden))
 
 
+def through(
+    layers: Layers, params: Params, h: jax.Array, reduce: Callable[[jax.Array], jax.Array] = lambda x: x
+) -> jax.Array:
+    """All blocks, one after the other; `params`: leaves [blocks, ...]."""
+    return lax.scan(lambda h, own: (block(layers, own, h, reduce), None), h, params)[0]
+
+
 def block_starts(heads: int, size: int, hidden: int, width: int) -> Params:
     """Where the parameters of a block's layers start."""
     norm = {"scale": Start((width,), mean=1.0), "bias": Start((width,))}
@@ -88,6 +100,9 @@ def transformer(
     layers: int = 2,
     l2: float = 0.0,
     weighted: bool = False,
+    layout: str = "none",
+    parts: int = 1,
+    micro_batches: int = 1,
 ) -> Problem:
     """A small GPT that predicts the next character of a text.
 
@@ -97,12 +112,16 @@ def transformer(
       layers: blocks.
       l2: of all parameters.
       weighted: weigh worker i by its number of samples in f.
+      layout: how a worker's model lies on several devices: none, tensors (heads and hidden units) or layers.
+      parts: devices of a worker.
+      micro_batches: into how many a batch is cut, by layers.
     """
     for name, value in (("width", width), ("heads", heads), ("layers", layers)):
         if value < 1:
             raise InputError(f"problem.{name}: must be at least 1, got {value}")
     if width % heads:
         raise InputError(f"problem.heads: must divide problem.width={width}, got {heads}; use {_divisor(width, heads)}")
+    layouts.check(layout, parts, micro_batches)
     context, kinds = _fitting(shards)
     inner = block_layers(heads, width // heads, 4 * width, width)
     outer: Layers = {"norm": nn.LayerNorm(), "head": nn.Dense(kinds, use_bias=False)}
@@ -118,12 +137,35 @@ def transformer(
     def init(key: Key) -> Params:
         return drawn(starts, key)
 
-    def logits(params: Params, x: jax.Array) -> jax.Array:
-        h = params["token"][x] + params["position"]
-        h, _ = lax.scan(lambda h, own: (block(inner, own, h), None), h, params["blocks"])
+    def enter(params: Params, x: jax.Array) -> jax.Array:
+        return params["token"][x] + params["position"]
+
+    def leave(params: Params, h: jax.Array) -> jax.Array:
         return apply(outer, params, "head", apply(outer, params, "norm", h))
 
-    return classifier(init, logits, shards, l2, weighted)
+    def on_one_device(params: Params, x: jax.Array) -> jax.Array:
+        return leave(params, through(inner, params["blocks"], enter(params, x)))
+
+    def of_part(params: Params, x: jax.Array, reduce: Callable[[jax.Array], jax.Array]) -> jax.Array:
+        own = block_layers(heads // parts, width // heads, 4 * width // parts, width)
+        return leave(params, through(own, params["blocks"], enter(params, x), reduce))
+
+    def of_stages(params: Params, x: jax.Array) -> jax.Array:
+        h, own = enter(params[WHOLE], x), params[PARTS]["blocks"]
+        return leave(params[WHOLE], layouts.by_layers(partial(through, inner), own, h, parts, micro_batches))
+
+    laid: Layout | None = None
+    logits: Callable[[Params, jax.Array], jax.Array] = on_one_device
+    if layout == "tensors":
+        layouts.check_divides(parts, "problem.heads", heads)
+        laid = layouts.make(parts, lambda path: TENSORS.get(path[1]) if path[0] == "blocks" else None)
+        logits = layouts.by_tensors(of_part, parts)
+    elif layout == "layers":
+        layouts.check_divides(parts, "problem.layers", layers)
+        laid = layouts.make(parts, lambda path: 0 if path[0] == "blocks" else None, micro_batches)
+        logits = of_stages
+
+    return classifier(layouts.start(init, laid), logits, shards, l2, weighted, laid)
 
 
 def _fitting(shards: Shards) -> tuple[int, int]:

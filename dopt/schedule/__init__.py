@@ -6,6 +6,7 @@ replays the arrays. A rule is a value, `dopt.types.Coordination`; `arrivals` kno
 
 from dopt.schedule.arrivals import always_busy, arrivals, check, partners
 from dopt.schedule.barriers import Barrier, Lockstep, Waves, barrier, lockstep, unsynchronised
+from dopt.schedule.pipeline import Pipeline, pipeline
 from dopt.schedule.table import (
     ABORTED,
     APPLIED,
@@ -33,6 +34,7 @@ __all__ = [
     "Batches",
     "Intervals",
     "Lockstep",
+    "Pipeline",
     "Schedule",
     "Waves",
     "always_busy",
@@ -45,6 +47,7 @@ __all__ = [
     "load",
     "lockstep",
     "partners",
+    "pipeline",
     "save",
     "summary",
     "unsynchronised",

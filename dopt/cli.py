@@ -33,7 +33,7 @@ SCHEDULE = {  # fields of a run that its clock reads
 SHOWN = {  # what `show` takes: prefixes of dotted options, and flags
     "topology": (("topology", "weights"), ("workers", "weights", "out")),
     "schedule": (
-        ("algorithm", "topology", "weights", "cluster"),
+        ("algorithm", "problem", "topology", "weights", "cluster"),
         (*SCHEDULE, "message_bytes", "results", "save", "load"),
     ),
 }
@@ -140,7 +140,7 @@ def parser() -> Parser:
         "schedule",
         allow_abbrev=False,
         help="who computes, sends, waits, or computes in vain: the clock of a method, without any model",
-        epilog="Options are dotted: --algorithm.k=4 --cluster.straggler=4 --cluster.crash=10",
+        epilog="Options are dotted: --algorithm.k=4 --cluster.straggler=4 --cluster.crash=10 --problem.layout=layers",
     )
     schedule.add_argument("name", nargs="?", metavar="ALGORITHM", help="a method; with --load it is not needed")
     for name, text in SCHEDULE.items():
@@ -509,26 +509,28 @@ def _show_schedule(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
         if given:
             raise InputError(f"{next(iter(given))}: a saved schedule does not read it; leave it out")
         line = schedule.load(args.load)
-        name, failed = args.name or Path(args.load).stem, report.outages(line)
+        name, failed, stages = args.name or Path(args.load).stem, report.outages(line), None
         title = report.counted(line.workers)
     elif args.name is None:
         raise InputError("show: schedule needs an ALGORITHM, or --load FILE; see `dopt list algorithms`")
     else:
         name = args.name
         line, failed, title = report.of(name, given)
+        stages = report.stages_of(name, given)
     if args.save:
         try:
             schedule.save(line, args.save)
         except OSError as error:
             raise InputError(f"save: cannot write {args.save!r} ({error.strerror}); choose another file") from error
-    paths = report.save(line, name, f"{name}, {title}", Path(args.results), failed)
+    paths = report.save(line, name, f"{name}, {title}", Path(args.results), failed, stages)
     out = _console()
-    out.print(table("", [name, title], report.rows(line, failed)), highlight=False)
+    out.print(table("", [name, title], report.rows(line, failed, stages)), highlight=False)
     bars = report.histogram(line)
     if bars:
         out.print(table("", ["staleness", "applied", ""], bars), highlight=False)
-    if line.workers > report.DRAWN:
-        out.print(f"the picture has the first {report.DRAWN} of {line.workers} workers", highlight=False)
+    drawn, _ = report.shown(line, stages)
+    if line.workers > drawn:
+        out.print(f"the picture has the first {drawn} of {line.workers} workers", highlight=False)
     for path in ([Path(args.save)] if args.save else []) + paths:
         out.print(f"wrote {_short(path)}", highlight=False, soft_wrap=True)
     return 0

@@ -22,7 +22,7 @@ from dopt import algorithms, cluster, delays, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS
 from dopt.data import PARTITIONS, SETS
 from dopt.execute import EXECUTORS
-from dopt.problems import PROBLEMS
+from dopt.problems import PROBLEMS, layouts
 from dopt.registry import Entry, Registry, coerce, did_you_mean, readable
 from dopt.types import InputError, Problem
 
@@ -233,7 +233,12 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
     else:
         values["problem"] = values["problem"] or "softmax"
         entry = PROBLEMS[values["problem"]]
+        laid = "layout" in entry.known
+        if laid and unread == "drop":
+            given["problem"] = layouts.readable(given["problem"])
         take("problem", entry.options(given["problem"], "problem"))
+        if laid:
+            layouts.check(*(options[f"problem.{name}"] for name in ("layout", "parts", "micro_batches")))
         if entry.traits["data"]:
             values["data"] = values["data"] or entry.traits["data"]
             _check_kind(entry, SETS[values["data"]])

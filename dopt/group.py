@@ -279,11 +279,16 @@ def work_of(run: Run) -> float:
 
     As if all the work were split evenly and what the devices tell each other took no time.
     """
+    stages = stages_of(run)
+    return 1 / options_of(run, "problem").get("parts", 1) if stages is None else stages.seconds
+
+
+def stages_of(run: Run) -> schedule.Pipeline | None:
+    """When each stage of a worker computes, where the model is laid out by layers."""
     options = options_of(run, "problem")
-    parts = options.get("parts", 1)
-    if options.get("layout") == "layers":
-        return schedule.pipeline(parts, options["micro_batches"]).seconds
-    return 1 / parts
+    if options.get("layout") != "layers":
+        return None
+    return schedule.pipeline(options["parts"], options["micro_batches"])
 
 
 def _cost(

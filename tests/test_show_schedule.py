@@ -36,7 +36,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures without anything on them, which take no time."""
-    monkeypatch.setattr(report, "draw", lambda line, title, failed: Figure())
+    monkeypatch.setattr(report, "draw", lambda *args: Figure())
 
 
 def line_of(method: str, **given: Any) -> Schedule:

@@ -15,13 +15,14 @@ arrays (the executor `mesh`) the compiler makes messages between devices of the 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 from dopt.registry import did_you_mean
 from dopt.types import MODEL, PARTS, WHOLE, InputError, Key, Layout, Params, Tree
@@ -36,21 +37,32 @@ def check(layout: str, parts: int, micro_batches: int) -> None:
     if layout not in LAYOUTS:
         raise InputError(f"problem.layout: unknown name {layout!r}{did_you_mean(layout, LAYOUTS)}")
     if layout == "none" and parts != 1:
-        raise InputError(f"problem.parts: a model without a layout is not split, got {parts}; set problem.layout")
+        raise InputError(
+            f"problem.parts: a model without a layout is not split, got {parts}; set problem.layout to tensors or layers"
+        )
     if layout != "none" and parts < 2:
-        raise InputError(f"problem.parts: {layout} split a model into at least 2, got {parts}")
+        raise InputError(
+            f"problem.parts: {layout} split a model into at least 2, got {parts}; leave problem.layout out for 1"
+        )
     if layout != "layers" and micro_batches != 1:
         raise InputError(
-            f"problem.micro_batches: only problem.layout=layers reads it, got {micro_batches} with {layout}; leave it out"
+            f"problem.micro_batches: only problem.layout=layers reads it, got {micro_batches} with layout={layout}; leave it out"
         )
     if micro_batches < 1:
         raise InputError(f"problem.micro_batches: must be at least 1, got {micro_batches}")
 
 
-def check_divides(parts: int, name: str, value: int) -> None:
+def check_multiple(name: str, value: int, parts: int) -> None:
     """Refuse what cannot be split evenly."""
-    if value < parts or value % parts:
-        raise InputError(f"problem.parts: must divide {name}, {value}, got {parts}")
+    if value % parts:
+        near = parts * max(1, round(value / parts))
+        raise InputError(f"problem.{name}: must be a multiple of problem.parts={parts}, got {value}; use {near}")
+
+
+def readable(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a problem without those that their layout does not read."""
+    unread = {"none": ("parts", "micro_batches"), "tensors": ("micro_batches",)}.get(given.get("layout", "none"), ())
+    return {name: value for name, value in given.items() if name not in unread}
 
 
 def make(parts: int, axis: Split, micro_batches: int = 1) -> Layout:
@@ -105,6 +117,19 @@ def by_tensors(apply: Callable[[Params, Any, Callable], Tree], parts: int) -> Ca
     return lambda params, x: over_all(params[PARTS], params[WHOLE], x)
 
 
+@custom_vmap
+def onward(x: jax.Array) -> jax.Array:
+    """From each part to the next one; what the last sends to the first closes the ring, and is not looked at."""
+    size = lax.axis_size(MODEL)
+    return lax.ppermute(x, MODEL, [(s, (s + 1) % size) for s in range(size)])
+
+
+@onward.def_vmap
+def _rolled(size: int, batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
+    # vmap's own rule is a gather, of which the compiler makes an all-gather between devices; of this, a permute
+    return jnp.roll(x, 1, 0), True
+
+
 def by_layers(
     stage: Callable[[Tree, jax.Array], jax.Array], own: Tree, h: jax.Array, parts: int, micro_batches: int
 ) -> jax.Array:
@@ -119,14 +144,13 @@ def by_layers(
     """
     cut = h.reshape(math.gcd(micro_batches, len(h)), -1, *h.shape[1:])
     entering = jnp.concatenate([cut, jnp.zeros((parts - 1, *cut.shape[1:]), h.dtype)])  # nothing, while the last leave
-    onward = [(s, (s + 1) % parts) for s in range(parts)]  # a whole ring: the first stage does not look at what comes
 
     def part(own: Tree, entering: jax.Array) -> jax.Array:
         number = lax.axis_index(MODEL)
 
         def tick(received: jax.Array, new: jax.Array) -> tuple[jax.Array, jax.Array]:
             made = stage(own, jnp.where(number == 0, new, received))
-            return lax.ppermute(made, MODEL, onward), made
+            return onward(made), made
 
         _, made = lax.scan(tick, jnp.zeros_like(cut[0]), entering)
         left = made[parts - 1 :]  # the last stage's first ticks are idle

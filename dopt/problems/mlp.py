@@ -74,8 +74,10 @@ def affine(layer: Params, x: jax.Array) -> jax.Array:
 def by_tensors(hidden: tuple[int, ...], parts: int) -> tuple[Layout, Logits]:
     """Layers in pairs, by columns, then by rows with a psum; of an odd number the last is not split."""
     last = len(hidden)
-    for width in hidden[::2]:
-        layouts.check_divides(parts, "every other width of problem.hidden, from the first on", width)
+    if any(width % parts for width in hidden[::2]):
+        raise InputError(
+            f"problem.hidden: the first, third, ... width must be a multiple of problem.parts={parts}, got {list(hidden)}"
+        )
     columns, rows = ([dense(i) for i in range(first, last + first, 2)] for first in (0, 1))
 
     axes: dict[tuple[str, ...], int]
@@ -98,7 +100,10 @@ def by_layers(hidden: tuple[int, ...], parts: int, micro_batches: int) -> tuple[
     last = len(hidden)
     if len(set(hidden)) > 1:
         raise InputError(f"problem.hidden: stages have one shape, so all widths must be equal, got {list(hidden)}")
-    layouts.check_divides(parts, "the number of hidden layers after the first", last - 1)
+    if last == 1 or (last - 1) % parts:
+        raise InputError(
+            f"problem.hidden: after the first there must be a multiple of problem.parts={parts} widths, got {last - 1}; use {1 + parts * max(1, round((last - 1) / parts))} widths"
+        )
     stages = layouts.make(parts, lambda path: 0 if path[0] == "stages" else None, micro_batches)
 
     def split(params: Params) -> Params:

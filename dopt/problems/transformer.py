@@ -157,11 +157,11 @@ def transformer(
     laid: Layout | None = None
     logits: Callable[[Params, jax.Array], jax.Array] = on_one_device
     if layout == "tensors":
-        layouts.check_divides(parts, "problem.heads", heads)
+        layouts.check_multiple("heads", heads, parts)
         laid = layouts.make(parts, lambda path: TENSORS.get(path[1]) if path[0] == "blocks" else None)
         logits = layouts.by_tensors(of_part, parts)
     elif layout == "layers":
-        layouts.check_divides(parts, "problem.layers", layers)
+        layouts.check_multiple("layers", layers, parts)
         laid = layouts.make(parts, lambda path: 0 if path[0] == "blocks" else None, micro_batches)
         logits = of_stages
 

@@ -15,7 +15,18 @@ from dopt.cluster import Cluster
 from dopt.config import HORIZONS, Run
 from dopt.registry import coerce
 from dopt.report import style
-from dopt.schedule import ABORTED, APPLIED, DROPPED, PENDING, Barrier, Lockstep, Schedule, table
+from dopt.schedule import (
+    ABORTED,
+    APPLIED,
+    DROPPED,
+    PENDING,
+    Barrier,
+    Intervals,
+    Lockstep,
+    Pipeline,
+    Schedule,
+    table,
+)
 from dopt.sweep.store import slug
 from dopt.types import InputError
 
@@ -52,6 +63,8 @@ def asked(given: Mapping[str, Any]) -> Run:
         )
     # no clock reads a learning rate, but a run has one
     flat = {"workers": WORKERS, "cluster": "exponential", "learning_rate": 0.1, **given}
+    if any(name.startswith("problem.") for name in given):  # nor a problem, but for its layout
+        flat.setdefault("problem", "mlp")
     if all(flat.get(name) is None for name in HORIZONS):
         flat["seconds"] = SECONDS
     if flat.setdefault("delay", "cluster" if traits["delayed"] else 0) not in ("cluster", 0):
@@ -63,7 +76,7 @@ def asked(given: Mapping[str, Any]) -> Run:
 
 def of(algorithm: str, given: Mapping[str, Any]) -> tuple[Schedule, list[Outage], str]:
     """(schedule, who failed, the setting in words) of a method; `given`: fields and options of a run, and `message_bytes`."""
-    fields = {name: value for name, value in given.items() if name != "message_bytes"}
+    fields = _fields(given)
     size = coerce("message_bytes", given.get("message_bytes", 0), int)
     if size < 0:
         raise InputError(f"message_bytes: must not be negative, got {size}")
@@ -74,6 +87,15 @@ def of(algorithm: str, given: Mapping[str, Any]) -> tuple[Schedule, list[Outage]
     parts += [f"{name.split('.')[1]} {value}" for name, value in fields.items() if "." in name]
     # of a trace nobody fails: it is what was measured
     return line, outages(line, machines if machines.trace is None else None), ", ".join(map(str, parts))
+
+
+def _fields(given: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in given.items() if name != "message_bytes"}
+
+
+def stages_of(algorithm: str, given: Mapping[str, Any]) -> Pipeline | None:
+    """When each stage of a worker computes; None: a model is not laid out by layers."""
+    return group.stages_of(asked({"algorithm": algorithm, **_fields(given)}))
 
 
 def counted(workers: int) -> str:
@@ -198,7 +220,7 @@ def outages(line: Schedule, machines: Cluster | None = None) -> list[Outage]:
 # -- numbers --
 
 
-def rows(line: Schedule, failed: list[Outage]) -> list[list[str]]:
+def rows(line: Schedule, failed: list[Outage], stages: Pipeline | None = None) -> list[list[str]]:
     """What a summary says, name and words."""
     told = schedule.summary(line)
     quantiles, names = told["staleness_quantiles"], {0.5: "median", 1.0: "max"}
@@ -219,6 +241,8 @@ def rows(line: Schedule, failed: list[Outage]) -> list[list[str]]:
         ["workers' time", ", ".join(f"{kind} {share:.1%}" for kind, share in told["shares"].items())],
         ["bytes", f"{told['bytes']:.4g}"],
     ]
+    if stages is not None:
+        found.append(["bubble", f"{stages.idle:.1%} of the computing time of each stage"])
     for lost, back in sorted({(o.lost, o.back) for o in failed}):
         until = f"to {back:.4g} s" if back < math.inf else "on, for good"
         found.append(
@@ -251,71 +275,117 @@ def histogram(line: Schedule) -> list[list[Any]]:
     return [[name, int(c), "█" * math.ceil(40 * c / found.max())] for name, c in zip(names, found, strict=True)]
 
 
+# -- stages --
+
+
+def by_stage(told: Intervals, stages: Pipeline) -> Intervals:
+    """What each stage of each worker does, worker by worker: it computes or waits while its worker computes.
+
+    What was cut short is drawn as a short computation.
+    """
+    count, seconds = stages.stages, stages.seconds
+    order = np.lexsort((stages.begin, stages.stage))
+    stage, begin, end = stages.stage[order], stages.begin[order], stages.end[order]
+    first, last = np.diff(stage, prepend=-1) != 0, np.diff(stage, append=-1) != 0
+    before = np.where(first, 0.0, np.roll(end, 1))
+    which = np.concatenate([stage, stage, stage[last]])
+    busy = np.arange(len(which)) < len(stage)
+    part = np.concatenate([[begin, end], [before, begin], [end[last], np.full(count, seconds)]], axis=1) / seconds
+
+    computes = np.isin(told.kind, (table.COMPUTING, table.WASTED))
+    worker, kind, start, length = told.worker, told.kind, told.begin, told.end - told.begin
+    of, rest = computes[:, None] & (part[1] > part[0]), ~computes[:, None] & np.ones(count, bool)
+    (i, j), (k, s) = np.nonzero(of), np.nonzero(rest)
+    at = start[i] + part[:, j] * length[i]
+    return Intervals(
+        np.concatenate([count * worker[i] + which[j], count * worker[k] + s]),
+        np.concatenate([np.where(busy[j], kind[i], table.WAITING), kind[k]]),
+        np.concatenate([at[0], told.begin[k]]),
+        np.concatenate([at[1], told.end[k]]),
+    )
+
+
 # -- the picture --
 
 
-def save(line: Schedule, name: str, title: str, folder: Path, failed: list[Outage] | None = None) -> list[Path]:
+def save(
+    line: Schedule,
+    name: str,
+    title: str,
+    folder: Path,
+    failed: list[Outage] | None = None,
+    stages: Pipeline | None = None,
+) -> list[Path]:
     """Draw into `folder`, as `schedule_NAME.png` and `.pdf`."""
     stem = folder / f"schedule_{slug(name)}"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with style.style():
-            return style.save(draw(line, title, failed), stem)
+            return style.save(draw(line, title, failed, stages), stem)
     except OSError as error:
         raise InputError(
             f"results: cannot write '{stem}.png' ({error.strerror}); choose another folder with --results"
         ) from error
 
 
-def draw(line: Schedule, title: str = "", failed: list[Outage] | None = None) -> Figure:
+def draw(line: Schedule, title: str = "", failed: list[Outage] | None = None, stages: Pipeline | None = None) -> Figure:
     """Who does what when, and below how stale the gradients are, if any is."""
     from matplotlib.figure import Figure
 
-    shown = min(line.workers, DRAWN)
-    tall, stale = max(0.6, shown * min(0.22, max(0.085, 3.5 / shown))), line.staleness[line.delivered].any()
+    rows = math.prod(shown(line, stages))
+    tall, stale = max(0.6, rows * min(0.22, max(0.085, 3.5 / rows))), line.staleness[line.delivered].any()
     figure = Figure(figsize=(style.WIDTHS["page"], tall + 0.95 + 1.35 * stale))
     if stale:
         above, below = figure.subplots(2, 1, height_ratios=(tall, 0.9))
         staleness(below, line)
     else:
         above = figure.subplots()
-    gantt(above, line, failed)
+    gantt(above, line, failed, stages)
     above.set_title(title, loc="left", pad=13, parse_math=False)
     legend(figure, above)
     return figure
 
 
-def gantt(axes: Any, line: Schedule, failed: list[Outage] | None = None) -> None:
-    """A row of bars for each worker, and above them a tick for each update."""
+def shown(line: Schedule, stages: Pipeline | None = None) -> tuple[int, int]:
+    """(workers that a picture shows, rows of bars for each)."""
+    each = 1 if stages is None else stages.stages
+    return min(line.workers, max(1, DRAWN // each)), each
+
+
+def gantt(axes: Any, line: Schedule, failed: list[Outage] | None = None, stages: Pipeline | None = None) -> None:
+    """A row of bars for each worker (for each stage of each worker), and above them a tick for each update."""
     from matplotlib.collections import PolyCollection
     from matplotlib.ticker import MaxNLocator
     from matplotlib.transforms import offset_copy
 
-    shown, told = min(line.workers, DRAWN), schedule.intervals(line)
-    worker, kind, begin, end = (column[told.worker < shown] for column in told)
+    workers, each = shown(line, stages)
+    told = schedule.intervals(line)
+    told = told if stages is None else by_stage(told, stages)
+    row, kind, begin, end = (column[told.worker < workers * each] for column in told)
     points, span = 72 * axes.get_position().width * axes.figure.get_figwidth(), line.end or 1.0
     # a white rim tells one computation from the next, if there is room for it
     rim = np.minimum(0.5, 0.1 * points * (end - begin) / span)
     rim[(kind == table.WAITING) | (rim < 0.1)] = 0
     for name, look in LOOKS.items():
         of = kind == name
-        x, y = np.stack([begin[of], end[of]]), worker[of] + np.array([[-0.4], [0.4]])
+        x, y = np.stack([begin[of], end[of]]), row[of] + np.array([[-0.4], [0.4]])
         corners = np.stack([x[[0, 1, 1, 0]], y[[0, 0, 1, 1]]], 2).transpose(1, 0, 2)
         if of.any():
             axes.add_collection(PolyCollection(list(corners), label=name, edgecolor="white", linewidth=rim[of], **look))
     for i, lost, back in outages(line) if failed is None else failed:
-        if i < shown:
-            axes.plot([lost, min(back, line.end)], [i, i], label="down", **DOWN)
+        for down in range(i * each, (i + 1) * each) if i < workers else ():
+            axes.plot([lost, min(back, line.end)], [down, down], label="down", **DOWN)
     updates = np.zeros(line.steps)
     np.maximum.at(updates, line.write_version[line.applied], line.time[line.applied])
     places = offset_copy(axes.get_xaxis_transform(), axes.figure, y=5, units="points")
     thin = float(np.clip(0.3 * points / max(len(updates), 1), 0.25, 0.6))
     axes.plot(updates, np.ones(len(updates)), transform=places, label="update", **TICK, markeredgewidth=thin)
-    axes.set(xlim=(0, span), ylim=(shown - 0.4, -0.6), xlabel="simulated seconds")
-    axes.set_ylabel("worker" if shown == line.workers else f"worker (the first {shown} of {line.workers})")
+    axes.set(xlim=(0, span), ylim=(workers * each - 0.4, -0.6), xlabel="simulated seconds")
+    name = "worker" if each == 1 else "worker and its stages"
+    axes.set_ylabel(name if workers == line.workers else f"{name} (the first {workers} of {line.workers})")
     axes.spines[["top", "right"]].set_visible(False)
-    if shown <= 16:
-        axes.set_yticks(range(shown))
+    if workers <= 16:
+        axes.set_yticks((each - 1) / 2 + each * np.arange(workers), range(workers))
     axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10]))
     axes.tick_params(axis="y", length=0)
 

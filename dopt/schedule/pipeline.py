@@ -25,6 +25,10 @@ class Pipeline(NamedTuple):
     end: np.ndarray  # [rows] float64
 
     @property
+    def stages(self) -> int:
+        return int(self.stage.max()) + 1
+
+    @property
     def seconds(self) -> float:
         """Until the last stage is through."""
         return float(self.end.max())
@@ -32,7 +36,7 @@ class Pipeline(NamedTuple):
     @property
     def idle(self) -> float:
         """Share of the stages' time in which they wait: the bubble."""
-        return 1 - float((self.end - self.begin).sum()) / (self.seconds * (int(self.stage.max()) + 1))
+        return 1 - float((self.end - self.begin).sum()) / (self.seconds * self.stages)
 
 
 def pipeline(stages: int, micro_batches: int) -> Pipeline:

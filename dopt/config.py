@@ -444,7 +444,7 @@ def _check_optimizer(values: Mapping[str, Any], traits: Mapping[str, Any], optio
 def _metrics(chosen: tuple[str, ...] | None) -> tuple[str, ...] | None:
     from dopt.metrics import CHOICES
 
-    known = {*CHOICES, "accuracy"}
+    known = {*CHOICES, "accuracy", "rmse"}
     for name in chosen or ():
         if name not in known:
             raise InputError(f"metrics: unknown name {name!r}{did_you_mean(name, known)}")

@@ -46,6 +46,7 @@ Look = Callable[[int, int], int]  # (segments done, of how many) -> how many to 
 
 # fields that may differ within a group; whatever else differs starts another
 TRACED = ("learning_rate", "seed", "topology", "weights", "delay", "link_loss", "cluster", "strict")
+INDEX = 4  # bytes of a row's number
 ON_DEVICES = ("pmap", "shard_map")  # a worker each, so that permutations can travel
 
 
@@ -754,8 +755,14 @@ class Group:
         return jax.tree.map(cast, model)
 
     def message_bytes(self) -> int:
-        """Bytes of one model, as it travels."""
-        return sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(self._model))
+        """Bytes of one model, as it travels; to and from a server the rows that a gradient touches, each with its index."""
+        model = sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(self._model))
+        traits, touched = self.method.traits, self.problem.touched
+        if touched is None or traits["sends"] != "server" or traits["whole"]:
+            return model
+        batch = self.first.batch_size or int(shards.counts(self.problem).max())
+        numbers, indices = touched(batch)
+        return min(model, numbers * self.dtype.itemsize + indices * INDEX)
 
     @cached_property
     def message_bits(self) -> tuple[int, ...]:

@@ -100,6 +100,8 @@ class Problem:
       optimum: f*, or a function that computes it; None: unknown.
       start: models to start from, leaves [workers, ...], for problems whose workers start apart.
       weighted: weigh worker i by its number of samples in f.
+      touched: batch size -> (numbers, indices) of the rows that a gradient of so many samples touches, at most; it is zero elsewhere,
+        so that no more travels to a server or from it. None: a gradient is as large as the model.
       note: one line on what is left out of the metrics, and why.
       layout: how the model lies on several devices; None: it is whole.
     """
@@ -113,5 +115,6 @@ class Problem:
     optimum: float | Callable[[], float] | None = None
     start: Tree = None
     weighted: bool = False
+    touched: Callable[[int], tuple[int, int]] | None = None
     note: str = ""
     layout: Layout | None = None

@@ -6,11 +6,13 @@ import functools
 import gzip
 import hashlib
 import http.server
+import io
 import math
 import os
 import struct
 import subprocess
 import sys
+import tarfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dopt import data
-from dopt.data import libsvm, mnist
+from dopt.data import cifar10, libsvm, mnist
 from dopt.data.files import find, unpack
 from dopt.types import InputError
 
@@ -61,7 +63,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("DOPT_CACHE_DIR", str(folder))
     monkeypatch.delenv("DOPT_DATA_DIR", raising=False)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    for module in (libsvm, mnist):
+    for module in (cifar10, libsvm, mnist):
         monkeypatch.setattr(module, "URL", "http://127.0.0.1:9/")  # the discard port: nobody listens
     return folder
 
@@ -79,7 +81,7 @@ def page(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        for module in (libsvm, mnist):
+        for module in (cifar10, libsvm, mnist):
             monkeypatch.setattr(module, "URL", f"http://127.0.0.1:{server.server_port}/")
         yield folder
         server.shutdown()
@@ -279,8 +281,9 @@ def test_an_unknown_set_or_option_is_answered_with_help() -> None:
 
 
 def test_sets_are_registered_with_source_and_summary() -> None:
-    assert {"digits", "mnist", "a9a", "w8a", "mushrooms", "phishing"} <= set(data.SETS)
+    assert {"digits", "mnist", "a9a", "w8a", "cifar10", "text", "shakespeare", "ratings"} <= set(data.SETS)
     assert all(entry.source and entry.summary for entry in data.SETS.values())
+    assert {entry.traits["kind"] for entry in data.SETS.values()} == {"classes", "text", "ratings"}
     assert data.SETS["w8a"].source.endswith("/datasets/binary/w8a")
 
 
@@ -492,3 +495,98 @@ def test_a_damaged_idx_file_is_named(
     write(tmp_path / name, content)
     with pytest.raises(InputError, match=f"^data: .*{name} {message}"):
         data.load("mnist")
+
+
+# CIFAR-10
+
+
+def tiny_cifar() -> dict[str, bytes]:
+    """Two images a file: of class k, with red k, green k + 10 and blue k + 20 but for the first pixel of each plane."""
+
+    def record(k: int) -> bytes:
+        planes = [bytes([200 + plane]) + bytes([k + 10 * plane]) * 1023 for plane in range(3)]
+        return bytes([k]) + b"".join(planes)
+
+    names = [*cifar10.TRAIN, *cifar10.TEST]
+    return {name: record(i) + record(9 - i) for i, name in enumerate(names)}
+
+
+def archived(files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(f"{cifar10.FOLDER}/{name}")
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return packed(buffer.getvalue())
+
+
+def assert_tiny_cifar() -> None:
+    found = data.load("cifar10")
+    assert_set(found._replace(test=None), train=10, features=3072)
+    assert found.test is not None
+    assert found.test["y"].tolist() == [5, 4]
+    assert found.train["y"].tolist() == [0, 9, 1, 8, 2, 7, 3, 6, 4, 5]
+    for x, y in zip(found.train["x"] * 255, found.train["y"], strict=True):
+        planes = x.reshape(3, 32, 32)
+        np.testing.assert_allclose(planes[:, 0, 0], [200, 201, 202])
+        np.testing.assert_allclose(planes[:, 1:], y + 10 * np.arange(3)[:, None, None] * np.ones((3, 31, 32)))
+
+
+def test_cifar10_is_read_from_its_folder_or_its_archive(
+    cache: Path, page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = archived(tiny_cifar())
+    monkeypatch.setattr(cifar10, "MD5", hashlib.md5(content).hexdigest())
+    write(page / cifar10.ARCHIVE, content)
+    assert_tiny_cifar()  # fetched
+    (page / cifar10.ARCHIVE).unlink()
+    data.load.cache_clear()
+    assert_tiny_cifar()  # from the cache
+    for name, part in tiny_cifar().items():
+        write(tmp_path / "own" / cifar10.FOLDER / name, part)
+    write(tmp_path / "archive" / cifar10.ARCHIVE, content)
+    for folder in ("own", "archive"):
+        monkeypatch.setenv("DOPT_DATA_DIR", str(tmp_path / folder))
+        data.load.cache_clear()
+        assert_tiny_cifar()
+
+
+def test_a_cifar10_archive_of_another_content_is_refused(cache: Path, page: Path) -> None:
+    write(page / cifar10.ARCHIVE, archived(tiny_cifar()))
+    with pytest.raises(InputError, match=rf"could not be fetched \(.*md5 .*, expected {cifar10.MD5}"):
+        data.load("cifar10")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (
+            archived({**tiny_cifar(), "test_batch.bin": b"\0" * 3072}),
+            "test_batch.bin in .* must be records of 3073 bytes",
+        ),
+        (
+            archived({**tiny_cifar(), "test_batch.bin": b""}),
+            "test_batch.bin in .* must be records of 3073 bytes, got 0",
+        ),
+        (archived({**tiny_cifar(), "test_batch.bin": b"\x0a" * 3073}), ".* must hold classes 0..9, got 10"),
+        (archived({"data_batch_1.bin": bytes(3073)}), ".* has no file cifar-10-batches-bin/data_batch_2.bin"),
+        (archived(tiny_cifar())[:-40], ".* is truncated or damaged"),
+        (b"<html>log in</html>", ".* is truncated or damaged"),
+    ],
+)
+def test_a_damaged_cifar10_archive_is_named(
+    content: bytes, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOPT_DATA_DIR", str(tmp_path))
+    write(tmp_path / cifar10.ARCHIVE, content)
+    with pytest.raises(InputError, match=f"^data: {message}") as caught:
+        data.load("cifar10")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_cifar10_folder_that_lacks_a_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOPT_DATA_DIR", str(tmp_path))
+    write(tmp_path / cifar10.FOLDER / "data_batch_1.bin", bytes(3073))
+    with pytest.raises(InputError, match=r"^data: cannot read .*data_batch_2\.bin \(No such file"):
+        data.load("cifar10")

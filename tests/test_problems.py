@@ -103,7 +103,7 @@ def test_noise_is_in_gradients_and_not_in_the_metrics() -> None:
 # -- gradients --
 
 
-@pytest.mark.parametrize("name", ["softmax", "logistic", "mlp"])
+@pytest.mark.parametrize("name", ["softmax", "logistic", "mlp"])  # the larger ones have files of their own
 @pytest.mark.parametrize("l2", [0.0, 0.3])
 def test_gradients_are_finite_differences(name: str, l2: float) -> None:
     shards = tiny()

@@ -67,6 +67,7 @@ def method(
     reduction: Callable[[Mapping[str, Any]], Reduction] = lambda options: Reduction(),
     center: Callable[[Any], Tree] | None = None,
     join: Callable[[Tree, Tree], Tree] | None = None,
+    whole: bool = False,
 ) -> Callable[[Callable], Callable]:
     """Register a builder `name(optimizer, mix=None, *, learning_rate=None, **options)` under its own name.
 
@@ -89,6 +90,7 @@ def method(
       reduction: options -> what the workers reduce and when, of a synchronous method.
       center: state -> a model that all share beside their own, which is evaluated as well.
       join: (parts, leaves [workers, ...]; shapes of the whole) -> the whole model, where each worker keeps but a part.
+      whole: a model travels, or the difference of two, and not a gradient: all of it, whatever a gradient touches.
     """
     return ALGORITHMS.register(
         source=source,
@@ -107,6 +109,7 @@ def method(
         reduction=reduction,
         center=center,
         join=join,
+        whole=whole,
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from dopt.data import digits, libsvm, mnist, text
+from dopt.data import cifar10, digits, libsvm, mnist, ratings, text
 from dopt.data.base import SETS, Dataset
 from dopt.data.partition import PARTITIONS, by_label, contiguous, dirichlet, iid, shard
 
@@ -18,6 +18,7 @@ __all__ = [
     "SETS",
     "Dataset",
     "by_label",
+    "cifar10",
     "contiguous",
     "digits",
     "dirichlet",
@@ -25,6 +26,7 @@ __all__ = [
     "libsvm",
     "load",
     "mnist",
+    "ratings",
     "shard",
     "text",
 ]

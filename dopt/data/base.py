@@ -3,7 +3,8 @@
 The trait `kind` of a set says what a sample is, and so which problems can learn from it:
 
 - classes: x [d] float64, features, and y [] int32, the class;
-- text: x [context] int32, characters by their numbers, and y [context] int32, each one's successor.
+- text: x [context] int32, characters by their numbers, and y [context] int32, each one's successor;
+- ratings: x [2] int32, a user and an item, and y [] float64, what the one gives the other.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ class Dataset(NamedTuple):
 
     train: dict[str, np.ndarray]  # {"x", "y"}, leaves [N, ...], by the set's kind
     test: dict[str, np.ndarray] | None  # the same leaves; None: nothing is held out
-    classes: int  # numbers that y may be: 0..classes-1
+    classes: int  # numbers that y may be: 0..classes-1; 0: y is real
 
 
 def samples(x: np.ndarray, y: np.ndarray) -> dict[str, np.ndarray]:

@@ -19,7 +19,7 @@ def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
     return Coordination(batch=options["buffer"], power=options["power"], local_steps=options["local_steps"])
 
 
-@arriving(source="Nguyen et al. 2022, 2106.06639", coordination=_coordination, scheduled=("power",))
+@arriving(source="Nguyen et al. 2022, 2106.06639", coordination=_coordination, scheduled=("power",), whole=True)
 def fedbuff(
     optimizer: optax.GradientTransformation,
     mix: None = None,

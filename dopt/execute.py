@@ -26,6 +26,7 @@ EXECUTORS = {
     "mesh": "the vmapped program on sharded arrays: several workers per device, or several devices per worker",
 }
 RUNS = "runs"
+VIRTUAL = ("cpu",)  # platforms whose devices are parts of one machine that a single one uses up already
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,17 @@ def state_axes(state: Tree, model: Tree = None) -> Tree:
         return Axes(True, True, s.ndim - len(shape))
 
     return jax.tree_util.tree_map_with_path(axes, state, is_leaf=lambda s: isinstance(s, Clock))
+
+
+def spread(executor: str) -> Sequence[Any] | None:
+    """Devices over which a sweep splits its runs, where nobody says: all of this process, on a CPU one.
+
+    None: of an executor that places workers, which takes as many as these need.
+    """
+    if executor != "vmap":
+        return None
+    devices = jax.local_devices()
+    return devices[:1] if devices[0].platform in VIRTUAL else devices
 
 
 def check(executor: str, workers: int, devices: Sequence[Any], events: bool, algorithm: str, parts: int = 1) -> None:

@@ -81,6 +81,8 @@ def run(
     own = {
         name: value for name, value in (("problem", problem), ("graph", graph), ("start", start)) if value is not None
     }
+    if resolved.executor == "vmap" and devices:
+        devices = devices[:1]  # one run has no runs to split
     group = Group([resolved], problem=problem, graph=graph, start=start, devices=devices)
     (outcome,) = group.compile(1).execute([resolved], look)
     return Result(

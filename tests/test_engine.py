@@ -22,6 +22,7 @@ from dopt.config import RATES, SCHEDULES
 from dopt.group import Compiled, Group, Outcome, key
 from dopt.program import LONGEST
 from dopt.sweep import engine, plan
+from dopt.sweep.store import Store
 
 DIM = 4
 BASE: dict[str, Any] = {
@@ -414,10 +415,27 @@ def test_runs_split_over_devices_give_the_same_tables(tmp_path: Path) -> None:
     four = dopt.sweep({"parameters": parameters}, results=tmp_path / "four", devices=jax.devices()[:4])
     assert_frame_equal(one.runs, four.runs, rtol=1e-6, atol=1e-9)
     assert_frame_equal(one.history, four.history, rtol=1e-6, atol=1e-9)
-    from dopt.sweep.store import Store
-
     assert Store(tmp_path / "four").manifest("group0-slab000")["devices"] == 4
     assert Store(tmp_path / "four").manifest("group0-slab000")["width"] == 8  # six runs, evenly over four
+
+
+def test_a_sweep_takes_all_devices_where_they_are_not_virtual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parameters = {**{k: {"value": v} for k, v in BASE.items()}, "seed": {"values": [0, 1, 2]}}
+    one = dopt.sweep({"parameters": parameters}, results=tmp_path / "one")
+    monkeypatch.setattr(execute, "VIRTUAL", ())
+    all_of_them = dopt.sweep({"parameters": parameters}, results=tmp_path / "all")
+    found = [Store(tmp_path / name).manifest("group0-slab000") for name in ("one", "all")]
+    assert [(m["devices"], m["width"]) for m in found] == [(1, 3), (8, 8)]
+    assert_frame_equal(one.history, all_of_them.history, rtol=1e-6, atol=1e-9)
+
+
+def test_workers_on_devices_of_their_own_leave_nothing_to_spread() -> None:
+    assert [execute.spread(executor) for executor in ("pmap", "shard_map", "mesh")] == [None, None, None]
+
+
+def test_one_run_needs_one_device_however_many_are_given() -> None:
+    one, four = (dopt.run(make(), devices=jax.devices()[:n]) for n in (1, 4))
+    np.testing.assert_array_equal(one.params, four.params)
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ import pandas as pd
 
 from dopt import group
 from dopt.config import Run
+from dopt.execute import spread
 from dopt.run import Result
 from dopt.run import run as execute
 from dopt.sweep import plan as planning
@@ -135,7 +136,8 @@ def sweep(
       results: the folder; `results/NAME` by default, `results/NAME_CHANGES` where `set` changes something.
       set: parameters to fix to other values, as `{"steps": 100}`.
       wandb: auto, online, offline or off.
-      devices: JAX devices to use; the first one by default. Runs are split over several.
+      devices: JAX devices to use, over which the runs are split; by default all of this process, on a CPU (where they
+        are virtual) one.
 
     Returns:
       The tables of the whole folder.
@@ -165,7 +167,7 @@ def default_folder(name: str, changes: Mapping[str, Any] | None) -> Path:
 
 def prepare(asked: spec.Sweep, devices: Sequence[Any] | None) -> list[planning.Planned]:
     """Groups, widths and slabs of a new sweep; every check that a run can fail is made before anything is compiled."""
-    built = [(key, runs, group.Group(runs, devices=devices)) for key, runs in planning.groups_of(asked.runs).items()]
+    built = [(key, runs, _group(runs, devices)) for key, runs in planning.groups_of(asked.runs).items()]
     planned = []
     for number, (key, runs, made) in enumerate(built):
         begin = time.perf_counter()
@@ -176,6 +178,10 @@ def prepare(asked: spec.Sweep, devices: Sequence[Any] | None) -> list[planning.P
         one.compile_seconds = time.perf_counter() - begin
         planned.append(one)
     return planned
+
+
+def _group(runs: Sequence[Run], devices: Sequence[Any] | None) -> group.Group:
+    return group.Group(runs, devices=devices or spread(runs[0].executor))
 
 
 def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None) -> list[planning.Planned]:
@@ -269,7 +275,7 @@ def _slab(
     check: Callable[[], None],
 ) -> None:
     if p.group is None:
-        p.group = group.Group(p.runs, devices=devices)
+        p.group = _group(p.runs, devices)
     spread = len(p.group.devices) if p.group.first.executor == "vmap" else 1
     width = math.ceil(p.width / spread) * spread  # the plan may be from a machine with fewer devices
     if width not in p.compiled:

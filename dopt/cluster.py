@@ -203,8 +203,15 @@ def _down(
     return down
 
 
+def _batch(workers: int, *, batch: int | None = None) -> int | None:
+    """The batch whose gradient takes the mean time, others in proportion; None: any takes as long. It is the run that scales."""
+    if batch is not None and batch < 1:
+        raise InputError(f"cluster.batch: must be at least 1, got {batch}; leave it out where the batch costs nothing")
+    return batch
+
+
 # an option is a keyword-only parameter of the part that reads it
-PARTS = [Entry("cluster", part, "", {}) for part in (_shift, _straggler, _burst, _down, network.make)]
+PARTS = [Entry("cluster", part, "", {}) for part in (_shift, _straggler, _burst, _down, network.make, _batch)]
 
 
 def options(law: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -255,7 +262,7 @@ def make(law: str, workers: int, seed: int, **given: Any) -> Cluster:
         raise InputError(f"seed: must lie in [0, 2^64), got {seed}")
     full = options(law, given)
     own = _read_by(LAWS[law], full)
-    shift, slower, burst, down, links = (part.make(workers, **_read_by(part, full)) for part in PARTS)
+    shift, slower, burst, down, links, _ = (part.make(workers, **_read_by(part, full)) for part in PARTS)
     if "scale" in full:
         scale = table("cluster.scale", full["scale"], workers, deepest=1)
     else:

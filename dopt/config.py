@@ -74,7 +74,8 @@ class Run:
     steps: int | None = None  # the horizon is exactly one of these three: updates,
     gradients: int | None = None  # computed gradients of all workers together,
     seconds: float | None = None  # or simulated seconds
-    batch_size: int | None = None  # None: the full local gradient
+    batch_size: int | None = None  # of each worker; None: the full local gradient
+    total_batch: int | None = None  # or of all workers together, in equal parts
     seed: int = 0  # of batches, delays, compute times and starts
     record_every: int | None = None  # steps between records; a fiftieth of the horizon by default
     record_seconds: float | None = None  # or simulated seconds between records, in the mean: whole steps of the method
@@ -212,6 +213,13 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
         values[prefix] = default
 
     _check_numbers(values)
+    if values["total_batch"] is not None:
+        own = _part(values["total_batch"], values["workers"])
+        if values["batch_size"] not in (None, own) and unread == "refuse":
+            raise InputError(
+                f"batch_size: total_batch={values['total_batch']} over workers={values['workers']} says {own}, got {values['batch_size']}; leave one out"
+            )
+        values["batch_size"] = own
     if unread == "drop":
         given["algorithm"] = algorithms.readable(method.name, given["algorithm"])
         for name, registry, plain in PLUGS:
@@ -312,6 +320,8 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
             leave("cluster", "a run without a cluster")
         else:
             take("cluster", cluster.options(values["cluster"], given["cluster"]))
+            if options["cluster.batch"] is not None and values["batch_size"] is None:
+                raise InputError("cluster.batch: the full gradient has no batch; give batch_size")
     values["metrics"] = _metrics(values["metrics"])
     if values["record_every"] is None and values["record_seconds"] is None:
         values["record_every"] = max(1, _expected_steps(values, traits["events"]) // 50)
@@ -347,6 +357,12 @@ def _expected_steps(values: Mapping[str, Any], events: bool) -> int:
     return int(values["seconds"] * (values["workers"] if events else 1))
 
 
+def _part(total: int, workers: int) -> int:
+    if total % workers:
+        raise InputError(f"total_batch: must be a multiple of workers={workers}, got {total}")
+    return total // workers
+
+
 def _check_numbers(values: Mapping[str, Any]) -> None:
     horizons = [name for name in HORIZONS if values[name] is not None]
     if len(horizons) != 1:
@@ -355,7 +371,7 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
         raise InputError(f"link_loss: must lie in [0, 1], got {values['link_loss']}")
     if values["record_every"] is not None and values["record_seconds"] is not None:
         raise InputError("record_seconds: give one of record_every and record_seconds, got both")
-    for name in ("workers", *HORIZONS, "batch_size", "record_every", "record_seconds", "eval_samples"):
+    for name in ("workers", *HORIZONS, "batch_size", "total_batch", "record_every", "record_seconds", "eval_samples"):
         if values[name] is not None and not (values[name] > 0 and math.isfinite(values[name])):
             raise InputError(f"{name}: must be positive, got {values[name]}")
     if not (values["learning_rate"] >= 0 and math.isfinite(values["learning_rate"])):

@@ -280,8 +280,9 @@ def work_of(run: Run) -> float:
 
     As if all the work were split evenly and what the devices tell each other took no time.
     """
-    stages = stages_of(run)
-    return 1 / options_of(run, "problem").get("parts", 1) if stages is None else stages.seconds
+    stages, batch = stages_of(run), run.options.get("cluster.batch")
+    samples = 1.0 if batch is None else (run.batch_size or batch) / batch
+    return samples * (1 / options_of(run, "problem").get("parts", 1) if stages is None else stages.seconds)
 
 
 def stages_of(run: Run) -> schedule.Pipeline | None:

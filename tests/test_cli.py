@@ -164,6 +164,22 @@ BAD: dict[str, tuple[Changes, tuple[str, ...]]] = {
         {"record_every": 2, "record_seconds": 2.0},
         ("record_seconds: give one of record_every and record_seconds",),
     ),
+    "a total batch that does not part": (
+        {"total_batch": 10},
+        ("total_batch: must be a multiple of workers=4, got 10",),
+    ),
+    "two batches": (
+        {"total_batch": 8, "batch_size": 3},
+        ("batch_size: total_batch=8 over workers=4 says 2, got 3; leave one out",),
+    ),
+    "a clock by the batch without one": (
+        {"cluster": "constant", "cluster.batch": 4},
+        ("cluster.batch: the full gradient has no batch; give batch_size",),
+    ),
+    "a batch of nothing": (
+        {"cluster": "constant", "cluster.batch": 0, "batch_size": 1},
+        ("cluster.batch: must be at least 1",),
+    ),
     "records at no time": ({"record_seconds": 0.0}, ("record_seconds: must be positive, got 0",)),
     "wrong type": ({"workers": "many"}, ("workers: must be int, got 'many' (str)",)),
     "wrong type of an option": ({"problem.dim": 2.5}, ("problem.dim: must be int, got 2.5",)),
@@ -464,6 +480,7 @@ def test_every_field_of_a_run_is_a_flag(capsys: pytest.CaptureFixture, monkeypat
         "gradients": None,
         "seconds": None,
         "batch_size": 8,
+        "total_batch": None,
         "seed": 3,
         "record_every": 5,
         "record_seconds": None,

@@ -80,6 +80,22 @@ def test_what_another_graph_or_rule_reads_is_left_out_and_merged() -> None:
     assert found.merged == 1
 
 
+def test_a_total_batch_takes_the_place_of_each_workers_own() -> None:
+    found = sweep(
+        workers={"values": [2, 8]},
+        problem={"value": "softmax"},
+        batch_size={"value": 4},
+        total_batch={"values": [None, 16]},
+        algorithm={"value": "allreduce_sgd"},
+    )
+    assert [(run.workers, run.batch_size, run.total_batch) for run in found.runs] == [
+        (2, 4, None),
+        (2, 8, 16),
+        (8, 4, None),
+        (8, 2, 16),
+    ]
+
+
 def test_changes_fix_a_parameter_or_give_it_several_values() -> None:
     content = {"parameters": {name: {"value": value} for name, value in BASE.items()}}
     assert [run.steps for run in parse(content, changes={"steps": 7}).runs] == [7]

@@ -224,6 +224,20 @@ def test_two_factors_are_two_messages() -> None:
     assert found["bytes_sent"][-1] == pytest.approx(2 * 2 * 3 / 4 * sum(sizes) / 8)
 
 
+def test_a_gradient_takes_time_in_proportion_to_its_batch() -> None:
+    fields = {
+        "algorithm": "allreduce_sgd",
+        "learning_rate": 0.1,
+        "steps": 5,
+        "cluster": "exponential",
+        "record_every": 1,
+    }
+    fields |= {"problem": "softmax", "metrics": ("loss",), "workers": 4}
+    plain = run(**fields, batch_size=8).history["time"]
+    np.testing.assert_allclose(run(**fields, batch_size=8, **{"cluster.batch": 4}).history["time"], 2 * plain)
+    np.testing.assert_allclose(run(**fields, total_batch=16, **{"cluster.batch": 4}).history["time"], plain)
+
+
 def test_between_two_averages_nobody_waits() -> None:
     """A round of local SGD takes the slowest worker's sum, max over i of Σ c_im, not the sum of the slowest."""
     fields = {"algorithm": "local_sgd", "workers": 6, "learning_rate": 0.1, "steps": 20, "cluster": "exponential"}

@@ -148,7 +148,10 @@ def test_a_message_to_a_server_is_the_touched_rows_and_their_indices(batch: int,
     width = {"float32": 4, "float64": 8}[precision]
     bound = rows_of(batch) * (ROW * width + 4)
     assert Group([run]).message_bytes() == min(bound, (8 + 20) * ROW * width)
-    history = dopt.run(run).history
+
+
+def test_what_is_sent_is_counted_in_such_messages() -> None:
+    bound, history = rows_of(2) * (ROW * 4 + 4), dopt.run(resolved()).history
     np.testing.assert_allclose(history["bytes_sent"], history["gradients"] * bound / 4, rtol=1e-12)
     assert history["server_bytes_sent"][-1] % bound == 0
 

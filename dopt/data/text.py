@@ -28,7 +28,7 @@ def text(*, file: str | None = None, context: int = 32) -> Dataset:
     if file is None:
         return samples_of(_descriptions(), context, "the default text")
     try:
-        content = Path(file).expanduser().read_bytes()
+        content = Path(file).read_bytes()
     except OSError as error:
         raise InputError(f"data.file: cannot read {file!r} ({error.strerror}); give the path of a text") from error
     return samples_of(_decoded(content, file), context, file)

@@ -164,6 +164,15 @@ def parser() -> Parser:
     )
     doctor.add_argument("--results", default="results", metavar="DIR")
     doctor.add_argument("--devices", type=int, metavar="N")
+    doctor.add_argument(
+        "--collectives", action="store_true", help="measure messages between the devices, and write them down"
+    )
+    doctor.add_argument(
+        "--out",
+        default="cluster.json",
+        metavar="FILE",
+        help="of --collectives, for cluster.links (default: cluster.json)",
+    )
     return top
 
 
@@ -570,7 +579,38 @@ def _figures(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
     return 1 if wrong else 0
 
 
+def _collectives(args: argparse.Namespace) -> int:
+    """Measured messages as a table, and a file of them for `cluster.links`."""
+    import json
+
+    import jax
+
+    from dopt import collectives
+    from dopt.report.terminal import table
+
+    devices, path = _devices(args.devices) or jax.devices(), Path(args.out)
+    if not path.resolve().parent.is_dir():  # said before minutes of measuring
+        raise InputError(f"out: no folder {str(path.parent)!r}; choose another file")
+    found = collectives.measure(devices)
+    rows = [
+        [name, *(f"{1e6 * s:.1f}" for s in m.seconds), f"{1e6 * m.latency:.2f}", f"{m.bandwidth / 1e9:.3g}"]
+        for name, m in found.items()
+    ]
+    sizes = [f"{size // 1024} KiB (µs)" for size in next(iter(found.values())).sizes]
+    title = f"{len(devices)} x {devices[0].device_kind}"
+    out = _console()
+    out.print(table(title, ["collective", *sizes, "latency (µs)", "bandwidth (GB/s)"], rows))
+    try:
+        path.write_text(json.dumps(collectives.to_dict(found, devices), indent=1) + "\n")
+    except OSError as error:
+        raise InputError(f"out: cannot write {args.out!r} ({error.strerror}); choose another file") from error
+    out.print(f"wrote {_short(path)}, for cluster.links", highlight=False, soft_wrap=True)
+    return 0
+
+
 def _doctor(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
+    if args.collectives:
+        return _collectives(args)
     import jax
 
     from dopt.data.files import cache_folder

@@ -8,6 +8,7 @@ In a slow burst it takes so many times as long. A new law or profile is one func
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -217,11 +218,13 @@ PARTS = [Entry("cluster", part, "", {}) for part in (_shift, _straggler, _burst,
 def options(law: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """All options of a cluster, flat: its law's; `profile`, or a list `scale` (None: not given); and all others.
 
+    `links`, a file of measured latency and bandwidth, is there only where it is given.
+
     Raises:
       InputError: an unknown law, profile, way to reduce or option, or one of the wrong type.
     """
     parts = [LAWS[law], *PARTS]
-    _know(law, given, {"profile", "scale"}.union(*(part.known for part in parts)))
+    _know(law, given, {"profile", "scale", "links"}.union(*(part.known for part in parts)))
     full: dict[str, Any] = {}
     if given.get("scale") is None:
         full["profile"] = PROFILES[coerce("cluster.profile", given.get("profile", "equal"), str)].name
@@ -229,6 +232,11 @@ def options(law: str, given: Mapping[str, Any]) -> dict[str, Any]:
         raise InputError("cluster.profile: cluster.scale says it all; leave it out")
     else:
         full["scale"] = coerce("cluster.scale", given["scale"], list)
+    if given.get("links") is not None:
+        full["links"] = coerce("cluster.links", given["links"], str)
+        said = [name for name in ("latency", "bandwidth") if given.get(name)]
+        if said:
+            raise InputError(f"cluster.{said[0]}: cluster.links says it; leave one of them out")
     for part in parts:
         full |= _read_by(part, given)
     full["reduce"] = REDUCTIONS[full["reduce"]].name
@@ -262,7 +270,8 @@ def make(law: str, workers: int, seed: int, **given: Any) -> Cluster:
         raise InputError(f"seed: must lie in [0, 2^64), got {seed}")
     full = options(law, given)
     own = _read_by(LAWS[law], full)
-    shift, slower, burst, down, links, _ = (part.make(workers, **_read_by(part, full)) for part in PARTS)
+    told = full | (read_links(full["links"]) if "links" in full else {})
+    shift, slower, burst, down, links, _ = (part.make(workers, **_read_by(part, told)) for part in PARTS)
     if "scale" in full:
         scale = table("cluster.scale", full["scale"], workers, deepest=1)
     else:
@@ -365,6 +374,28 @@ def read(path: str | Path, workers: int) -> Trace:
     if missing.size:
         raise InputError(f"{name} has no row of worker {missing[0]}; give some for each of workers={workers}")
     return Trace(worker, reads, writes, seconds)
+
+
+def read_links(path: str | Path) -> dict[str, float | None]:
+    """`latency` and `bandwidth` of a link from a JSON file, as `dopt doctor --collectives` writes it; null is infinite.
+
+    Raises:
+      InputError: the file is missing or no such table, or a number of it cannot be.
+    """
+    name, advice = f"cluster.links: {str(path)!r}", "`dopt doctor --collectives` writes one"
+    try:
+        found = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{name} cannot be read ({error}); {advice}") from error
+    if not isinstance(found, dict) or "latency" not in found or "bandwidth" not in found:
+        raise InputError(f"{name} must be a JSON object with latency and bandwidth; {advice}")
+    latency, bandwidth = found["latency"], found["bandwidth"]
+    if isinstance(latency, bool) or not isinstance(latency, int | float) or not 0 <= latency < np.inf:
+        raise InputError(f"{name}: latency must be finite seconds and not negative, got {latency!r}")
+    number = isinstance(bandwidth, int | float) and not isinstance(bandwidth, bool)
+    if bandwidth is not None and not (number and bandwidth > 0):
+        raise InputError(f"{name}: bandwidth must be positive bytes per second, or null, got {bandwidth!r}")
+    return {"latency": float(latency), "bandwidth": None if bandwidth is None else float(bandwidth)}
 
 
 def _row(where: str, cells: list[str], places: list[int], workers: int) -> tuple[int, int, int, float]:

@@ -131,6 +131,7 @@ def identity(resolved: Run, own: Mapping[str, Any] | None = None) -> str:
         ("weights", lambda w: bool(Path(w).suffix)),
         ("cluster.file", lambda w: True),
         ("data.file", lambda w: True),
+        ("cluster.links", lambda w: True),
     )
     for name, is_file in files:
         if (

@@ -2,6 +2,7 @@
 
 from dopt import algorithms, cluster, compression, data, delays, metrics, mixing, problems, schedule, theory, topology
 from dopt.algorithms import Method, chain
+from dopt.checkpoints import Checkpoints
 from dopt.config import Run
 from dopt.run import Result, run
 from dopt.sweep.engine import sweep
@@ -13,6 +14,7 @@ __version__ = VERSION
 
 __all__ = [
     "AXIS",
+    "Checkpoints",
     "Clock",
     "Coordination",
     "InputError",

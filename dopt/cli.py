@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import platform
+import shutil
 import signal
 import sys
 from collections.abc import Mapping, Sequence
@@ -56,7 +57,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     except KeyboardInterrupt as interrupt:
         number = getattr(interrupt, "number", signal.SIGINT)
-        kept = "" if given[:1] == ["run"] else "; what was finished is kept, the same command goes on from there"
+        alone = given[:1] == ["run"] and not any(word.startswith("--checkpoint-every") for word in given)
+        kept = "" if alone else "; what was finished is kept, the same command goes on from there"
         print(f"dopt: interrupted{kept}", file=sys.stderr)
         return 128 + number
     except BrokenPipeError:
@@ -110,6 +112,9 @@ def parser() -> Parser:
     results_and_wandb(run)
     run.add_argument(
         "--coordinator", metavar="HOST:PORT", help="several processes: where process 0 is; or auto (Slurm, MPI, TPU)"
+    )
+    run.add_argument(
+        "--checkpoint-every", type=int, metavar="STEPS", help="keep checkpoints in --results; the same command resumes"
     )
     run.add_argument("--processes", type=int, metavar="N", help="how many there are")
     run.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
@@ -368,6 +373,8 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     if isinstance(given.get("metrics"), str):  # one name is a list of one
         given["metrics"] = [given["metrics"]]
     run = Run.from_dict({**given, **dotted})
+    if args.checkpoint_every is not None and not args.results:
+        raise InputError("checkpoint_every: needs a folder for them; give --results DIR, too")
     writes = _join(args, run.executor)
     devices = _devices(args.devices)
     from dopt.sweep.engine import run_one
@@ -377,9 +384,13 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
 
         Store(args.results).check_writable()
     from dopt import hosts
+    from dopt.checkpoints import Checkpoints
 
+    checkpoint = None
+    if args.checkpoint_every is not None:
+        checkpoint = Checkpoints(Path(args.results) / "checkpoints", args.checkpoint_every)
     with hosts.together():
-        result = run_one(run, devices)
+        result = run_one(run, devices, checkpoint)
     if not writes:
         return 0
     frame = pd.DataFrame(result.history)
@@ -393,6 +404,8 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
 
     for path in keep_one(result, args.results, args.wandb, say=lambda line: print(line, file=sys.stderr)):
         out.print(f"wrote {_short(path)}", highlight=False, soft_wrap=True)
+    if checkpoint is not None:
+        shutil.rmtree(checkpoint.folder)  # the results are there
     return 0
 
 

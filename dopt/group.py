@@ -19,6 +19,7 @@ import numpy as np
 
 from dopt import (
     algorithms,
+    checkpoints,
     cluster,
     data,
     delays,
@@ -35,6 +36,7 @@ from dopt import (
 )
 from dopt.algorithms import ALGORITHMS
 from dopt.algorithms.asynchronous.server import Arrivals
+from dopt.checkpoints import Keeper
 from dopt.config import OWN, UNTRACED, UNWEIGHTED, Run, make_optimizer, make_rate, options_of
 from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
 from dopt.problems import PROBLEMS, Shards
@@ -919,22 +921,37 @@ class Compiled(NamedTuple):
         given = inputs, self.group.start, self.group.numbers
         return self.begin(*(hosts.put(given, self.begin.input_shardings[0]) if hosts.several() else given))
 
-    def execute(self, runs: Sequence[Run], look: Look | None = None) -> list[Outcome]:
-        """One slab: at most `width` runs, from start to end.
+    def resume(self, keeper: Keeper, carry: Carry) -> tuple[Carry, int]:
+        """The slab at its last checkpoint, and after how many segments that was; `carry` where there is none."""
+        found, done = keeper.latest(carry)
+        if done and hosts.several():
+            found = hosts.put(found, self.go.input_shardings[0][0])
+        return found, done
+
+    def execute(self, runs: Sequence[Run], look: Look | None = None, keeper: Keeper | None = None) -> list[Outcome]:
+        """One slab: at most `width` runs, from start to end, or from the last checkpoint.
 
         Args:
           look: called between chunks, on the host; it may raise to stop.
+          keeper: keeps checkpoints; None: there are none.
         """
         group = self.group
         with jax.enable_x64(group.dtype == np.float64):
             lines = [group.timeline(run) for run in runs]
             inputs = group.stack(runs, lines, self.width)
             carry, done, total = self.start(inputs), 0, len(group.common.start)
+            due: list[int] = []
+            if keeper is not None:
+                due = checkpoints.due(group.common.start, group.common.count, keeper.every).tolist()
+                carry, done = self.resume(keeper, carry)
             while done < total:
                 chunk = total - done if look is None else hosts.agree(max(1, min(look(done, total), total - done)))
+                chunk = min([chunk, *(stop - done for stop in due if stop > done)])
                 carry = self.go(carry, inputs, self.data, self.common, np.int32(done), np.int32(done + chunk))
                 jax.block_until_ready(carry.ages)
                 done += chunk
+                if keeper is not None and done in due:
+                    keeper.save(done, carry)
             center = group.program.center
             host = hosts.fetch(carry._replace(state=None if center is None else center(carry.state)))
             diverged = divergence.first_steps(self, inputs, host.history, len(runs))

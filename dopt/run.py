@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from dopt.checkpoints import Checkpoints, Keeper
 from dopt.config import Run, identity
 from dopt.group import Group
 from dopt.types import Problem, Tree
@@ -63,6 +64,7 @@ def run(
     start: Tree = None,
     devices: Sequence[Any] | None = None,
     look: Callable[[int, int], int] | None = None,
+    checkpoint: Checkpoints | None = None,
 ) -> Result:
     """Make one run happen.
 
@@ -73,9 +75,12 @@ def run(
       start: models to start from, leaves [workers, ...].
       devices: JAX devices to use; the first one, or as many as the executor needs, by default.
       look: called between chunks with (segments done, of how many); returns how many to do next, or raises to stop.
+      checkpoint: where to keep checkpoints, and how often; a run that finds its own goes on from the last one, to the
+        bits that it would have had without a break.
 
     Raises:
-      InputError: something in the description does not fit; nothing was compiled yet.
+      InputError: something in the description does not fit, or the checkpoints are of another run or other devices;
+        nothing was compiled yet.
     """
     resolved = run.resolve(problem=problem, graph=graph)
     own = {
@@ -84,10 +89,16 @@ def run(
     if resolved.executor == "vmap" and devices:
         devices = devices[:1]  # one run has no runs to split
     group = Group([resolved], problem=problem, graph=graph, start=start, devices=devices)
-    (outcome,) = group.compile(1).execute([resolved], look)
+    number = identity(resolved, own)
+    keeper = None if checkpoint is None else Keeper(checkpoint, number, group.devices)
+    try:
+        (outcome,) = group.compile(1).execute([resolved], look, keeper)
+    finally:
+        if keeper is not None:
+            keeper.close()
     return Result(
         resolved,
-        identity(resolved, own),
+        number,
         outcome.history,
         outcome.params,
         outcome.diverged_step,

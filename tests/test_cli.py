@@ -457,7 +457,7 @@ def test_every_field_of_a_run_is_a_flag(capsys: pytest.CaptureFixture, monkeypat
         assert f"--{name} " in said
     asked: list[Run] = []
 
-    def instead(run: Run, devices: Any) -> None:
+    def instead(run: Run, *others: Any) -> None:
         asked.append(run)
         raise InputError("enough seen")
 

@@ -42,6 +42,21 @@ for name, fields in {METHODS!r}.items():
         result = dopt.run(dopt.Run.from_dict(common | {{"executor": where}}))
         found[f"{{name}}/{{where != 'vmap'}}"] = result.params
         found[f"{{name}}/{{where != 'vmap'}}/loss"] = result.history["loss"]
+
+class CutError(Exception):
+    pass
+
+def cut(done, total):
+    if done > 3:
+        raise CutError
+    return 1
+
+run = dopt.Run.from_dict(common | {{"executor": "shard_map", "workers": 8, "record_every": 5}})
+try:
+    dopt.run(run, checkpoint=dopt.Checkpoints(sys.argv[4], every=10), look=cut)
+except CutError:
+    found["resumed"] = dopt.run(run, checkpoint=dopt.Checkpoints(sys.argv[4], every=10)).params
+    found["whole"] = dopt.run(run).params
 np.savez(sys.argv[3], **found)
 """
 LONG = ["--algorithm", "gossip_sgd", "--workers", "8", "--learning_rate", "0.1", "--problem", "quadratic"]
@@ -78,7 +93,7 @@ def free_port() -> int:
 
 def test_two_processes_end_where_the_simulation_ends(tmp_path: Path) -> None:
     address = f"localhost:{free_port()}"
-    pair = [start(EACH, address, str(i), str(tmp_path / f"{i}.npz")) for i in range(2)]
+    pair = [start(EACH, address, str(i), str(tmp_path / f"{i}.npz"), str(tmp_path / "kept")) for i in range(2)]
     for process in pair:
         out, err = process.communicate(timeout=240)
         assert (process.returncode, out, err) == (0, "", "")
@@ -87,6 +102,8 @@ def test_two_processes_end_where_the_simulation_ends(tmp_path: Path) -> None:
         np.testing.assert_allclose(mine[f"{name}/True"], mine[f"{name}/False"], rtol=0, atol=1e-6)
         np.testing.assert_allclose(mine[f"{name}/True/loss"], mine[f"{name}/False/loss"], rtol=1e-6, atol=1e-6)
         np.testing.assert_array_equal(mine[f"{name}/True"], others[f"{name}/True"])
+    for found in (mine, others):  # one that was cut, and went on from the checkpoint that all processes share
+        np.testing.assert_array_equal(found["resumed"], found["whole"])
 
 
 @pytest.mark.parametrize("victim", [0, 1])

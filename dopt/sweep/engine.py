@@ -17,6 +17,7 @@ import jax
 import pandas as pd
 
 from dopt import group
+from dopt.checkpoints import Checkpoints
 from dopt.config import Run
 from dopt.execute import spread
 from dopt.run import Result
@@ -86,7 +87,7 @@ def pace(check: Callable[[], None], tell: Callable[[float], None] = lambda share
         now = time.perf_counter()
         tell(done / total)
         size = 1
-        if done > 1:  # segment 0 is a record without steps, and says nothing about the others
+        if done > 1 and last:  # segment 0 is a record without steps, and says nothing about the others
             then, before = last.pop()
             size = min(round(CHUNK * (done - before) / max(now - then, 1e-6)), 4 * (done - before))
         last[:] = [(now, done)]
@@ -95,10 +96,10 @@ def pace(check: Callable[[], None], tell: Callable[[float], None] = lambda share
     return look
 
 
-def run_one(run: Run, devices: Sequence[Any] | None = None) -> Result:
+def run_one(run: Run, devices: Sequence[Any] | None = None, checkpoint: Checkpoints | None = None) -> Result:
     """`dopt.run`, stopped by a signal within a chunk."""
     with interruptible() as check:
-        return execute(run, devices=devices, look=pace(check))
+        return execute(run, devices=devices, look=pace(check), checkpoint=checkpoint)
 
 
 def keep_one(result: Result, results: str | Path | None, wandb: str, say: Callable[[str], None]) -> list[Path]:

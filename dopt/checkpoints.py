@@ -1,0 +1,104 @@
+"""Checkpoints of one long run, by orbax: where it was interrupted it goes on, to the same bits.
+
+FOLDER/made_by.json   the run, its devices, and versions: whatever bits depend on
+FOLDER/SEGMENTS/      what the loop carries after so many segments; orbax puts it in place by one rename
+
+They are for runs that have not ended yet; results are what the run gives.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dopt import hosts
+from dopt.types import InputError, Tree
+from dopt.version import VERSION
+
+MADE_BY = "made_by.json"
+
+
+class Checkpoints(NamedTuple):
+    """Where a run keeps its checkpoints, and how often it makes one."""
+
+    folder: str | Path
+    every: int  # steps from one to the next, at least; a checkpoint is made where a segment ends
+    keep: int = 2  # the last so many stay
+
+
+def due(start: np.ndarray, count: np.ndarray, every: int) -> np.ndarray:
+    """Numbers of segments after which a checkpoint is made: the first to end at or past each multiple of `every`."""
+    passed = (start + count) // every
+    return 1 + np.flatnonzero(np.diff(passed, prepend=0) > 0)
+
+
+class Keeper:
+    """The checkpoints of one run, opened.
+
+    Raises:
+      InputError: a number that cannot be, a folder that cannot be written, or the checkpoints of another run.
+    """
+
+    def __init__(self, where: Checkpoints, run: str, devices: Any):
+        if where.every < 1:
+            raise InputError(f"checkpoint_every: must be at least 1 step, got {where.every}")
+        self.every, self.folder = where.every, Path(where.folder).resolve()
+        machine = {"devices": len(devices), "device": devices[0].device_kind}
+        self._own({"run": run, **machine, "dopt": VERSION, "jax": jax.__version__})
+        import orbax.checkpoint as ocp  # slow to import, and for few
+
+        options = ocp.CheckpointManagerOptions(max_to_keep=where.keep, enable_async_checkpointing=False)
+        self._manager = ocp.CheckpointManager(self.folder, options=options)
+        self._save, self._restore = ocp.args.StandardSave, ocp.args.StandardRestore
+
+    def _own(self, mine: dict[str, Any]) -> None:
+        """Refuse a folder that another run has; make it this one's where it is nobody's."""
+        path = self.folder / MADE_BY
+        try:
+            if path.exists():
+                found = json.loads(path.read_text())
+                for name, value in mine.items():
+                    if found.get(name) != value:
+                        raise InputError(
+                            f"checkpoint: {str(self.folder)!r} has {name}={found.get(name)}, this run has {name}={value}; choose another folder, or remove that one"
+                        )
+            elif hosts.first():
+                self.folder.mkdir(parents=True, exist_ok=True)
+                temporary = path.with_suffix(".tmp")
+                temporary.write_text(json.dumps(mine, indent=1))
+                temporary.replace(path)
+        except (OSError, ValueError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"checkpoint: cannot use {str(self.folder)!r} ({error}); choose another folder") from error
+
+    def latest(self, carry: Tree) -> tuple[Tree, int]:
+        """(what the loop carried, after how many segments), as NumPy arrays; as given, and 0, where there is none.
+
+        Args:
+          carry: the loop before its first step, which says of what shape all is.
+        """
+        done = self._manager.latest_step()
+        if done is None:
+            return carry, 0
+        leaves, tree = jax.tree.flatten(carry)
+        like = {str(i): np.empty(x.shape, x.dtype) for i, x in enumerate(leaves)}
+        try:
+            found = self._manager.restore(done, args=self._restore(like))
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"checkpoint: {str(self.folder / str(done))!r} is damaged ({str(error).splitlines()[0]}); remove it to go on from the one before"
+            ) from error
+        return jax.tree.unflatten(tree, [found[str(i)] for i in range(len(leaves))]), done
+
+    def save(self, done: int, carry: Tree) -> None:
+        """Write down what the loop carries after `done` segments."""
+        leaves = jax.tree.leaves(hosts.fetch(carry))
+        self._manager.save(done, args=self._save({str(i): x for i, x in enumerate(leaves)}))
+
+    def close(self) -> None:
+        self._manager.close()

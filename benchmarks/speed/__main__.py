@@ -172,34 +172,34 @@ def one_run(method: str, width: int, pairs: int) -> dict[str, Any]:
 def transformer(pairs: int) -> dict[str, Any]:
     """A simulated transformer, eight workers on one device, against a hand-written one in jit(scan) of vmapped gradients."""
     scale = {"problem.width": 64, "problem.heads": 4, "problem.layers": 2}
-    fields = {
+    fields: dict[str, Any] = {
         "algorithm": "allreduce_sgd",
         "workers": 8,
         "learning_rate": 0.2,
         "batch_size": 8,
         "problem": "transformer",
     }
-    horizon = {"steps": 40, "record_every": 20, "metrics": ("loss", "accuracy"), "eval_samples": 64}
+    horizon: dict[str, Any] = {"steps": 40, "record_every": 20, "metrics": ("loss", "accuracy"), "eval_samples": 64}
     run = Run.from_dict({**fields, **horizon, **scale}).resolve()
     group = Group([run])
     data, seen, test = group.data, group.data.seen, group.common.test
     there = np.arange(seen.count.max()) < seen.count[:, None]
     looked_at = {name: np.concatenate([seen.head[name], seen.tail[name]], 1)[there] for name in ("x", "y")}
     by_hand = TextSetting(
-        data.samples["x"],
-        data.samples["y"],
-        data.count,
-        looked_at["x"],
-        looked_at["y"],
-        test["x"],
-        test["y"],
-        int(max(a.max() for a in data.samples.values())) + 1,
-        64,
-        4,
-        2,
-        8,
-        40,
-        20,
+        x=data.samples["x"],
+        y=data.samples["y"],
+        counts=data.count,
+        seen_x=looked_at["x"],
+        seen_y=looked_at["y"],
+        test_x=test["x"],
+        test_y=test["y"],
+        kinds=int(max(a.max() for a in data.samples.values())) + 1,
+        width=scale["problem.width"],
+        heads=scale["problem.heads"],
+        layers=scale["problem.layers"],
+        batch=fields["batch_size"],
+        steps=horizon["steps"],
+        every=horizon["record_every"],
     )
     program = transformer_program(by_hand)
 

@@ -247,7 +247,7 @@ def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
             given["problem"] = layouts.readable(given["problem"])
         take("problem", entry.options(given["problem"], "problem"))
         if laid:
-            layouts.check(*(options[f"problem.{name}"] for name in ("layout", "parts", "micro_batches")))
+            layouts.check(*(options[f"problem.{name}"] for name in layouts.OPTIONS))
         if entry.traits["data"]:
             values["data"] = values["data"] or entry.traits["data"]
             _check_kind(entry, SETS[values["data"]])

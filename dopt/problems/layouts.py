@@ -28,6 +28,7 @@ from dopt.registry import did_you_mean
 from dopt.types import MODEL, PARTS, WHOLE, InputError, Key, Layout, Params, Tree
 
 LAYOUTS = ("none", "tensors", "layers")
+OPTIONS = ("layout", "parts", "micro_batches")  # of a problem whose model can lie on several devices
 
 Split = Callable[[tuple[str, ...]], int | None]  # path of a leaf -> the axis along which it is split; None: it is not
 

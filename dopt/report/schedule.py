@@ -13,6 +13,7 @@ from dopt import group, schedule
 from dopt.algorithms import ALGORITHMS
 from dopt.cluster import Cluster
 from dopt.config import HORIZONS, Run
+from dopt.problems import layouts
 from dopt.registry import coerce
 from dopt.report import style
 from dopt.schedule import (
@@ -63,7 +64,11 @@ def asked(given: Mapping[str, Any]) -> Run:
         )
     # no clock reads a learning rate, but a run has one
     flat = {"workers": WORKERS, "cluster": "exponential", "learning_rate": 0.1, **given}
-    if any(name.startswith("problem.") for name in given):  # nor a problem, but for its layout
+    of_problem = [name for name in given if name.startswith("problem.")]
+    for name in of_problem:
+        if name.removeprefix("problem.") not in layouts.OPTIONS:
+            raise InputError(f"{name}: of a problem a clock reads only {', '.join(layouts.OPTIONS)}; leave it out")
+    if of_problem:  # any one that has a layout will do
         flat.setdefault("problem", "mlp")
     if all(flat.get(name) is None for name in HORIZONS):
         flat["seconds"] = SECONDS

@@ -23,7 +23,8 @@ class Result:
       id: its identity, content of own data and graphs included.
       history: name -> NumPy array [records]: step, gradients, time (s), bytes_sent, and the metrics; NaN from the step at
         which the run diverged.
-      params: leaves [workers, ...], of server methods [1, ...].
+      params: leaves [workers, ...], of server methods [1, ...]; with a layout in its form, which
+        `jax.vmap(dopt.group.make_problem(run).layout.whole)` makes whole again.
       diverged_step: first step at which loss or model was no longer finite; None: never.
       notes: what was left out, and why.
     """

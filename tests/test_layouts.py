@@ -24,10 +24,10 @@ from dopt.types import Clock, InputError, Problem
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
 WIDTHS = {"tensors": (8, 3, 4), "layers": (6,) * 5}  # each of four parts has something
 TRANSFORMER = {"width": 8, "heads": 4, "layers": 4}
-RUN = {"algorithm": "allreduce_sgd", "workers": 2, "problem": "mlp", "learning_rate": 0.5, "steps": 6, "batch_size": 8}
+RUN = {"algorithm": "allreduce_sgd", "workers": 2, "problem": "mlp", "learning_rate": 0.2, "steps": 6, "batch_size": 8}
 RUN |= {"metrics": ("loss",)}
 TENSORS = {"problem.hidden": (8,), "problem.layout": "tensors", "problem.parts": 2}
-LAYERS = {"problem.hidden": (8,) * 5, "problem.layout": "layers", "problem.parts": 4, "problem.micro_batches": 4}
+LAYERS = {"problem.hidden": (16,) * 5, "problem.layout": "layers", "problem.parts": 4, "problem.micro_batches": 4}
 LAID = [
     (name, layout, parts, micro)
     for name in ("mlp", "transformer")
@@ -161,7 +161,7 @@ def test_a_run_with_a_layout_is_the_run_without(given: dict[str, Any]) -> None:
     assert set(one.history) == set(laid.history)
     for name in set(one.history) - {"time"}:
         np.testing.assert_allclose(one.history[name], laid.history[name], rtol=1e-5)
-    assert distance(one.params, jax.tree.map(np.zeros_like, one.params)) > 0.1
+    assert one.history["loss"][-1] < one.history["loss"][0] - 0.01
 
 
 # -- on devices --
@@ -181,6 +181,7 @@ def test_a_run_on_workers_times_parts_devices_is_the_run_on_one_and_each_has_its
     (eight,) = compiled.execute([run])
     assert distance(jax.vmap(compiled.group.problem.layout.whole)(eight.params), one.params) < 1e-5
     np.testing.assert_allclose(eight.history["loss"], one.history["loss"], rtol=1e-5)
+    assert one.history["loss"][-1] < one.history["loss"][0] - 0.01
 
     inputs = compiled.group.stack([run], [compiled.group.timeline(run)], 1)
     carry = compiled.begin(inputs, compiled.group.start, compiled.group.numbers)

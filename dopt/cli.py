@@ -79,7 +79,12 @@ def parser() -> Parser:
             default="auto",
             help="log to Weights & Biases (default: auto, if logged in)",
         )
-        p.add_argument("--devices", type=int, metavar="N", help="how many devices to use; on a CPU, N virtual ones")
+        p.add_argument(
+            "--devices",
+            type=int,
+            metavar="N",
+            help="how many devices to use (a sweep: all by default); on a CPU, N virtual ones",
+        )
 
     sweep = commands.add_parser("sweep", allow_abbrev=False, help="run a sweep file, or what is missing of it")
     sweep.add_argument("file", metavar="FILE", help="YAML in the W&B sweep schema")

@@ -35,10 +35,12 @@ def initialize(
       heartbeat: seconds after which the death of one ends the others.
 
     Raises:
-      InputError: numbers that cannot be, an address that is none, or nobody there.
+      InputError: numbers that cannot be, an address that is none, or nothing that JAX could find. Where nobody answers,
+        JAX ends the process, with the line of `dopt.last_words`.
     """
     found = coordinator == "auto"
-    if not found and not coordinator.rpartition(":")[2].isdigit():
+    host, _, port = coordinator.rpartition(":")
+    if not found and not (host and port.isdigit() and 0 < int(port) < 2**16):
         raise InputError(f"coordinator: must be HOST:PORT of process 0, or auto, got {coordinator!r}")
     if not found and (processes is None or process is None):
         raise InputError("coordinator: needs --processes N and --process I, too; or --coordinator auto under Slurm")
@@ -62,7 +64,8 @@ def initialize(
             shutdown_timeout_seconds=heartbeat,
         )
     except (ValueError, RuntimeError) as error:
-        raise InputError(f"coordinator: {str(error).splitlines()[0]}; got {coordinator}") from error
+        advice = "; give HOST:PORT, --processes N and --process I" if found else ""
+        raise InputError(f"coordinator: {str(error).splitlines()[0]} Got {coordinator}{advice}") from error
 
 
 def _speak_plainly() -> None:

@@ -147,6 +147,22 @@ def test_only_the_first_process_prints_and_writes(tmp_path: Path) -> None:
     assert not (tmp_path / "1").exists()
 
 
+def test_where_jax_finds_no_cluster_all_must_be_said(tmp_path: Path) -> None:
+    alone = start(COMMAND, str(tmp_path / "mark"), "run", *LONG, "--coordinator", "auto")
+    out, err = alone.communicate(timeout=120)
+    assert (alone.returncode, out) == (2, "")
+    assert re.fullmatch(r"dopt: coordinator: .* Got auto; give HOST:PORT, --processes N and --process I\n", err), err
+
+
+def test_who_finds_nobody_ends_with_one_line(tmp_path: Path) -> None:
+    code = "import sys\nfrom dopt import hosts\nhosts.HEARTBEAT = 2\n" + COMMAND
+    few = ["--processes", "2", "--process", "1", "--heartbeat", "2"]
+    alone = start(code, str(tmp_path / "mark"), "run", *LONG, "--coordinator", f"localhost:{free_port()}", *few)
+    out, err = alone.communicate(timeout=120)
+    assert (alone.returncode, out) == (-signal.SIGABRT, "")
+    assert re.fullmatch(r"dopt: another process of this run died or cannot be reached, .*\n", err), err
+
+
 def test_more_processes_than_workers_are_refused_by_all_of_them(tmp_path: Path) -> None:
     shared = [*LONG, "--workers", "3", "--coordinator", f"localhost:{free_port()}", "--processes", "2"]
     pair = [start(COMMAND, str(tmp_path / "mark"), "run", *shared, "--process", str(i)) for i in range(2)]
@@ -160,6 +176,8 @@ def test_more_processes_than_workers_are_refused_by_all_of_them(tmp_path: Path) 
     ("flags", "said"),
     {
         "no address": (["--coordinator", "here"], ("coordinator", "HOST:PORT", "'here'")),
+        "no port": (["--coordinator", "here:99999"], ("coordinator", "HOST:PORT", "'here:99999'")),
+        "no host": (["--coordinator", ":99"], ("coordinator", "HOST:PORT", "':99'")),
         "no numbers": (["--coordinator", "here:1"], ("coordinator", "--processes", "--process")),
         "no coordinator": (["--processes", "2"], ("processes", "--coordinator")),
         "no processes": (

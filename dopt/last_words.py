@@ -24,7 +24,7 @@ def main() -> None:
             dead |= quiet and log[1] == "F"
         elif line.startswith(("dopt: ", "Traceback")):
             quiet = False
-        told |= line.startswith(DEAD)
+        told |= line.startswith("dopt: ")  # who was told to end, or has found it out, has said so
         if not quiet:
             sys.stderr.write(line)
             sys.stderr.flush()

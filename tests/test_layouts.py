@@ -130,8 +130,9 @@ def test_a_layout_moves_each_number_to_one_place_and_back(name: str, layout: str
 
 
 @pytest.mark.parametrize("layout", ["tensors", "layers"])
-def test_a_layout_starts_from_the_same_numbers(layout: str) -> None:
-    one, laid = made("mlp", layout, 2, 1)
+@pytest.mark.parametrize("name", ["mlp", "transformer"])
+def test_a_layout_starts_from_the_same_numbers(name: str, layout: str) -> None:
+    one, laid = made(name, layout, 2, 1)
     assert laid.layout is not None
     x, y = (jax.jit(problem.init)(jax.random.key(1)) for problem in (one, laid))
     assert distance(x, laid.layout.whole(y)) == 0

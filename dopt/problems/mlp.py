@@ -59,7 +59,7 @@ def mlp(
     elif layout == "layers":
         laid, logits = by_layers(hidden, parts, micro_batches)
 
-    return classifier(layouts.start(init, laid), logits, shards, l2, weighted, laid)
+    return classifier(init, logits, shards, l2, weighted, laid)
 
 
 def dense(number: int) -> str:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dopt.problems import layouts
 from dopt.problems.base import Shards, half_square, regularizer
 from dopt.types import Batch, InputError, Key, Layout, Params, Problem
 
@@ -23,7 +24,10 @@ def classifier(
     weighted: bool,
     layout: Layout | None = None,
 ) -> Problem:
-    """fᵢ(x) = mean cross-entropy of `logits` [..., classes] against y on worker i's samples + (l2/2)‖x‖²; not convex."""
+    """fᵢ(x) = mean cross-entropy of `logits` [..., classes] against y on worker i's samples + (l2/2)‖x‖²; not convex.
+
+    With a layout, `logits` takes params that it has split, `init` gives them whole.
+    """
     l2, _ = regularizer(l2)
 
     def loss(params: Params, batch: Batch) -> jax.Array:
@@ -34,7 +38,7 @@ def classifier(
         return jnp.mean(jnp.argmax(logits(params, test["x"]), -1) == test["y"])
 
     return Problem(
-        init,
+        layouts.start(init, layout),
         loss,
         shards.train,
         shards.counts,

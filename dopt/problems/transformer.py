@@ -31,7 +31,6 @@ Layers = dict[str, Any]  # name -> flax layer; parameters are a dict of the same
 
 # where heads and hidden units stand in the stacked parameters of the blocks
 TENSORS = {"qkv": 3, "out": 1, "up": 2, "down": 1}
-
 SMALL = 0.02  # deviation of what characters and positions start from, and the head
 
 
@@ -165,7 +164,7 @@ def transformer(
         laid = layouts.make(parts, lambda path: 0 if path[0] == "blocks" else None, micro_batches)
         logits = of_stages
 
-    return classifier(layouts.start(init, laid), logits, shards, l2, weighted, laid)
+    return classifier(init, logits, shards, l2, weighted, laid)
 
 
 def _fitting(shards: Shards) -> tuple[int, int]:

@@ -23,6 +23,8 @@ METHODS = {
     "gossip_sgd": {"algorithm": "gossip_sgd"},
     "local steps": {"algorithm": "gossip_sgd", "algorithm.local_steps": 3},
     "allreduce_sgd": {"algorithm": "allreduce_sgd"},
+    "local_sgd": {"algorithm": "local_sgd"},
+    "fsdp_sgd": {"algorithm": "fsdp_sgd"},
     "gradient_tracking": {"algorithm": "gradient_tracking"},
     "momentum on a mesh": {"algorithm": "gossip_sgd", "optimizer.momentum": 0.9, "executor": "mesh", "workers": 16},
 }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache, cached_property, lru_cache
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -18,21 +18,19 @@ import networkx as nx
 import numpy as np
 
 from dopt import (
-    algorithms,
     checkpoints,
-    cluster,
+    clock,
     data,
     delays,
     divergence,
-    draws,
     execute,
     hosts,
     metrics,
     mixing,
-    network,
     schedule,
     shards,
     topology,
+    wiring,
 )
 from dopt.algorithms import ALGORITHMS
 from dopt.algorithms.asynchronous.server import Arrivals
@@ -41,9 +39,8 @@ from dopt.config import OWN, UNTRACED, UNWEIGHTED, Run, make_optimizer, make_rat
 from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
 from dopt.problems import PROBLEMS, Shards
 from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program, Turns
-from dopt.types import AXIS, Coordination, InputError, Problem, Reduction, Tree
+from dopt.types import AXIS, InputError, Problem, Tree
 
-Timeline = schedule.Schedule | schedule.Barrier | schedule.Waves
 Look = Callable[[int, int], int]  # (segments done, of how many) -> how many to do before looking again
 
 # fields that may differ within a group; whatever else differs starts another
@@ -63,8 +60,8 @@ def key(run: Run) -> str:
         static["record_every"] = _beat(json.dumps(plain.to_dict(), default=list))
     if run.options.get("learning_rate.schedule") in UNTRACED:
         static["learning_rate"] = run.learning_rate
-    if run.topology not in (None, OWN) and needs_of(run) != "pairs":
-        static["mix"] = " and ".join(form.described for form in _forms(run, matrix(run), steps=1))
+    if run.topology not in (None, OWN) and wiring.needs_of(run) != "pairs":
+        static["mix"] = " and ".join(form.described for form in _forms(run, wiring.matrix(run), steps=1))
     static["delays"] = _delay_form(run)
     if run.cluster is not None:
         traits = ALGORITHMS[run.algorithm].traits
@@ -79,15 +76,10 @@ def _beat(description: str) -> int:
     return Group([Run.from_dict(fields)]).every
 
 
-def needs_of(run: Run) -> str | None:
-    """The kind of mixing matrix that a resolved run's method asks for."""
-    return algorithms.needs(run.algorithm, options_of(run, "algorithm"))
-
-
 def _delay_form(run: Run) -> str | None:
     """Who draws the delay: one for all in a step, or (of a law that is not constant) one for each sender, now or for good."""
     traits = ALGORITHMS[run.algorithm].traits
-    if needs_of(run) == "tree" or run.delay == "edges" or run.options.get("delay.fixed"):
+    if wiring.needs_of(run) == "tree" or run.delay == "edges" or run.options.get("delay.fixed"):
         return "fixed"
     if traits["staleness"] is None or run.delay == "cluster":
         return None
@@ -99,42 +91,9 @@ def _delay_form(run: Run) -> str | None:
     return str(traits["staleness"])
 
 
-def matrix(run: Run) -> Any:
-    """W of a resolved run, as its fields say: [n, n], a period [period, n, n], random `Matchings`, or a pair (R, C)."""
-    return _matrix(*_source(run))
-
-
-def _source(run: Run) -> tuple[Any, ...]:
-    """All that a mixing matrix follows from."""
-    options = (json.dumps(options_of(run, prefix)) for prefix in ("topology", "weights"))
-    return run.topology, run.workers, next(options), run.weights, next(options), needs_of(run)
-
-
-@lru_cache(maxsize=256)
-def _matrix(name: Any, workers: int, options: str, rule: Any, rule_options: str, needs: str | None) -> Any:
-    return wired(topology.make(name, workers, **json.loads(options)), workers, rule, json.loads(rule_options), needs)
-
-
-def wired(network: topology.Network, workers: int, rule: Any, options: dict[str, Any], needs: str | None) -> Any:
-    if needs == "tree":
-        return mixing.as_matrix(mixing.weights(mixing.spanning_tree(network), "metropolis"), workers)
-    if needs == "pairs":
-        return mixing.as_matrix(mixing.weights(network, "metropolis"), workers)
-    w = mixing.as_matrix(mixing.weights(network, rule, **options), workers)
-    if needs != "row and column stochastic":
-        return w
-    # what is doubly stochastic serves for both; else C splits what R, over the same links, averages
-    return (w, w) if mixing.is_doubly_stochastic(w) else (w, mixing.weights(network, "push"))
-
-
-@lru_cache(maxsize=256)
-def _checked(method: str, *source: Any) -> None:
-    mixing.check(_matrix(*source), method, source[-1])
-
-
 def _forms(run: Run, w: Any, steps: int) -> tuple[mixing.Form, ...]:
     """The forms in which W runs: one, or two of a pair."""
-    needs = needs_of(run)
+    needs = wiring.needs_of(run)
     if needs == "tree":
         return (mixing.form(np.full((run.workers, run.workers), 1 / run.workers), "dense"),)
     pair = w if isinstance(w, tuple) else (w,)
@@ -143,194 +102,6 @@ def _forms(run: Run, w: Any, steps: int) -> tuple[mixing.Form, ...]:
         mixing.form(part, run.mix, columns=c, devices=run.executor in ON_DEVICES, steps=steps, seed=run.seed)
         for part, c in zip(pair, columns, strict=True)
     )
-
-
-def mixings(run: Run, steps: Any) -> Any:
-    """How often a resolved run has mixed after so many steps."""
-    options = options_of(run, "algorithm")
-    return steps // options.get("local_steps", 1) * options.get("rounds", 1)
-
-
-def coordination_of(run: Run) -> Coordination:
-    """What a resolved run's method tells the clock, where it is driven by arrivals."""
-    return ALGORITHMS[run.algorithm].traits["coordination"](options_of(run, "algorithm"), run.workers)
-
-
-def reduction_of(run: Run) -> Reduction:
-    """What the workers of a resolved run reduce together, where its method is synchronous."""
-    return ALGORITHMS[run.algorithm].traits["reduction"](options_of(run, "algorithm"))
-
-
-def reduced_bytes(run: Run, bits: tuple[int, ...]) -> tuple[float, float]:
-    """(sent by a worker in the mean, by the server) when a resolved run reduces; `bits`: of each message."""
-    how, reduce = reduction_of(run), run.options.get("cluster.reduce", "ring")
-    each = network.reduce_messages(reduce, run.workers, how.gathers, how.participants(run.workers))
-    own, servers = (factor * sum(bits) / 8 for factor in each)
-    return own, servers
-
-
-def _horizon_of(run: Run) -> dict[str, Any]:
-    return {"steps": run.steps, "gradients": run.gradients, "seconds": run.seconds}
-
-
-def _served(run: Run, size: float) -> tuple[schedule.Schedule, schedule.Batches]:
-    """A server's schedule and its replay."""
-    return _arrivals(*_clock_of(run), coordination_of(run), tuple(_horizon_of(run).items()), size)
-
-
-@lru_cache(maxsize=64)
-def _arrivals(
-    law: str, options: str, workers: int, seed: int, work: float, how: Coordination, horizon: Any, size: float
-) -> Any:
-    """As `_served`: runs that differ in rate or method only share them."""
-    line = schedule.arrivals(_machines(law, options, workers, seed, work), how, **dict(horizon), size=size)
-    return line, schedule.batches(line)
-
-
-def timeline(run: Run, w: Any = None, bits: tuple[int, ...] = (0,), every: int = 1) -> Timeline:
-    """When each step of a resolved run lands: arrivals, the times of a barrier, or waves without any.
-
-    Args:
-      w: its mixing matrix, for methods that have one.
-      bits: what a worker sends over each link at a mixing, of each mix; else the bits of a model.
-      every: steps between two records.
-    """
-    method = ALGORITHMS[run.algorithm].traits
-    horizon, size = _horizon_of(run), sum(bits) / 8
-    if method["events"] and not coordination_of(run).pairs:
-        return _served(run, size)[0]
-    n, computing = run.workers, reduction_of(run).participants(run.workers)
-    if run.cluster is None:
-        return schedule.barrier(None, workers=n, computing=computing, **horizon)
-    machines = machines_of(run)
-    if w is not None and (method["events"] or run.delay == "cluster"):
-        return _without_barriers(run, machines, links_of(run, w)(0), size, horizon, every)
-    return schedule.barrier(machines, workers=n, computing=computing, **waiting(run, w, machines, bits), **horizon)
-
-
-def links_of(run: Run, w: Any) -> Callable[[int], np.ndarray]:
-    """Mixing -> [n, n] bool: whom each worker hears."""
-    return mixing.links(w[0] if isinstance(w, tuple) else w, run.seed)
-
-
-def waiting(run: Run, w: Any, machines: cluster.Cluster, bits: tuple[int, ...]) -> dict[str, Any]:
-    """For whom each worker waits at a step (None: for all), what its messages cost then, and who rests: `barrier`'s."""
-    if w is not None and ALGORITHMS[run.algorithm].traits["cluster"] == "neighbours":
-        links = links_of(run, w)
-        cost = None if machines.network.free else _cost(run, links, machines, sum(bits) / 8)
-        return {"neighbours": _waits(run, links), "cost": cost}
-    how, n = reduction_of(run), run.workers
-    seconds = sum(network.reduce_time(machines.network, n, size / 8, how.gathers) for size in bits)
-    alone, nothing, all_of_it = np.eye(n, dtype=bool), np.zeros(n), np.full(n, seconds)
-
-    def reduces(step: int) -> bool:
-        return bool(how.count(step + 1) > how.count(step))
-
-    @cache
-    def taking_part(number: int) -> np.ndarray:
-        return np.asarray(_subset(run.seed, number, n, how.participants(n)))
-
-    def found(step: int) -> np.ndarray:
-        return all_of_it if reduces(step) else nothing
-
-    return {
-        "neighbours": None if how.period == 1 else lambda step: np.ones((n, n), bool) if reduces(step) else alone,
-        "cost": None if machines.network.free else found,
-        "rests": None if how.share == 1 else lambda step: ~taking_part(int(how.count(step))),
-    }
-
-
-_subset = jax.jit(draws.subset, static_argnums=(2, 3))
-
-
-def telling(machines: cluster.Cluster, near: np.ndarray, size: float) -> Any:
-    """(worker, count) -> [count] seconds in which it tells all neighbours; None where that takes no time."""
-    takes = network.gossip_times(machines.network, near, size)
-    return None if machines.network.free else lambda worker, count: np.full(count, takes[worker])
-
-
-def check_stays(w: Any) -> None:
-    """Refuse a sequence where nobody waits: its steps would be nobody's."""
-    if np.ndim(w) != 2:
-        raise InputError("delay: cluster needs one graph that stays, got a sequence; use a static topology")
-
-
-def _without_barriers(
-    run: Run, machines: cluster.Cluster, near: np.ndarray, size: float, horizon: dict[str, Any], every: int
-) -> Timeline:
-    """Gossip in pairs, or with the last models of all neighbours. `near`: [n, n] bool, [i, j]: i hears j."""
-    if run.delay == "cluster":
-        sending = telling(machines, near, size)
-        return schedule.unsynchronised(machines, near, every=every, **horizon, sending=sending)
-    alone = np.flatnonzero(~(near & ~np.eye(run.workers, dtype=bool)).any(1))
-    if len(alone):
-        raise InputError(f"topology: worker {alone[0]} has no neighbour to meet; use a graph without lone nodes")
-
-    def meeting(worker: int, count: int) -> np.ndarray:
-        who = schedule.partners(run.seed, near, worker, count)
-        return np.broadcast_to(network.pair_time(machines.network, worker, who, size), count)
-
-    return schedule.arrivals(machines, coordination_of(run), **horizon, size=2 * size, sending=meeting)
-
-
-def _clock_of(run: Run) -> tuple[str, str, int, int, float]:
-    return str(run.cluster), json.dumps(options_of(run, "cluster")), run.workers, run.seed, work_of(run)
-
-
-def work_of(run: Run) -> float:
-    """Seconds that a computation takes a worker's devices, for each second that it would take one alone.
-
-    As if all the work were split evenly and what the devices tell each other took no time.
-    """
-    stages, batch = stages_of(run), run.options.get("cluster.batch")
-    samples = 1.0 if batch is None else (run.batch_size or batch) / batch
-    return samples * (1 / options_of(run, "problem").get("parts", 1) if stages is None else stages.seconds)
-
-
-def stages_of(run: Run) -> schedule.Pipeline | None:
-    """When each stage of a worker computes, where the model is laid out by layers."""
-    options = options_of(run, "problem")
-    if options.get("layout") != "layers":
-        return None
-    return schedule.pipeline(options["parts"], options["micro_batches"])
-
-
-def _cost(
-    run: Run, links: Callable[[int], np.ndarray], machines: cluster.Cluster, size: float
-) -> Callable[[int], np.ndarray]:
-    """Step -> [n] seconds that its messages take each worker, through all the rounds of that step."""
-
-    @cache
-    def of_links(content: bytes) -> np.ndarray:
-        return network.gossip_times(machines.network, np.frombuffer(content, bool).reshape(run.workers, -1), size)
-
-    def cost(step: int) -> np.ndarray:
-        rounds = range(mixings(run, step), mixings(run, step + 1))
-        return sum((of_links(links(k).tobytes()) for k in rounds), np.zeros(run.workers))
-
-    return cost
-
-
-def _waits(run: Run, links: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
-    """Step -> [n, n] bool: for whom each worker waits, through all the rounds of that step."""
-    oneself = np.eye(run.workers, dtype=bool)
-
-    def waits(step: int) -> np.ndarray:
-        found = oneself
-        for k in range(mixings(run, step), mixings(run, step + 1)):
-            found = (links(k) | oneself) @ found
-        return found
-
-    return waits
-
-
-def _machines(law: str, options: str, workers: int, seed: int, work: float) -> cluster.Cluster:
-    return cluster.scaled(cluster.make(law, workers, seed, **json.loads(options)), work)
-
-
-def machines_of(run: Run) -> cluster.Cluster:
-    """The cluster of a resolved run."""
-    return _machines(*_clock_of(run))
 
 
 class Outcome(NamedTuple):
@@ -370,7 +141,7 @@ class Group:
         self.events = self.method.traits["events"]
         self.workers = self.first.workers
         self.dtype = np.dtype(self.first.precision)
-        self.needs = needs_of(self.first)
+        self.needs = wiring.needs_of(self.first)
         self.own_graph = graph
         self.own_matrix = None if graph is None else _own_matrix(graph, self.first, self.needs)
         for run in runs if self.needs is not None else ():
@@ -384,7 +155,9 @@ class Group:
         self.start = self._start(start)
         self.staleness = self._staleness(runs)
         self.slots = max((self._slots(run) for run in runs), default=1)
-        self.lines: dict[str, tuple[Timeline, schedule.Batches | None]] = {}  # and what the replay of arrivals needs
+        self.lines: dict[
+            str, tuple[clock.Timeline, schedule.Batches | None]
+        ] = {}  # and what the replay of arrivals needs
         self.kept, self.batch = 1, 1  # models that a replay keeps; gradients of an update
         lengths = [self._measure(run) for run in runs]
         self.longest_run = max(lengths)
@@ -401,12 +174,12 @@ class Group:
         if run.strict and self.own_matrix is not None:
             mixing.check(self.own_matrix, run.algorithm, self.needs or "")
         elif run.strict:
-            _checked(run.algorithm, *_source(run))
+            wiring.check(run.algorithm, *wiring.source(run))
         if run.options.get("link_loss.policy") == "renormalise":
             w = self.matrix(run)
             mixing.check_own_weight(w[0] if isinstance(w, tuple) else w, run.algorithm)
         if run.delay == "cluster":
-            check_stays(self.matrix(run))
+            clock.check_stays(self.matrix(run))
 
     def _staleness(self, runs: Sequence[Run]) -> str | None:
         """Where a step's staleness comes from; drawn only where some law is not constant."""
@@ -453,27 +226,27 @@ class Group:
     def matrix(self, run: Run) -> Any:
         if self.own_matrix is not None:
             return self.own_matrix
-        return matrix(run) if run.topology is not None else None
+        return wiring.matrix(run) if run.topology is not None else None
 
-    def timeline(self, run: Run) -> Timeline:
+    def timeline(self, run: Run) -> clock.Timeline:
         return self._timed(run)[0]
 
     def batches(self, run: Run) -> schedule.Batches | None:
         """What the replay of a run needs that is driven by arrivals."""
         return self._timed(run)[1]
 
-    def _timed(self, run: Run) -> tuple[Timeline, schedule.Batches | None]:
+    def _timed(self, run: Run) -> tuple[clock.Timeline, schedule.Batches | None]:
         name = json.dumps(run.to_dict(), default=list)
         if name not in self.lines:
             line, found = self._line(run, self.every), None
             if isinstance(line, schedule.Schedule):
-                found = schedule.batches(line) if self.peers else _served(run, self.message_bytes())[1]
+                found = schedule.batches(line) if self.peers else clock.served(run, self.message_bytes())[1]
             self.lines[name] = line, found
         return self.lines[name]
 
-    def _line(self, run: Run, every: int) -> Timeline:
+    def _line(self, run: Run, every: int) -> clock.Timeline:
         bits = (8 * self.message_bytes(),) if self.events else self.message_bits
-        return timeline(run, self.matrix(run), bits, every)
+        return clock.timeline(run, self.matrix(run), bits, every)
 
     @cached_property
     def every(self) -> int:
@@ -581,12 +354,12 @@ class Group:
     @property
     def rounds(self) -> int:
         """Computations of a worker between a pull and a push."""
-        return coordination_of(self.first).local_steps if self.events else 1
+        return clock.coordination_of(self.first).local_steps if self.events else 1
 
     @property
     def peers(self) -> bool:
         """Driven by arrivals, and no server."""
-        return self.events and coordination_of(self.first).pairs
+        return self.events and clock.coordination_of(self.first).pairs
 
     def record_steps(self, length: int) -> np.ndarray:
         """Steps at which a run of `length` steps is recorded."""
@@ -639,12 +412,12 @@ class Group:
         forms = inputs.form if isinstance(inputs.form, tuple) else (inputs.form,)
         return tuple(mixing.mix(form, **how, seed=inputs.seed) for form in forms)
 
-    def inputs(self, run: Run, line: Timeline) -> Inputs:
+    def inputs(self, run: Run, line: clock.Timeline) -> Inputs:
         """The traced values of one run."""
         w, drawn = self.matrix(run), self.delayed and self.staleness != "fixed"
         forms: Any = None
         if w is not None and not self.events:
-            forms = jax.tree.map(self._cast, _forms(run, w, max(1, int(mixings(run, self.loop[1])))))
+            forms = jax.tree.map(self._cast, _forms(run, w, max(1, int(wiring.mixings(run, self.loop[1])))))
             forms = forms if len(forms) > 1 else forms[0]
         return Inputs(
             seed=np.int32(run.seed),
@@ -659,7 +432,7 @@ class Group:
             length=np.int32(self._iterations(line)) if self.ragged else None,
         )
 
-    def _iterations(self, line: Timeline) -> int:
+    def _iterations(self, line: clock.Timeline) -> int:
         if isinstance(line, schedule.Waves):
             return self.loop[0] * len(line.applied)
         return self._length(line)
@@ -687,7 +460,7 @@ class Group:
         columns += [filled(found.weight.astype(self.dtype)), filled(found.read), filled(found.write)]
         partner = None
         if self.peers:
-            meets = links_of(run, self.matrix(run))(0)
+            meets = wiring.links_of(run, self.matrix(run))(0)
             who = np.zeros(steps, np.int32)
             for i in range(self.workers):
                 own = np.flatnonzero(columns[0][:steps, 0] == i)
@@ -774,7 +547,7 @@ class Group:
         Of a method that reduces: of each of its messages.
         """
         if self.needs is None:
-            how = reduction_of(self.first)
+            how = clock.reduction_of(self.first)
             return how.bits(self._model) if how.bits is not None else (8 * self.message_bytes(),)
         sent: list[list[int]] = [[] for _ in range(2 if self.needs == "row and column stochastic" else 1)]
 
@@ -826,7 +599,7 @@ class Group:
                 fixed = hosts.put(fixed, go.input_shardings[0][2:4])
         return Compiled(self, width, begin, go, *fixed)
 
-    def stack(self, runs: Sequence[Run], lines: Sequence[Timeline], width: int) -> Inputs:
+    def stack(self, runs: Sequence[Run], lines: Sequence[clock.Timeline], width: int) -> Inputs:
         """Inputs [width, ...]; a short slab is filled up with its last run."""
         each = [self.inputs(run, line) for run, line in zip(runs, lines, strict=True)]
         each += each[-1:] * (width - len(each))
@@ -834,7 +607,7 @@ class Group:
 
     # -- reading results --
 
-    def outcome(self, run: Run, line: Timeline, carry: Carry, row: int, diverged: int | None) -> Outcome:
+    def outcome(self, run: Run, line: clock.Timeline, carry: Carry, row: int, diverged: int | None) -> Outcome:
         """One run's history and models, from a slab's arrays on the host; `diverged` is the step at which it did."""
         w = self.matrix(run)
         steps = self.record_steps(self._length(line))
@@ -854,7 +627,7 @@ class Group:
         stalled = self._length(line) if getattr(line, "stalled", False) else None
         return Outcome(history | values, params, diverged, gap, stalled, extra)
 
-    def _length(self, line: Timeline) -> int:
+    def _length(self, line: clock.Timeline) -> int:
         """Steps of a run."""
         return line.steps if isinstance(line, schedule.Schedule) else len(line.time)
 
@@ -869,7 +642,7 @@ class Group:
             return None
         return f() if callable(f) else float(f)
 
-    def _axes_of(self, run: Run, line: Timeline, steps: np.ndarray, w: Any) -> dict[str, Any]:
+    def _axes_of(self, run: Run, line: clock.Timeline, steps: np.ndarray, w: Any) -> dict[str, Any]:
         """gradients, time and bytes_sent at the records, from the schedule; and ages, where they come from the clock."""
         found = self.batches(run)
         if isinstance(line, schedule.Schedule):
@@ -885,15 +658,15 @@ class Group:
             up, down = (np.concatenate([[0], count])[steps] * size for count in (found.computed, found.pulls))
             return axes | {"bytes_sent": up / n, "server_bytes_sent": down}
         if sends == "allreduce":
-            own, servers = reduced_bytes(run, self.message_bits)
-            count = reduction_of(run).count(steps)
+            own, servers = clock.reduced_bytes(run, self.message_bits)
+            count = clock.reduction_of(run).count(steps)
             return axes | {"bytes_sent": count * own} | ({"server_bytes_sent": count * servers} if servers else {})
         if isinstance(line, schedule.Waves):
             sent = np.concatenate([[0], line.messages])[steps] * self.message_bits[0]
             ages = {"staleness_mean": line.age_mean, "staleness_max": line.age_max}
             axes |= {name: np.concatenate([[0.0], values]) for name, values in ages.items()}
         else:
-            count = mixings(run, steps)
+            count = wiring.mixings(run, steps)
             sent = sum(
                 mixing.messages(part, int(count[-1]), run.seed)[count] * bits
                 for part, bits in zip(w if isinstance(w, tuple) else (w,), self.message_bits, strict=True)
@@ -976,7 +749,7 @@ def _own_matrix(graph: Any, run: Run, needs: str | None) -> Any:
     if isinstance(graph, topology.Network):
         if len(graph) != run.workers:
             raise InputError(f"graph: has {len(graph)} nodes, got workers={run.workers}; set workers to {len(graph)}")
-        return wired(graph, run.workers, run.weights, options_of(run, "weights"), needs)
+        return wiring.wired(graph, run.workers, run.weights, options_of(run, "weights"), needs)
     pair = needs == "row and column stochastic"
     if isinstance(graph, tuple):
         if not pair or len(graph) != 2:
@@ -986,10 +759,10 @@ def _own_matrix(graph: Any, run: Run, needs: str | None) -> Any:
         return tuple(mixing.as_matrix(part, run.workers) for part in graph)
     w = mixing.as_matrix(graph, run.workers)
     if needs in UNWEIGHTED:
-        return wired(nx.from_numpy_array(w != 0, create_using=nx.Graph), run.workers, None, {}, needs)
+        return wiring.wired(nx.from_numpy_array(w != 0, create_using=nx.Graph), run.workers, None, {}, needs)
     if pair and not mixing.is_doubly_stochastic(w):
         raise InputError(f"graph: {run.algorithm} takes two matrices (R, C), got one that is not doubly stochastic")
     return (w, w) if pair else w
 
 
-__all__ = ["Compiled", "Group", "Look", "Outcome", "key", "make_problem", "matrix", "timeline"]
+__all__ = ["Compiled", "Group", "Look", "Outcome", "key", "make_problem"]

@@ -39,7 +39,8 @@ from dopt import (
 )
 from dopt.algorithms import ALGORITHMS
 from dopt.config import options_of
-from dopt.group import Group, key, matrix
+from dopt.group import Group, key
+from dopt.wiring import matrix
 
 DIM, SAMPLES, STEPS, EVERY = 3, 4, 12, 5  # records at 0, 5, 10 and, off the beat, 12
 COMPUTED = 30 * STEPS  # computations of a worker at most, where it does not wait for others

@@ -14,7 +14,7 @@ import pytest
 from jax.tree_util import DictKey, tree_leaves_with_path
 
 import dopt
-from dopt import delays, execute, group, schedule, theory
+from dopt import clock, delays, execute, group, schedule, theory
 from dopt.execute import Axes
 from dopt.group import Group
 from dopt.problems import PROBLEMS, Shards
@@ -256,7 +256,7 @@ def test_a_stage_does_one_thing_at_a_time_and_nothing_before_what_it_needs(stage
 def test_a_worker_takes_the_time_of_its_devices(method: str, given: dict[str, Any], seconds: float) -> None:
     options = {f"problem.{name}": value for name, value in given.items()}
     more = {"workers": 1, "cluster": "constant", "cluster.scale": [3.0], "cluster.shift": 1.0}
-    line = group.timeline(dopt.Run.from_dict({**RUN, **options, **more}).resolve())
+    line = clock.timeline(dopt.Run.from_dict({**RUN, **options, **more}).resolve())
     time = line.time[-1] if method == "allreduce_sgd" else line.time.max()
     assert time == pytest.approx(RUN["steps"] * 4 * seconds)
 

@@ -15,7 +15,8 @@ from quadratics import quadratics, random_quadratics
 import dopt
 from dopt import InputError, Problem, Run, algorithms, schedule, theory
 from dopt.algorithms import ALGORITHMS
-from dopt.group import Group, coordination_of, machines_of
+from dopt.clock import coordination_of, machines_of
+from dopt.group import Group
 
 RULES = {
     "async_sgd": {},

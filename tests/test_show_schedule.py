@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from refusals import refused
 
-from dopt import cluster, group, mixing, schedule
+from dopt import clock, cluster, group, mixing, schedule, wiring
 from dopt.algorithms import ALGORITHMS
 from dopt.cli import main
 from dopt.report import schedule as report
@@ -47,7 +47,7 @@ def engines(method: str, **given: Any) -> Any:
     """The timeline that a run is simulated with."""
     size = given.pop("message_bytes", 0)
     run = report.asked({"algorithm": method, **given})
-    return group.timeline(run, None if run.topology is None else group.matrix(run), (8 * size,))
+    return clock.timeline(run, None if run.topology is None else wiring.matrix(run), (8 * size,))
 
 
 def fails(capsys: pytest.CaptureFixture, arguments: list[str], *said: str) -> None:
@@ -406,7 +406,7 @@ def test_without_updates_there_is_no_schedule() -> None:
 
 def test_links_that_change_are_waited_for_in_turn() -> None:
     n = 8
-    w = group.matrix(report.asked({"algorithm": "gossip_sgd", "topology": "one_peer_exponential", "workers": n}))
+    w = wiring.matrix(report.asked({"algorithm": "gossip_sgd", "topology": "one_peer_exponential", "workers": n}))
     found = line_of("gossip_sgd", topology="one_peer_exponential", workers=n, steps=6)
     links, applied = mixing.links(w), found.rows(found.applied)
     done, sends = np.zeros((2, 6, n))

@@ -14,7 +14,8 @@ from refusals import refused
 
 import dopt
 from dopt import Problem, Result, Run, cluster, compression, network, theory
-from dopt.group import Group, machines_of
+from dopt.clock import machines_of
+from dopt.group import Group
 
 
 def run(own: Problem | None = None, **fields: Any) -> Result:

@@ -19,9 +19,11 @@ import numpy as np
 from benchmarks.speed.by_hand import Setting, TextSetting, event_loop, jax_program, numpy_program, transformer_program
 from dopt import AXIS, Problem, Run, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS, options
-from dopt.group import Group, machines_of, matrix
+from dopt.clock import machines_of
+from dopt.group import Group
 from dopt.sweep import plan, spec
 from dopt.sweep.engine import tables
+from dopt.wiring import matrix
 
 HERE = Path(__file__).parent
 SWEEP = HERE.parent / "connectivity_delay.yaml"

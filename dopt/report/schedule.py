@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dopt import group, schedule
+from dopt import clock, schedule, wiring
 from dopt.algorithms import ALGORITHMS
 from dopt.cluster import Cluster
 from dopt.config import HORIZONS, Run
@@ -86,8 +86,8 @@ def of(algorithm: str, given: Mapping[str, Any]) -> tuple[Schedule, list[Outage]
     if size < 0:
         raise InputError(f"message_bytes: must not be negative, got {size}")
     run = asked({"algorithm": algorithm, **fields})
-    line = timetable(run, None if run.topology is None else group.matrix(run), size)
-    machines = group.machines_of(run)
+    line = timetable(run, None if run.topology is None else wiring.matrix(run), size)
+    machines = clock.machines_of(run)
     parts = [counted(run.workers), run.cluster, *([run.topology] if run.topology else [])]
     parts += [f"{name.split('.')[1]} {value}" for name, value in fields.items() if "." in name]
     # of a trace nobody fails: it is what was measured
@@ -100,7 +100,7 @@ def _fields(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def stages_of(algorithm: str, given: Mapping[str, Any]) -> Pipeline | None:
     """When each stage of a worker computes; None: a model is not laid out by layers."""
-    return group.stages_of(asked({"algorithm": algorithm, **_fields(given)}))
+    return clock.stages_of(asked({"algorithm": algorithm, **_fields(given)}))
 
 
 def counted(workers: int) -> str:
@@ -108,18 +108,18 @@ def counted(workers: int) -> str:
 
 
 def timetable(run: Run, w: Any = None, size: int = 0) -> Schedule:
-    """What `group.timeline` sums up, worker by worker: the schedule of a resolved run that has a cluster.
+    """What `clock.timeline` sums up, worker by worker: the schedule of a resolved run that has a cluster.
 
     Args:
       w: its mixing matrix, for methods that have one.
       size: bytes of a message.
 
     Raises:
-      InputError: as `group.timeline`.
+      InputError: as `clock.timeline`.
     """
     if run.delay == "cluster":
         return _without_barriers(run, w, size)
-    line = group.timeline(run, w, (8 * size,))
+    line = clock.timeline(run, w, (8 * size,))
     if isinstance(line, Barrier):
         return _behind_barrier(run, line, w, size)
     assert isinstance(line, Schedule)
@@ -128,22 +128,22 @@ def timetable(run: Run, w: Any = None, size: int = 0) -> Schedule:
 
 def _without_barriers(run: Run, w: Any, size: int) -> Schedule:
     """Each worker mixes with the last models of its neighbours; a step is as many updates as there are workers."""
-    group.check_stays(w)
-    machines, near = group.machines_of(run), group.links_of(run, w)(0)
+    clock.check_stays(w)
+    machines, near = clock.machines_of(run), wiring.links_of(run, w)(0)
     line = schedule.arrivals(
         machines,
         steps=None if run.steps is None else run.workers * run.steps,
         gradients=run.gradients,
         seconds=run.seconds,
-        sending=group.telling(machines, near, size),
+        sending=clock.telling(machines, near, size),
     )
     return line._replace(bytes=1.0 * size * near.sum(0)[line.worker] * line.applied)
 
 
 def _behind_barrier(run: Run, line: Barrier, w: Any, size: int) -> Schedule:
     """Steps that all have done by the end are applied, what some are ahead is pending, and what a crash broke is aborted."""
-    machines, n = group.machines_of(run), run.workers
-    how = group.waiting(run, w, machines, (8 * size,))
+    machines, n = clock.machines_of(run), run.workers
+    how = clock.waiting(run, w, machines, (8 * size,))
     count, end = len(line.time) + 1, run.seconds
     if line.stalled and end is None:  # until nobody moves any more: each is at most n steps ahead of another
         steps = schedule.lockstep(machines, steps=count + n, **how)
@@ -156,11 +156,11 @@ def _behind_barrier(run: Run, line: Barrier, w: Any, size: int) -> Schedule:
             steps = schedule.lockstep(machines, steps=count, **how)
     turns, sent = range(steps.time.shape[1]), np.zeros((1, n))  # bytes of each step, in turn
     if w is None:
-        reduced = np.diff(group.reduction_of(run).count(np.arange(len(turns) + 1)))
-        sent = np.tile(reduced[:, None] * group.reduced_bytes(run, (8,))[0], n)
+        reduced = np.diff(clock.reduction_of(run).count(np.arange(len(turns) + 1)))
+        sent = np.tile(reduced[:, None] * clock.reduced_bytes(run, (8,))[0], n)
     elif size:
-        links = group.links_of(run, w)
-        rounds = (range(group.mixings(run, k), group.mixings(run, k + 1)) for k in turns)
+        links = wiring.links_of(run, w)
+        rounds = (range(wiring.mixings(run, k), wiring.mixings(run, k + 1)) for k in turns)
         sent = np.array([sum((links(k).sum(0) for k in those), np.zeros(n)) for those in rounds])
     return _told(steps, len(line.time), machines, end, size * sent, line.stalled)
 

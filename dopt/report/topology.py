@@ -13,7 +13,7 @@ import numpy as np
 from scipy.sparse import csgraph
 from scipy.spatial.distance import pdist
 
-from dopt import group, mixing, topology
+from dopt import mixing, topology, wiring
 from dopt.algorithms import ALGORITHMS
 from dopt.config import Run
 from dopt.report.style import COLOURS, WIDTHS, style
@@ -79,14 +79,14 @@ def verdicts(network: Network, rule: str | None = None, options: Mapping[str, An
     """Gossip method -> why it refuses a network with the weights that it would take, or with `rule`; "": it accepts it."""
     given, found = dict(options or {}), {}
     dotted = {f"weights.{name}": value for name, value in given.items()}
-    wired = cache(lambda rule, needs: group.wired(network, len(network), rule, given, needs))
+    wired = cache(lambda rule, needs: wiring.wired(network, len(network), rule, given, needs))
     for name, entry in ALGORITHMS.items():
         if entry.traits["needs"] is None:
             continue
         run = Run(algorithm=name, workers=len(network), learning_rate=0.1, weights=rule, steps=1, options=dotted)
         try:
             run = run.resolve(graph=network, unread="drop")
-            needs = group.needs_of(run)
+            needs = wiring.needs_of(run)
             mixing.check(wired(run.weights, needs), name, str(needs))
             found[name] = ""
         except InputError as error:

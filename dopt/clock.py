@@ -1,0 +1,196 @@
+"""A resolved run's clock: what its method, its cluster and its graph say of when each step lands. Host, NumPy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from functools import cache, lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+
+from dopt import cluster, draws, network, schedule
+from dopt.algorithms import ALGORITHMS
+from dopt.config import Run, options_of
+from dopt.types import Coordination, InputError, Reduction
+from dopt.wiring import links_of, mixings
+
+Timeline = schedule.Schedule | schedule.Barrier | schedule.Waves
+
+
+def coordination_of(run: Run) -> Coordination:
+    """What a resolved run's method tells the clock, where it is driven by arrivals."""
+    return ALGORITHMS[run.algorithm].traits["coordination"](options_of(run, "algorithm"), run.workers)
+
+
+def reduction_of(run: Run) -> Reduction:
+    """What the workers of a resolved run reduce together, where its method is synchronous."""
+    return ALGORITHMS[run.algorithm].traits["reduction"](options_of(run, "algorithm"))
+
+
+def reduced_bytes(run: Run, bits: tuple[int, ...]) -> tuple[float, float]:
+    """(sent by a worker in the mean, by the server) when a resolved run reduces; `bits`: of each message."""
+    how, reduce = reduction_of(run), run.options.get("cluster.reduce", "ring")
+    each = network.reduce_messages(reduce, run.workers, how.gathers, how.participants(run.workers))
+    own, servers = (factor * sum(bits) / 8 for factor in each)
+    return own, servers
+
+
+def _horizon_of(run: Run) -> dict[str, Any]:
+    return {"steps": run.steps, "gradients": run.gradients, "seconds": run.seconds}
+
+
+def served(run: Run, size: float) -> tuple[schedule.Schedule, schedule.Batches]:
+    """A server's schedule and its replay."""
+    return _arrivals(*_clock_of(run), coordination_of(run), tuple(_horizon_of(run).items()), size)
+
+
+@lru_cache(maxsize=64)
+def _arrivals(
+    law: str, options: str, workers: int, seed: int, work: float, how: Coordination, horizon: Any, size: float
+) -> Any:
+    """As `_served`: runs that differ in rate or method only share them."""
+    line = schedule.arrivals(_machines(law, options, workers, seed, work), how, **dict(horizon), size=size)
+    return line, schedule.batches(line)
+
+
+def timeline(run: Run, w: Any = None, bits: tuple[int, ...] = (0,), every: int = 1) -> Timeline:
+    """When each step of a resolved run lands: arrivals, the times of a barrier, or waves without any.
+
+    Args:
+      w: its mixing matrix, for methods that have one.
+      bits: what a worker sends over each link at a mixing, of each mix; else the bits of a model.
+      every: steps between two records.
+    """
+    method = ALGORITHMS[run.algorithm].traits
+    horizon, size = _horizon_of(run), sum(bits) / 8
+    if method["events"] and not coordination_of(run).pairs:
+        return served(run, size)[0]
+    n, computing = run.workers, reduction_of(run).participants(run.workers)
+    if run.cluster is None:
+        return schedule.barrier(None, workers=n, computing=computing, **horizon)
+    machines = machines_of(run)
+    if w is not None and (method["events"] or run.delay == "cluster"):
+        return _without_barriers(run, machines, links_of(run, w)(0), size, horizon, every)
+    return schedule.barrier(machines, workers=n, computing=computing, **waiting(run, w, machines, bits), **horizon)
+
+
+def waiting(run: Run, w: Any, machines: cluster.Cluster, bits: tuple[int, ...]) -> dict[str, Any]:
+    """For whom each worker waits at a step (None: for all), what its messages cost then, and who rests: `barrier`'s."""
+    if w is not None and ALGORITHMS[run.algorithm].traits["cluster"] == "neighbours":
+        links = links_of(run, w)
+        cost = None if machines.network.free else _cost(run, links, machines, sum(bits) / 8)
+        return {"neighbours": _waits(run, links), "cost": cost}
+    how, n = reduction_of(run), run.workers
+    seconds = sum(network.reduce_time(machines.network, n, size / 8, how.gathers) for size in bits)
+    alone, nothing, all_of_it = np.eye(n, dtype=bool), np.zeros(n), np.full(n, seconds)
+
+    def reduces(step: int) -> bool:
+        return bool(how.count(step + 1) > how.count(step))
+
+    @cache
+    def taking_part(number: int) -> np.ndarray:
+        return np.asarray(_subset(run.seed, number, n, how.participants(n)))
+
+    def found(step: int) -> np.ndarray:
+        return all_of_it if reduces(step) else nothing
+
+    return {
+        "neighbours": None if how.period == 1 else lambda step: np.ones((n, n), bool) if reduces(step) else alone,
+        "cost": None if machines.network.free else found,
+        "rests": None if how.share == 1 else lambda step: ~taking_part(int(how.count(step))),
+    }
+
+
+_subset = jax.jit(draws.subset, static_argnums=(2, 3))
+
+
+def telling(machines: cluster.Cluster, near: np.ndarray, size: float) -> Any:
+    """(worker, count) -> [count] seconds in which it tells all neighbours; None where that takes no time."""
+    takes = network.gossip_times(machines.network, near, size)
+    return None if machines.network.free else lambda worker, count: np.full(count, takes[worker])
+
+
+def check_stays(w: Any) -> None:
+    """Refuse a sequence where nobody waits: its steps would be nobody's."""
+    if np.ndim(w) != 2:
+        raise InputError("delay: cluster needs one graph that stays, got a sequence; use a static topology")
+
+
+def _without_barriers(
+    run: Run, machines: cluster.Cluster, near: np.ndarray, size: float, horizon: dict[str, Any], every: int
+) -> Timeline:
+    """Gossip in pairs, or with the last models of all neighbours. `near`: [n, n] bool, [i, j]: i hears j."""
+    if run.delay == "cluster":
+        sending = telling(machines, near, size)
+        return schedule.unsynchronised(machines, near, every=every, **horizon, sending=sending)
+    alone = np.flatnonzero(~(near & ~np.eye(run.workers, dtype=bool)).any(1))
+    if len(alone):
+        raise InputError(f"topology: worker {alone[0]} has no neighbour to meet; use a graph without lone nodes")
+
+    def meeting(worker: int, count: int) -> np.ndarray:
+        who = schedule.partners(run.seed, near, worker, count)
+        return np.broadcast_to(network.pair_time(machines.network, worker, who, size), count)
+
+    return schedule.arrivals(machines, coordination_of(run), **horizon, size=2 * size, sending=meeting)
+
+
+def _clock_of(run: Run) -> tuple[str, str, int, int, float]:
+    return str(run.cluster), json.dumps(options_of(run, "cluster")), run.workers, run.seed, work_of(run)
+
+
+def work_of(run: Run) -> float:
+    """Seconds that a computation takes a worker's devices, for each second that it would take one alone.
+
+    As if all the work were split evenly and what the devices tell each other took no time.
+    """
+    stages, batch = stages_of(run), run.options.get("cluster.batch")
+    samples = 1.0 if batch is None else (run.batch_size or batch) / batch
+    return samples * (1 / options_of(run, "problem").get("parts", 1) if stages is None else stages.seconds)
+
+
+def stages_of(run: Run) -> schedule.Pipeline | None:
+    """When each stage of a worker computes, where the model is laid out by layers."""
+    options = options_of(run, "problem")
+    if options.get("layout") != "layers":
+        return None
+    return schedule.pipeline(options["parts"], options["micro_batches"])
+
+
+def _cost(
+    run: Run, links: Callable[[int], np.ndarray], machines: cluster.Cluster, size: float
+) -> Callable[[int], np.ndarray]:
+    """Step -> [n] seconds that its messages take each worker, through all the rounds of that step."""
+
+    @cache
+    def of_links(content: bytes) -> np.ndarray:
+        return network.gossip_times(machines.network, np.frombuffer(content, bool).reshape(run.workers, -1), size)
+
+    def cost(step: int) -> np.ndarray:
+        rounds = range(mixings(run, step), mixings(run, step + 1))
+        return sum((of_links(links(k).tobytes()) for k in rounds), np.zeros(run.workers))
+
+    return cost
+
+
+def _waits(run: Run, links: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
+    """Step -> [n, n] bool: for whom each worker waits, through all the rounds of that step."""
+    oneself = np.eye(run.workers, dtype=bool)
+
+    def waits(step: int) -> np.ndarray:
+        found = oneself
+        for k in range(mixings(run, step), mixings(run, step + 1)):
+            found = (links(k) | oneself) @ found
+        return found
+
+    return waits
+
+
+def _machines(law: str, options: str, workers: int, seed: int, work: float) -> cluster.Cluster:
+    return cluster.scaled(cluster.make(law, workers, seed, **json.loads(options)), work)
+
+
+def machines_of(run: Run) -> cluster.Cluster:
+    """The cluster of a resolved run."""
+    return _machines(*_clock_of(run))

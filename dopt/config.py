@@ -188,148 +188,211 @@ def _hints() -> dict[str, Any]:
 
 
 def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
-    hints = _hints()
-    values = {
-        f.name: coerce(f.name, getattr(run, f.name), hints[f.name])
-        for f in dataclasses.fields(Run)
-        if f.name != "options"
-    }
-    given: dict[str, dict[str, Any]] = {prefix: {} for prefix in PREFIXES}
-    for name, value in run.options.items():
-        prefix, _, rest = name.partition(".")
-        if prefix not in given or not rest:
-            raise InputError(f"{name}: no such option{did_you_mean(prefix, PREFIXES)}")
-        given[prefix][rest] = value
-    method, traits = ALGORITHMS[values["algorithm"]], ALGORITHMS[values["algorithm"]].traits
-    options: dict[str, Any] = {}
-
-    def take(prefix: str, resolved: Mapping[str, Any]) -> None:
-        options.update({f"{prefix}.{name}": value for name, value in resolved.items()})
-
-    def leave(prefix: str, reader: str, default: Any = None) -> None:
-        """`prefix` is not read: refuse it where it was given, or drop it."""
-        if unread == "refuse" and (values[prefix] != default or given.get(prefix)):
-            name = prefix if values[prefix] != default else f"{prefix}.{next(iter(given[prefix]))}"
-            raise InputError(f"{name}: {reader} does not read it; leave it out")
-        values[prefix] = default
-
-    _check_numbers(values)
-    if values["total_batch"] is not None:
-        own = _part(values["total_batch"], values["workers"])
-        if values["batch_size"] not in (None, own) and unread == "refuse":
-            raise InputError(
-                f"batch_size: total_batch={values['total_batch']} over workers={values['workers']} says {own}, got {values['batch_size']}; leave one out"
-            )
-        values["batch_size"] = own
-    if unread == "drop":
-        given["algorithm"] = algorithms.readable(method.name, given["algorithm"])
-        for name, registry, plain in PLUGS:
-            if values[name] in registry:
-                given[name] = readable(given[name], registry[values[name]].known, registry)
-            elif values[name] is None or not isinstance(values[name], str):  # a name from elsewhere reads what it likes
-                given[name] = readable(given[name], plain, registry)
-    take("algorithm", algorithms.options(method.name, given["algorithm"]))
-    _dry_build(method, _of(options, "algorithm"), values["workers"])
-    take("optimizer", optimizer_options(values["optimizer"], given["optimizer"]))
-    _check_optimizer(values, traits, _of(options, "optimizer"))
-    take("learning_rate", schedule_options(given["learning_rate"]))
-    _dry_step(values["optimizer"], tuple((k, v) for k, v in options.items() if not k.startswith("algorithm.")))
-
-    if problem is not None:
-        for name in ("problem", "data", "partition"):
-            leave(name, "a run with problem=")
-        values["problem"] = OWN
-    else:
-        values["problem"] = values["problem"] or "softmax"
-        entry = PROBLEMS[values["problem"]]
-        laid = "layout" in entry.known
-        if laid and unread == "drop":
-            given["problem"] = layouts.readable(given["problem"])
-        take("problem", entry.options(given["problem"], "problem"))
-        if laid:
-            layouts.check(*(options[f"problem.{name}"] for name in layouts.OPTIONS))
-        if entry.traits["data"]:
-            values["data"] = values["data"] or entry.traits["data"]
-            _check_kind(entry, SETS[values["data"]])
-            values["partition"] = values["partition"] or "iid"
-            take("data", SETS[values["data"]].options(given["data"], "data"))
-            take("partition", PARTITIONS[values["partition"]].options(given["partition"], "partition"))
-        else:
-            for name in ("data", "partition"):
-                leave(name, f"problem {values['problem']}")
-
-    needs = algorithms.needs(method.name, _of(options, "algorithm"))
-    if needs is None:
-        if graph is not None:
-            raise InputError(f"graph: {method.name} has no mixing matrix; leave graph= out")
-        for name in ("topology", "weights"):
-            leave(name, method.name)
-    elif graph is not None:
-        leave("topology", "a run with graph=")
-        values["topology"] = OWN
-        if isinstance(graph, topology.Network):
-            take("weights", _weights(values, needs, mixing.default_rule(graph), given["weights"], leave))
-        else:
-            leave("weights", "a run with a matrix as graph=")
-            values["weights"] = OWN
-    else:
-        values["topology"] = values["topology"] or "ring"
-        take("topology", _topology_options(values["topology"], given["topology"]))
-        # the default follows from the kind of graph, which only the graph itself tells
-        rule = _default_rule(values["topology"], values["workers"], json.dumps(_of(options, "topology")))
-        take("weights", _weights(values, needs, rule, given["weights"], leave))
-
-    if needs in (None, *UNWEIGHTED):
-        leave("mix", method.name, default="auto")
-        leave("link_loss", method.name, default=0.0)
-    elif values["mix"] not in mixing.FORMS:
-        raise InputError(f"mix: unknown form {values['mix']!r}{did_you_mean(values['mix'], mixing.FORMS)}")
-    if values["link_loss"]:
-        take("link_loss", _loss_options(given["link_loss"], method.name, str(needs)))
-    else:
-        leave("link_loss", "a run whose links do not fail", default=0.0)
-
-    by_clock = values["delay"] == "cluster"
-    if traits["staleness"] is None:
-        leave("delay", method.name, default=0)
-    elif by_clock:
-        if not traits["delayed"] or traits["staleness"] != "edge":
-            raise InputError(
-                f"delay: {method.name} cannot run without barriers, got cluster; use delayed_gossip_sgd, or a law"
-            )
-        if given["delay"]:
-            raise InputError(f"delay.{next(iter(given['delay']))}: the cluster says how old models are; leave it out")
-        values["cluster"] = values["cluster"] or "exponential"
-    else:
-        values["delay"], law = delays.resolve(values["delay"], given["delay"], edges=traits["staleness"] == "edge")
-        if method.name == "delayed_sgd" and options["algorithm.read"] == "queue" and isinstance(values["delay"], str):
-            raise InputError(
-                f"delay: algorithm.read=queue needs a constant delay (each gradient lands once), got {values['delay']}; use read=iterate"
-            )
-        if values["delay"] and not traits["once"](_of(options, "algorithm")):
-            raise InputError(
-                f"delay: {method.name} with these options does not mix exactly once a step, got {values['delay']}; delays need rounds = local_steps = 1 and combine-then-adapt tracking"
-            )
-        take("delay", law)
-
-    if traits["cluster"] is None or (traits["delayed"] and traits["staleness"] == "edge" and not by_clock):
-        leave("cluster", method.name if traits["cluster"] is None else f"{method.name} whose delay is not cluster")
-    else:
-        if traits["events"]:
-            values["cluster"] = values["cluster"] or "constant"
-        if values["cluster"] is None:
-            leave("cluster", "a run without a cluster")
-        else:
-            take("cluster", cluster.options(values["cluster"], given["cluster"]))
-            if options["cluster.batch"] is not None and values["batch_size"] is None:
-                raise InputError("cluster.batch: the full gradient has no batch; give batch_size")
-    values["metrics"] = _metrics(values["metrics"])
-    if values["record_every"] is None and values["record_seconds"] is None:
-        values["record_every"] = max(1, _expected_steps(values, traits["events"]) // 50)
-    resolved = Run(**values, options=options)
+    making = _Resolving(run, unread == "drop")
+    making.numbers()
+    making.batch()
+    if making.drops:
+        making.leave_out()
+    making.algorithm()
+    making.problem(problem is not None)
+    making.network(graph)
+    making.links()
+    making.delay()
+    making.cluster()
+    making.records()
+    resolved = Run(**making.values, options=making.options)
     if problem is None and graph is None:
         vars(resolved)["id"] = identity(resolved)  # resolving it once more would give the same
     return resolved
+
+
+class _Resolving:
+    """A run on its way: what is given, and what of it is filled in and checked. A part of the run in each method, in order."""
+
+    def __init__(self, run: Run, drops: bool):
+        hints = _hints()
+        self.drops = drops  # what the method does not read, where it is not refused
+        self.values = {
+            f.name: coerce(f.name, getattr(run, f.name), hints[f.name])
+            for f in dataclasses.fields(Run)
+            if f.name != "options"
+        }
+        self.given: dict[str, dict[str, Any]] = {prefix: {} for prefix in PREFIXES}
+        for name, value in run.options.items():
+            prefix, _, rest = name.partition(".")
+            if prefix not in self.given or not rest:
+                raise InputError(f"{name}: no such option{did_you_mean(prefix, PREFIXES)}")
+            self.given[prefix][rest] = value
+        self.method = ALGORITHMS[self.values["algorithm"]]
+        self.traits = self.method.traits
+        self.options: dict[str, Any] = {}
+        self.needs: str | None = None  # the kind of mixing matrix
+
+    def take(self, prefix: str, resolved: Mapping[str, Any]) -> None:
+        self.options.update({f"{prefix}.{name}": value for name, value in resolved.items()})
+
+    def own(self, prefix: str) -> dict[str, Any]:
+        """The options of a prefix that were taken."""
+        return _of(self.options, prefix)
+
+    def leave(self, prefix: str, reader: str, default: Any = None) -> None:
+        """`prefix` is not read: refuse it where it was given, or drop it."""
+        value, options = self.values[prefix], self.given.get(prefix)
+        if not self.drops and (value != default or options):
+            name = prefix if value != default else f"{prefix}.{next(iter(options or ()))}"
+            raise InputError(f"{name}: {reader} does not read it; leave it out")
+        self.values[prefix] = default
+
+    def numbers(self) -> None:
+        _check_numbers(self.values)
+
+    def batch(self) -> None:
+        total, workers = self.values["total_batch"], self.values["workers"]
+        if total is None:
+            return
+        if total % workers:
+            raise InputError(f"total_batch: must be a multiple of workers={workers}, got {total}")
+        own = total // workers
+        if self.values["batch_size"] not in (None, own) and not self.drops:
+            raise InputError(
+                f"batch_size: total_batch={total} over workers={workers} says {own}, got {self.values['batch_size']}; leave one out"
+            )
+        self.values["batch_size"] = own
+
+    def leave_out(self) -> None:
+        """Options that only other plug-ins of the same kind read."""
+        self.given["algorithm"] = algorithms.readable(self.method.name, self.given["algorithm"])
+        for name, registry, plain in PLUGS:
+            value, options = self.values[name], self.given[name]
+            if value in registry:
+                self.given[name] = readable(options, registry[value].known, registry)
+            elif value is None or not isinstance(value, str):  # a name from elsewhere reads what it likes
+                self.given[name] = readable(options, plain, registry)
+
+    def algorithm(self) -> None:
+        """The method, its local optimizer and its rate."""
+        values, given = self.values, self.given
+        self.take("algorithm", algorithms.options(self.method.name, given["algorithm"]))
+        _dry_build(self.method, self.own("algorithm"), values["workers"])
+        self.take("optimizer", optimizer_options(values["optimizer"], given["optimizer"]))
+        _check_optimizer(values, self.traits, self.own("optimizer"))
+        self.take("learning_rate", schedule_options(given["learning_rate"]))
+        plain = tuple((k, v) for k, v in self.options.items() if not k.startswith("algorithm."))
+        _dry_step(values["optimizer"], plain)
+
+    def problem(self, handed_over: bool) -> None:
+        values, given = self.values, self.given
+        if handed_over:
+            for name in ("problem", "data", "partition"):
+                self.leave(name, "a run with problem=")
+            values["problem"] = OWN
+            return
+        values["problem"] = values["problem"] or "softmax"
+        entry = PROBLEMS[values["problem"]]
+        laid = "layout" in entry.known
+        if laid and self.drops:
+            given["problem"] = layouts.readable(given["problem"])
+        self.take("problem", entry.options(given["problem"], "problem"))
+        if laid:
+            layouts.check(*(self.options[f"problem.{name}"] for name in layouts.OPTIONS))
+        if not entry.traits["data"]:
+            for name in ("data", "partition"):
+                self.leave(name, f"problem {values['problem']}")
+            return
+        values["data"] = values["data"] or entry.traits["data"]
+        _check_kind(entry, SETS[values["data"]])
+        values["partition"] = values["partition"] or "iid"
+        self.take("data", SETS[values["data"]].options(given["data"], "data"))
+        self.take("partition", PARTITIONS[values["partition"]].options(given["partition"], "partition"))
+
+    def network(self, graph: Any) -> None:
+        """The graph and its weights."""
+        values, weights = self.values, self.given["weights"]
+        self.needs = algorithms.needs(self.method.name, self.own("algorithm"))
+        if self.needs is None:
+            if graph is not None:
+                raise InputError(f"graph: {self.method.name} has no mixing matrix; leave graph= out")
+            for name in ("topology", "weights"):
+                self.leave(name, self.method.name)
+        elif graph is not None:
+            self.leave("topology", "a run with graph=")
+            values["topology"] = OWN
+            if isinstance(graph, topology.Network):
+                self.take("weights", _weights(values, self.needs, mixing.default_rule(graph), weights, self.leave))
+            else:
+                self.leave("weights", "a run with a matrix as graph=")
+                values["weights"] = OWN
+        else:
+            values["topology"] = values["topology"] or "ring"
+            self.take("topology", _topology_options(values["topology"], self.given["topology"]))
+            # the default follows from the kind of graph, which only the graph itself tells
+            rule = _default_rule(values["topology"], values["workers"], json.dumps(self.own("topology")))
+            self.take("weights", _weights(values, self.needs, rule, weights, self.leave))
+
+    def links(self) -> None:
+        """In which form W runs, and whether its links fail."""
+        values, name = self.values, self.method.name
+        if self.needs in (None, *UNWEIGHTED):
+            self.leave("mix", name, default="auto")
+            self.leave("link_loss", name, default=0.0)
+        elif values["mix"] not in mixing.FORMS:
+            raise InputError(f"mix: unknown form {values['mix']!r}{did_you_mean(values['mix'], mixing.FORMS)}")
+        if values["link_loss"]:
+            self.take("link_loss", _loss_options(self.given["link_loss"], name, str(self.needs)))
+        else:
+            self.leave("link_loss", "a run whose links do not fail", default=0.0)
+
+    def delay(self) -> None:
+        values, given, name = self.values, self.given["delay"], self.method.name
+        if self.traits["staleness"] is None:
+            self.leave("delay", name, default=0)
+            return
+        edges = self.traits["staleness"] == "edge"
+        if values["delay"] == "cluster":
+            if not self.traits["delayed"] or not edges:
+                raise InputError(
+                    f"delay: {name} cannot run without barriers, got cluster; use delayed_gossip_sgd, or a law"
+                )
+            if given:
+                raise InputError(f"delay.{next(iter(given))}: the cluster says how old models are; leave it out")
+            values["cluster"] = values["cluster"] or "exponential"
+            return
+        values["delay"], law = delays.resolve(values["delay"], given, edges=edges)
+        if name == "delayed_sgd" and self.options["algorithm.read"] == "queue" and isinstance(values["delay"], str):
+            raise InputError(
+                f"delay: algorithm.read=queue needs a constant delay (each gradient lands once), got {values['delay']}; use read=iterate"
+            )
+        if values["delay"] and not self.traits["once"](self.own("algorithm")):
+            raise InputError(
+                f"delay: {name} with these options does not mix exactly once a step, got {values['delay']}; delays need rounds = local_steps = 1 and combine-then-adapt tracking"
+            )
+        self.take("delay", law)
+
+    def cluster(self) -> None:
+        values, traits, name = self.values, self.traits, self.method.name
+        if traits["cluster"] is None:
+            self.leave("cluster", name)
+            return
+        if traits["delayed"] and traits["staleness"] == "edge" and values["delay"] != "cluster":
+            self.leave("cluster", f"{name} whose delay is not cluster")
+            return
+        if traits["events"]:
+            values["cluster"] = values["cluster"] or "constant"
+        if values["cluster"] is None:
+            self.leave("cluster", "a run without a cluster")
+            return
+        self.take("cluster", cluster.options(values["cluster"], self.given["cluster"]))
+        if self.options["cluster.batch"] is not None:
+            if self.options["cluster.batch"] < 1:
+                raise InputError(f"cluster.batch: must be at least 1, got {self.options['cluster.batch']}")
+            if values["batch_size"] is None:
+                raise InputError("cluster.batch: the full gradient has no batch; give batch_size")
+
+    def records(self) -> None:
+        values = self.values
+        values["metrics"] = _metrics(values["metrics"])
+        if values["record_every"] is None and values["record_seconds"] is None:
+            values["record_every"] = max(1, _expected_steps(values, self.traits["events"]) // 50)
 
 
 def _check_kind(problem: Entry, given: Entry) -> None:
@@ -356,12 +419,6 @@ def _expected_steps(values: Mapping[str, Any], events: bool) -> int:
     if values["gradients"] is not None:
         return values["gradients"] // (1 if events else values["workers"])
     return int(values["seconds"] * (values["workers"] if events else 1))
-
-
-def _part(total: int, workers: int) -> int:
-    if total % workers:
-        raise InputError(f"total_batch: must be a multiple of workers={workers}, got {total}")
-    return total // workers
 
 
 def _check_numbers(values: Mapping[str, Any]) -> None:

@@ -168,10 +168,6 @@ BAD: dict[str, tuple[Changes, tuple[str, ...]]] = {
         {"total_batch": 10},
         ("total_batch: must be a multiple of workers=4, got 10",),
     ),
-    "two batches": (
-        {"total_batch": 8, "batch_size": 3},
-        ("batch_size: total_batch=8 over workers=4 says 2, got 3; leave one out",),
-    ),
     "a clock by the batch without one": (
         {"cluster": "constant", "cluster.batch": 4},
         ("cluster.batch: the full gradient has no batch; give batch_size",),

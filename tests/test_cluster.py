@@ -429,6 +429,7 @@ def test_options_are_all_there_and_flat() -> None:
         "latency": 0.0,
         "bandwidth": None,
         "server_bandwidth": None,
+        "batch": None,
         "reduce": "ring",
         "parallel_links": False,
     }
@@ -464,7 +465,7 @@ def test_options_survive_a_file_and_are_resolved_for_good(given: dict) -> None:
         ({"stragler": 3.0}, "cluster.stragler: exponential has no such option; did you mean 'straggler'?"),
         ({"sigma": 3.0}, "cluster.sigma: exponential has no such option; lognormal has it"),
         ({"shape": 3.0}, "cluster.shape: exponential has no such option; gamma and pareto have it"),
-        ({"seconds": 3.0}, "cluster.seconds: exponential has no such option; known: bandwidth, burst_slowdown"),
+        ({"seconds": 3.0}, "cluster.seconds: exponential has no such option; known: bandwidth, batch, burst_slowdown"),
         ({"scale": [1, 2]}, "cluster.scale: must be one number for each of workers=3, got 2"),
         ({"scale": [1, 0, 2]}, "cluster.scale: must be positive and finite, got 0.0 for worker 1"),
         ({"scale": [1, 2, float("inf")]}, "cluster.scale: must be positive and finite, got inf for worker 2"),

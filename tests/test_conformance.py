@@ -942,7 +942,7 @@ def test_every_registered_method_has_a_row() -> None:
 
 
 @AXIS_ROWS
-@pytest.mark.parametrize("executor", ["pmap", "shard_map", "mesh"])
+@pytest.mark.parametrize("executor", ["pmap", "shard_map"])  # mesh has sixteen workers on them, below
 def test_eight_devices_equal_vmap(row: Row, executor: str) -> None:
     one, eight = result(row, 8, **BATCHES), result(row, 8, executor=executor, **BATCHES)
     assert models(eight).dtype == np.float32
@@ -990,7 +990,7 @@ def test_slabs_equal_the_numpy_transcription_without_a_second_compilation(row: R
         assert row.is_random == bool(np.any(models(outcomes[0]) != models(outcomes[1])))
 
 
-FOUR = [(row, "shard_map") for row in TABLE if row.has_worker_axis] + [(TABLE[0], "pmap")]
+FOUR = [(row, "shard_map") for row in TABLE[:4]] + [(TABLE[0], "pmap")]
 
 
 @pytest.mark.parametrize(("row", "executor"), FOUR, ids=lambda x: getattr(x, "name", x))

@@ -80,6 +80,12 @@ def test_what_another_graph_or_rule_reads_is_left_out_and_merged() -> None:
     assert found.merged == 1
 
 
+def test_a_run_has_one_batch() -> None:
+    run = Run.from_dict({**BASE, "problem": "softmax", "total_batch": 8, "batch_size": 3})
+    with pytest.raises(InputError, match="batch_size: total_batch=8 over workers=4 says 2, got 3; leave one out"):
+        run.resolve()
+
+
 def test_a_total_batch_takes_the_place_of_each_workers_own() -> None:
     found = sweep(
         workers={"values": [2, 8]},
@@ -319,7 +325,7 @@ def test_a_wandb_agent_makes_the_very_runs_of_a_shipped_file(file: Path, monkeyp
     assert content["command"] == ["${env}", "dopt", "run", "${args}"]
     asked: list[Run] = []
 
-    def instead(run: Run, devices: Any = None) -> Any:
+    def instead(run: Run, *rest: Any) -> Any:
         asked.append(run)
         raise InputError("enough seen")
 

@@ -63,10 +63,9 @@ def allreduce_sgd(s: Setting) -> np.ndarray:
 
 
 def sharded(s: Setting) -> np.ndarray:
-    """All-reduce of one model whose leaves (of 1 and of d - 1 numbers) worker i holds the i-th pieces of. [steps + 1, 1, d]."""
+    """All-reduce of one model of which worker i holds the i-th piece, ⌈d/n⌉ coordinates. [steps + 1, 1, d]."""
     n, d = s.start.shape
-    owner = [0, *(c // -(-(d - 1) // n) for c in range(d - 1))]
-    x, u = np.array([s.start[i, c] for c, i in enumerate(owner)]), Local(s)
+    x, u = np.array([s.start[c // -(-d // n), c] for c in range(d)]), Local(s)
     models = [x]
     for k in range(s.steps):
         models.append(models[k] + u.update(mean_gradient(s, np.stack([models[k]] * n), k)))

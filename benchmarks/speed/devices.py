@@ -74,13 +74,23 @@ def by_hand(method: str, group: Group) -> Callable[[], Any]:
                 flat = jnp.pad(ravel_pytree(gradient(whole, k))[0], (0, n * piece - size.size))
                 return params - RATE / n * lax.psum_scatter(flat.reshape(n, piece), "i")
             g = gradient(params, k)
-            if method in ("allreduce_sgd", "ring_allreduce_sgd"):
+            if method == "allreduce_sgd":
                 g = lax.pmean(g, "i")
-            if method == "gossip_sgd" and n > 2:
-                near = (jax.tree.map(lambda a: lax.ppermute(a, "i", way), params) for way in (right, left))
-                params = jax.tree.map(lambda a, b, c: (a + b + c) / 3, params, *near)
-            elif method == "gossip_sgd":
-                params = lax.pmean(params, "i")
+            if method == "ring_allreduce_sgd":
+                chunks = jnp.pad(ravel_pytree(g)[0], (0, n * piece - size.size)).reshape(n, piece)
+                i = lax.axis_index("i")
+                part = chunks[i]
+                for r in range(n - 1):  # the sum of chunk i + 1 ends here
+                    part = lax.ppermute(part, "i", right) + chunks[(i - r - 1) % n]
+                chunks = chunks.at[(i + 1) % n].set(part)
+                for r in range(n - 1):
+                    part = lax.ppermute(part, "i", right)
+                    chunks = chunks.at[(i - r) % n].set(part)
+                g = back(chunks.reshape(-1)[: size.size] / n)
+            if method == "gossip_sgd":
+                ways = (right, left) if n > 2 else (right,)
+                near = [jax.tree.map(lambda a, way=way: lax.ppermute(a, "i", way), params) for way in ways]
+                params = jax.tree.map(lambda *a: sum(a) / len(a), params, *near)
             params = jax.tree.map(lambda a, b: a - RATE * b, params, g)
             if method == "local_sgd":
                 params = lax.cond((k + 1) % LOCAL_STEPS == 0, lambda p: lax.pmean(p, "i"), lambda p: p, params)

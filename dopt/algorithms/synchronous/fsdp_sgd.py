@@ -1,7 +1,8 @@
 """x <- x + u(mean gᵢ), where each worker keeps but an n-th of x and of the optimizer's state: all_gather, gradient, psum_scatter.
 
-Rajbhandari et al. 2019, ZeRO, 1910.02054, stage 3; Zhao et al. 2023 (FSDP). Each leaf is cut into n pieces of one length, the last ones
-filled up with zeros. It equals `allreduce_sgd` for optimizers that take each coordinate for itself (not: norms over the whole tree).
+Rajbhandari et al. 2019, ZeRO, 1910.02054, stage 3; Zhao et al. 2023 (FSDP). The model is one vector, cut into n pieces of one length, the
+last one filled up with zeros: a message each way, however many leaves there are. It equals `allreduce_sgd` for optimizers that take
+each coordinate for itself (not: those that look at matrices, or at norms).
 """
 
 from __future__ import annotations
@@ -12,8 +13,10 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import lax
+from jax.flatten_util import ravel_pytree
 
 from dopt.algorithms.method import Method, synchronous
 from dopt.types import AXIS, Tree
@@ -21,31 +24,41 @@ from dopt.types import AXIS, Tree
 
 @jax.tree_util.register_static
 @dataclass(frozen=True)
-class Shapes:
-    """Of the leaves of a whole model; no array, so it goes along in the state for free."""
+class Form:
+    """Of a whole model: how its vector becomes a tree again. No array, so it goes along in the state for free."""
 
-    of_leaves: tuple[tuple[int, ...], ...]
+    tree: Any
+    shapes: tuple[tuple[int, ...], ...]
+
+    def joined(self, pieces: Any) -> Tree:
+        """The tree of which [n, ⌈d/n⌉] are the pieces."""
+        sizes = [math.prod(shape) for shape in self.shapes]
+        ends = np.cumsum([0, *sizes])
+        flat = pieces.reshape(-1)
+        leaves = [flat[a:b].reshape(shape) for a, b, shape in zip(ends[:-1], ends[1:], self.shapes, strict=True)]
+        return jax.tree.unflatten(self.tree, leaves)
+
+
+def form(params: Tree) -> Form:
+    leaves, tree = jax.tree.flatten(params)
+    return Form(tree, tuple(tuple(x.shape) for x in leaves))
 
 
 class ShardedState(NamedTuple):
-    inner: optax.OptState  # of a worker's pieces
-    shapes: Shapes
+    inner: optax.OptState  # of a worker's piece
+    form: Form
 
 
-def pieces(x: jax.Array, n: int) -> jax.Array:
-    """[n, ⌈size/n⌉] of a leaf."""
+def pieces(tree: Tree, n: int) -> jax.Array:
+    """[n, ⌈d/n⌉] of a tree of d numbers."""
+    x, _ = ravel_pytree(tree)
     size = -(-x.size // n)
-    return jnp.pad(x.reshape(-1), (0, n * size - x.size)).reshape(n, size)
+    return jnp.pad(x, (0, n * size - x.size)).reshape(n, size)
 
 
-def joined(x: Any, shape: tuple[int, ...]) -> Any:
-    """The leaf of which x [n, pieces] are the pieces."""
-    return x.reshape(-1)[: math.prod(shape)].reshape(shape)
-
-
-def join(parts: Tree, shapes: Tree) -> Tree:
-    """The whole model of stacked parts, leaves [workers, ...]."""
-    return jax.tree.map(lambda x, whole: joined(x, whole.shape), parts, shapes)
+def join(parts: Any, shapes: Tree) -> Tree:
+    """The whole model of stacked pieces [workers, ⌈d/n⌉]."""
+    return form(shapes).joined(parts)
 
 
 @synchronous(source="Rajbhandari et al. 2019, 1910.02054", join=join)
@@ -56,24 +69,19 @@ def fsdp_sgd(optimizer: optax.GradientTransformation, mix: None = None, *, learn
     """
     inner = optax.with_extra_args_support(optimizer)
 
-    def place(params: Tree) -> Tree:
-        n, i = lax.axis_size(AXIS), lax.axis_index(AXIS)
-        return jax.tree.map(lambda x: pieces(x, n)[i], params)
+    def place(params: Tree) -> jax.Array:
+        return pieces(params, lax.axis_size(AXIS))[lax.axis_index(AXIS)]
 
     def init(params: Tree) -> ShardedState:
-        return ShardedState(inner.init(place(params)), Shapes(tuple(x.shape for x in jax.tree.leaves(params))))
+        return ShardedState(inner.init(place(params)), form(params))
 
     def read(state: ShardedState, params: Tree, **extra: Any) -> Tree:
-        leaves, form = jax.tree.flatten(params)
-        whole = [
-            joined(lax.all_gather(x, AXIS), shape) for x, shape in zip(leaves, state.shapes.of_leaves, strict=True)
-        ]
-        return jax.tree.unflatten(form, whole)
+        return state.form.joined(lax.all_gather(params, AXIS))
 
     def update(grads: Tree, state: ShardedState, params: Tree = None, **extra: Any) -> tuple[Tree, ShardedState]:
         n = lax.axis_size(AXIS)
-        own = jax.tree.map(lambda g: lax.psum_scatter(pieces(g, n), AXIS) / n, grads)
+        own = lax.psum_scatter(pieces(grads, n), AXIS) / n
         updates, new = inner.update(own, state.inner, params, **extra)
-        return updates, ShardedState(new, state.shapes)
+        return updates, ShardedState(new, state.form)
 
     return Method(init, update, read, place=place)

@@ -7,6 +7,7 @@ vector, and no all-reduce can do with less. Equals psum to rounding.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -28,17 +29,19 @@ def ring_sum(x: jax.Array) -> jax.Array:
     chunks = jnp.pad(x, (0, n * size - x.size)).reshape(n, size)
     onward = [(j, (j + 1) % n) for j in range(n)]
 
-    def reduce(r: Any, chunks: jax.Array) -> jax.Array:
-        came = lax.ppermute(chunks[(i - r) % n], AXIS, onward)
-        return chunks.at[(i - r - 1) % n].add(came)
+    def reduce(r: Any, part: jax.Array) -> jax.Array:
+        return lax.ppermute(part, AXIS, onward) + chunks[(i - r - 1) % n]
 
-    def gather(r: Any, chunks: jax.Array) -> jax.Array:
-        came = lax.ppermute(chunks[(i + 1 - r) % n], AXIS, onward)
-        return chunks.at[(i - r) % n].set(came)
+    def gather(r: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+        part = lax.ppermute(carry[0], AXIS, onward)
+        return part, carry[1].at[(i - r) % n].set(part)
 
-    for turn in (reduce, gather):
-        chunks = lax.fori_loop(0, n - 1, turn, chunks, unroll=n <= UNROLLED or None)
-    return chunks.reshape(-1)[: x.size]
+    def rounds(turn: Callable, carry: Any) -> Any:
+        return lax.fori_loop(0, n - 1, turn, carry, unroll=n <= UNROLLED or None)
+
+    own = rounds(reduce, chunks[i])
+    _, sums = rounds(gather, (own, jnp.zeros_like(chunks).at[(i + 1) % n].set(own)))
+    return sums.reshape(-1)[: x.size]
 
 
 @synchronous(source="Patarasuk, Yuan 2009, bandwidth optimal all-reduce algorithms")

@@ -185,7 +185,7 @@ def _ring_messages(n: int, gathers: bool, participants: int) -> tuple[float, flo
 def _tree_messages(n: int, gathers: bool, participants: int) -> tuple[float, float]:
     if not gathers:
         return (participants + n - 2) / n, 0.0
-    return sum(below.sum() for *_, below in _branches(n)) / n + n - 1.0, 0.0
+    return sum(int(np.sum(below)) for *_, below in _branches(n)) / n + n - 1.0, 0.0
 
 
 def _server_messages(n: int, gathers: bool, participants: int) -> tuple[float, float]:

@@ -82,6 +82,7 @@ def _part(files: list[tuple[str, bytes]], source: Path) -> dict[str, np.ndarray]
                 f"data: {name} in {source} must be records of {1 + IMAGE} bytes, got {len(content)} bytes; replace it"
             )
     rows = np.frombuffer(b"".join(content for _, content in files), np.uint8).reshape(-1, 1 + IMAGE)
-    if rows[:, 0].max() > 9:
-        raise InputError(f"data: {source} must hold classes 0..9, got {rows[:, 0].max()}; replace it")
+    most = int(np.max(rows[:, 0]))
+    if most > 9:
+        raise InputError(f"data: {source} must hold classes 0..9, got {most}; replace it")
     return samples(rows[:, 1:] / 255, rows[:, 0])

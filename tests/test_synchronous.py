@@ -16,6 +16,7 @@ import dopt
 from dopt import Problem, Result, Run, cluster, compression, network, theory
 from dopt.clock import machines_of
 from dopt.group import Group
+from dopt.report import schedule as report
 
 
 def run(own: Problem | None = None, **fields: Any) -> Result:
@@ -261,6 +262,16 @@ def test_federated_averaging_waits_for_those_who_take_part_and_counts_what_they_
     assert set(times[0.25]) == {10.0, 70.0}  # the others rest, and nobody waits for them
     assert sent[0.25] / sent[1.0] == pytest.approx((8 + 2 - 2) / (2 * 7))
     assert (gradients[1.0], gradients[0.25]) == (8 * 200, 2 * 200)
+
+
+def test_who_rests_has_no_row_in_the_schedule() -> None:
+    fields = {"workers": 8, "steps": 40, "cluster": "exponential", "algorithm.local_steps": 10, "message_bytes": 100}
+    line, _, _ = report.of("local_sgd", fields | {"algorithm.participation": 0.25})
+    assert line.applied.sum() == 2 * 40
+    for step in range(0, 40, 10):  # the same two for a round
+        assert len(set(line.worker[(line.write_version >= step) & (line.write_version < step + 10)])) == 2
+    np.testing.assert_allclose(line.weight[line.applied], 1 / 2)
+    assert line.bytes.sum() == pytest.approx(4 * (8 + 2 - 2) * 100)
 
 
 @pytest.mark.parametrize(

@@ -155,14 +155,15 @@ def _behind_barrier(run: Run, line: Barrier, w: Any, size: int) -> Schedule:
             count *= 2
             steps = schedule.lockstep(machines, steps=count, **how)
     turns, sent = range(steps.time.shape[1]), np.zeros((1, n))  # bytes of each step, in turn
+    resting = np.zeros((n, 1), bool) if how.get("rests") is None else np.stack([how["rests"](k) for k in turns], 1)
     if w is None:
         reduced = np.diff(clock.reduction_of(run).count(np.arange(len(turns) + 1)))
-        sent = np.tile(reduced[:, None] * clock.reduced_bytes(run, (8,))[0], n)
+        sent = np.tile(reduced[:, None] * clock.reduced_bytes(run, (8,))[0], n) / (1 - resting.mean(0)[:, None])
     elif size:
         links = wiring.links_of(run, w)
         rounds = (range(wiring.mixings(run, k), wiring.mixings(run, k + 1)) for k in turns)
         sent = np.array([sum((links(k).sum(0) for k in those), np.zeros(n)) for those in rounds])
-    return _told(steps, len(line.time), machines, end, size * sent, line.stalled)
+    return _told(steps, len(line.time), machines, end, size * sent, line.stalled, ~resting)
 
 
 def _lost(machines: Cluster) -> np.ndarray:
@@ -170,9 +171,16 @@ def _lost(machines: Cluster) -> np.ndarray:
     return lost[np.isfinite(lost)]
 
 
-def _told(steps: Lockstep, total: int, machines: Cluster, end: float, sent: np.ndarray, stalled: bool) -> Schedule:
-    """The table of the first `total` steps, and of all else until `end`. `sent`: [steps, n] bytes, in turn."""
-    worker, step = np.nonzero(steps.begin < end)
+def _told(
+    steps: Lockstep, total: int, machines: Cluster, end: float, sent: np.ndarray, stalled: bool, works: np.ndarray
+) -> Schedule:
+    """The table of the first `total` steps, and of all else until `end`.
+
+    Args:
+      sent: [steps, n] bytes, in turn.
+      works: [n, steps] bool, or [n, 1]: who computes; who rests has no row, and waits.
+    """
+    worker, step = np.nonzero((steps.begin < end) & works)
     times = np.minimum([part[worker, step] for part in (steps.begin, *steps)], end)
     over = steps.time[worker, step] <= end
     fate = np.where(step < total, APPLIED, PENDING)
@@ -190,7 +198,7 @@ def _told(steps: Lockstep, total: int, machines: Cluster, end: float, sent: np.n
         version,
         version,
         fate,
-        np.where(fate == APPLIED, 1 / len(steps.time), 0.0),
+        np.where(fate == APPLIED, 1 / works.sum(0).max(), 0.0),
         *times,
         np.concatenate([sent[step % len(sent), worker] * over, np.zeros(len(who))]),
     ]

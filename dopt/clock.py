@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dopt import cluster, draws, network, schedule
+from dopt import cluster, draws, network, schedule, theory
 from dopt.algorithms import ALGORITHMS
 from dopt.config import Run, options_of
 from dopt.types import Coordination, InputError, Reduction
@@ -145,17 +145,11 @@ def work_of(run: Run) -> float:
 
     As if all the work were split evenly and what the devices tell each other took no time.
     """
-    stages, batch = stages_of(run), run.options.get("cluster.batch")
-    samples = 1.0 if batch is None else (run.batch_size or batch) / batch
-    return samples * (1 / options_of(run, "problem").get("parts", 1) if stages is None else stages.seconds)
-
-
-def stages_of(run: Run) -> schedule.Pipeline | None:
-    """When each stage of a worker computes, where the model is laid out by layers."""
-    options = options_of(run, "problem")
-    if options.get("layout") != "layers":
-        return None
-    return schedule.pipeline(options["parts"], options["micro_batches"])
+    options, batch = options_of(run, "problem"), run.options.get("cluster.batch")
+    samples, parts = 1.0 if batch is None else (run.batch_size or batch) / batch, options.get("parts", 1)
+    if options.get("layout") == "layers":
+        return samples / theory.pipeline_speedup(parts, options["micro_batches"])
+    return samples / parts
 
 
 def _cost(

@@ -204,9 +204,22 @@ class LowRank(NamedTuple):
 
         return tuple(one(*leaf) for leaf in enumerate(jax.tree.leaves(tree)))
 
-    def kept(self, new: jax.Array, old: jax.Array) -> jax.Array:
-        """The new Q; a direction lost to a zero M, or to zero rows of it, would never come back."""
-        return jnp.where(jnp.any(new != 0, axis=0), new, old)
+    def project(
+        self, x: jax.Array, Q: jax.Array | None, mean: Callable[[jax.Array], jax.Array] = lambda sent: sent
+    ) -> tuple[jax.Array, jax.Array | None]:
+        """(P(PᵀM), new Q) of one leaf, P = orth(MQ); whole, and None, where it is not factored.
+
+        Args:
+          mean: of all workers' factors, where they are averaged on their way.
+        """
+        if Q is None:
+            return mean(x), Q
+        times = partial(jnp.matmul, precision=lax.Precision.HIGHEST)  # P(PᵀM) is no projection in TF32
+        M = x.reshape(self.sides(x))
+        P = jnp.linalg.qr(mean(times(M, Q)))[0]  # [a, r], orthonormal even where M has a lower rank
+        new = mean(times(M.T, P))
+        # a direction lost to a zero M, or to zero rows of it, would never come back
+        return times(P, new.T).reshape(x.shape), jnp.where(jnp.any(new != 0, axis=0), new, Q)
 
     def bits(self, tree: Tree) -> tuple[int, int]:
         """Of (P of all leaves, and those taken whole; Q of all leaves)."""
@@ -223,19 +236,10 @@ def low_rank(*, rank: int = 2) -> Compressor:
     b is all axes but the first. A leaf for which the factors are no smaller, so every vector, is sent whole.
     """
     low = checked_rank(rank)
-    times = partial(jnp.matmul, precision=lax.Precision.HIGHEST)  # P(PᵀM) is no projection in TF32
-
-    def project(x: jax.Array, Q: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-        if Q is None:
-            return x, Q
-        M = x.reshape(low.sides(x))
-        P = jnp.linalg.qr(times(M, Q))[0]  # [a, r], orthonormal even where M has a lower rank
-        new = times(M.T, P)
-        return times(P, new.T).reshape(x.shape), low.kept(new, Q)
 
     def apply(tree: Tree, state: tuple, key: Key) -> tuple[Tree, tuple]:
         leaves, form = jax.tree.flatten(tree)
-        messages, state = zip(*map(project, leaves, state), strict=True)
+        messages, state = zip(*map(low.project, leaves, state), strict=True)
         return jax.tree.unflatten(form, messages), state
 
     return Compressor(low.start, apply, lambda tree: sum(low.bits(tree)))

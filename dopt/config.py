@@ -189,7 +189,7 @@ def _hints() -> dict[str, Any]:
 
 def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
     making = _Resolving(run, unread == "drop")
-    making.numbers()
+    _check_numbers(making.values)
     making.batch()
     if making.drops:
         making.leave_out()
@@ -242,9 +242,6 @@ class _Resolving:
             name = prefix if value != default else f"{prefix}.{next(iter(options or ()))}"
             raise InputError(f"{name}: {reader} does not read it; leave it out")
         self.values[prefix] = default
-
-    def numbers(self) -> None:
-        _check_numbers(self.values)
 
     def batch(self) -> None:
         total, workers = self.values["total_batch"], self.values["workers"]

@@ -189,6 +189,11 @@ class Group:
         return "constant" if kind == "step" and all(isinstance(run.delay, int) for run in runs) else kind
 
     @property
+    def spread(self) -> int:
+        """Devices over which the runs of a slab are split; the other executors split workers."""
+        return len(self.devices) if self.first.executor == "vmap" else 1
+
+    @property
     def models(self) -> int:
         """Old and new models that a run keeps (of each worker, where there is no server)."""
         return self.kept if self.events and not self.delayed else self.slots

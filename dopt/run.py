@@ -36,9 +36,7 @@ class Result:
     diverged_step: int | None
     spectral_gap: float  # of the mixing matrix; NaN without one
     stalled_step: int | None = None  # after so many steps nothing moved any more: who was waited for never returned
-    extra: Mapping[str, Tree] = field(
-        default_factory=dict
-    )  # other models of the method, leaves [1, ...]: easgd's center
+    extra: Mapping[str, Tree] = field(default_factory=dict)  # other models, leaves [1, ...]: easgd's "center"
     notes: tuple[str, ...] = ()
 
     @property

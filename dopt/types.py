@@ -59,9 +59,7 @@ class Reduction(NamedTuple):
     begin: int = 0  # counted from this step; until then, at each
     share: float = 1.0  # of the workers, the part that takes part; the others only receive
     gathers: bool = False  # messages that cannot be added on their way: all reach everybody
-    bits: Callable[[Tree], tuple[int, ...]] | None = (
-        None  # shapes of a model -> of each message; None: the model itself
-    )
+    bits: Callable[[Tree], tuple[int, ...]] | None = None  # of each message, by a model's shapes; None: the model
 
     def count(self, steps: Any) -> Any:
         """How often they have reduced after so many steps."""

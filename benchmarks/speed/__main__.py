@@ -351,22 +351,34 @@ def main() -> None:
     large = large_graph(max(3, args.pairs // 5)) if args.only in (None, "large_graph") else None
     events = asynchronous(args.pairs) if args.only in (None, "asynchronous") else None
     text = transformer(args.pairs) if args.only in (None, "transformer") else None
-    device = jax.devices()[0]
-    today = datetime.date.today().isoformat()
     found = {
-        "date": today,
-        "device": device.device_kind,
-        "platform": device.platform,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {p: version(p) for p in ("dopt", "jax", "jaxlib", "optax", "numpy")},
+        **machine(),
         "groups_of_the_sweep": groups,
         "large_graph": large,
         "asynchronous": events,
         "transformer": text,
         "rows": rows,
     }
-    out = args.out or HERE / "results" / f"{device.platform}-jax{version('jax')}-{today}.json"
+    write(found, args.out)
+
+
+def machine() -> dict[str, Any]:
+    """On what and when it was measured."""
+    device = jax.devices()[0]
+    return {
+        "date": datetime.date.today().isoformat(),
+        "device": device.device_kind,
+        "platform": device.platform,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {p: version(p) for p in ("dopt", "jax", "jaxlib", "optax", "numpy")},
+    }
+
+
+def write(found: dict[str, Any], out: Path | None, kind: str = "") -> None:
+    """The JSON of what was found on a `machine()`."""
+    name = f"{kind}{found['platform']}-jax{found['versions']['jax']}-{found['date']}.json"
+    out = out or HERE / "results" / name
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(found, indent=1) + "\n")
     print(f"wrote {out}")

@@ -7,12 +7,7 @@ that the ratios count there and the scaling does not.
 from __future__ import annotations
 
 import argparse
-import datetime
-import json
-import os
-import platform
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +17,7 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from benchmarks.speed.__main__ import HERE, seconds
+from benchmarks.speed.__main__ import machine, seconds, turns, write
 from dopt import Run
 from dopt.group import Compiled, Group
 
@@ -126,13 +121,7 @@ def limits() -> dict[str, float]:
 
 def microseconds(calls: dict[str, Callable[[], Any]], pairs: int) -> dict[str, np.ndarray]:
     """Turn by turn, the first turn for nothing: [pairs] per step."""
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for pair in range(-1, pairs):
-        for name in calls if pair % 2 else reversed(calls):
-            took = seconds(calls[name])
-            if pair >= 0:
-                times[name].append(1e6 * took / STEPS)
-    return {name: np.array(t) for name, t in times.items()}
+    return {name: 1e6 / STEPS * np.array(t) for name, t in turns(calls, pairs).items()}
 
 
 def work_of(compiled: Compiled) -> dict[str, float]:
@@ -240,25 +229,16 @@ def main() -> None:
         )
     wide = widths(args.widths or WIDTHS.get(device.platform, WIDTHS["gpu"]), most, max(3, args.pairs // 3))
     print(f"the knee lies at {knee(wide)} runs")
-    today = datetime.date.today().isoformat()
     found = {
-        "date": today,
-        "device": device.device_kind,
-        "platform": device.platform,
+        **machine(),
         "devices": count,
-        "cores": os.cpu_count(),
-        "python": platform.python_version(),
-        "versions": {p: version(p) for p in ("dopt", "jax", "jaxlib", "optax", "numpy")},
         "limits_per_second": most,
         "methods": rows,
         "scaling": table,
         "widths": wide,
         "knee": knee(wide),
     }
-    out = args.out or HERE / "results" / f"devices-{device.platform}-jax{version('jax')}-{today}.json"
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"wrote {out}")
+    write(found, args.out, "devices-")
 
 
 if __name__ == "__main__":

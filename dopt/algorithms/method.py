@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from dopt import registry
-from dopt.compression import COMPRESSORS
+from dopt import draws, registry
+from dopt.compression import COMPRESSORS, Compressor
 from dopt.registry import Registry
 from dopt.types import AXIS, Clock, Coordination, InputError, Reduction, Tree
 
@@ -192,6 +192,12 @@ def chain(*parts: optax.GradientTransformation) -> Method:
 def mean(tree: Tree) -> Tree:
     """Average over the workers: psum over n, the all-reduce."""
     return lax.pmean(tree, AXIS)
+
+
+def compressed(shrink: Compressor, tree: Tree, state: Any, seed: Any, step: Any) -> tuple[Tree, Any]:
+    """(message, state) of a worker's operator at a step: its key is of (seed, worker, step), or common, as it asks."""
+    who = draws.EVERYONE if shrink.shared else lax.axis_index(AXIS)
+    return shrink.apply(tree, state, draws.key(seed, who, step, draws.MESSAGES))
 
 
 def at_boundary(step: Any, period: int, make: Callable[[], Any], otherwise: Callable[[], Any], begin: int = 0) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 from dopt import clock, schedule, wiring
 from dopt.algorithms import ALGORITHMS
 from dopt.cluster import Cluster
-from dopt.config import HORIZONS, Run
+from dopt.config import HORIZONS, Run, options_of
 from dopt.problems import layouts
 from dopt.registry import coerce
 from dopt.report import style
@@ -100,7 +100,10 @@ def _fields(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def stages_of(algorithm: str, given: Mapping[str, Any]) -> Pipeline | None:
     """When each stage of a worker computes; None: a model is not laid out by layers."""
-    return clock.stages_of(asked({"algorithm": algorithm, **_fields(given)}))
+    options = options_of(asked({"algorithm": algorithm, **_fields(given)}), "problem")
+    if options.get("layout") != "layers":
+        return None
+    return schedule.pipeline(options["parts"], options["micro_batches"])
 
 
 def counted(workers: int) -> str:

@@ -277,8 +277,7 @@ def _slab(
 ) -> None:
     if p.group is None:
         p.group = _group(p.runs, devices)
-    spread = len(p.group.devices) if p.group.first.executor == "vmap" else 1
-    width = math.ceil(p.width / spread) * spread  # the plan may be from a machine with fewer devices
+    width = math.ceil(p.width / p.group.spread) * p.group.spread  # the plan may be from a machine with fewer devices
     if width not in p.compiled:
         begin = time.perf_counter()
         p.compiled[width] = p.group.compile(width)

@@ -51,7 +51,7 @@ def width_of(runs: int, devices: Sequence[Any]) -> int:
 
 def choose_width(built: groups.Group, runs: int) -> tuple[int, groups.Compiled]:
     """The width, and the program at that width: halved until the compiler says that the device can hold it."""
-    spread = len(built.devices) if built.first.executor == "vmap" else 1
+    spread = built.spread
     width = width_of(runs, built.devices[:spread])
     limit = execute.device_memory(built.devices[0])
     while True:

@@ -9,11 +9,10 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import optax
-from jax import lax
 
-from dopt import compression, draws
-from dopt.algorithms.method import Method, add, clock, gossip, scale, subtract, zeros
-from dopt.types import AXIS, Clock, InputError, Tree
+from dopt import compression
+from dopt.algorithms.method import Method, add, clock, compressed, gossip, scale, subtract, zeros
+from dopt.types import Clock, InputError, Tree
 
 
 class ChocoState(NamedTuple):
@@ -54,9 +53,8 @@ def choco_sgd(
     def update(grads: Tree, state: ChocoState, params: Tree, **extra: Any) -> tuple[Tree, ChocoState]:
         updates, new = inner.update(grads, state.inner, params, **extra)
         half = add(params, updates)
-        who = draws.EVERYONE if shrink.shared else lax.axis_index(AXIS)
-        key = draws.key(seed, who, state.clock.step, draws.MESSAGES)
-        message, operator = shrink.apply(subtract(half, state.public), state.operator, key)
+        change = subtract(half, state.public)
+        message, operator = compressed(shrink, change, state.operator, seed, state.clock.step)
         public = add(state.public, message)
         moved, mixed = mix.apply(public, state.mix, bits=shrink.bits(params), **extra)
         updates = add(updates, scale(consensus_rate, moved))

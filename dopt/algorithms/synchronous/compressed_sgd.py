@@ -10,11 +10,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import optax
-from jax import lax
 
-from dopt import compression, draws
-from dopt.algorithms.method import Method, add, clock, mean, subtract, synchronous, zeros
-from dopt.types import AXIS, Clock, Reduction, Tree
+from dopt import compression
+from dopt.algorithms.method import Method, add, clock, compressed, mean, subtract, synchronous, zeros
+from dopt.types import Clock, Reduction, Tree
 
 ADDS = ("identity", "random_k")  # the sum of two messages is a message of the same size
 
@@ -59,9 +58,7 @@ def compressed_sgd(
 
     def update(grads: Tree, state: CompressedState, params: Tree = None, **extra: Any) -> tuple[Tree, CompressedState]:
         wanted = add(grads, state.error) if error_feedback else grads
-        who = draws.EVERYONE if shrink.shared else lax.axis_index(AXIS)
-        key = draws.key(seed, who, state.clock.step, draws.MESSAGES)
-        message, operator = shrink.apply(wanted, state.operator, key)
+        message, operator = compressed(shrink, wanted, state.operator, seed, state.clock.step)
         error = subtract(wanted, message) if error_feedback else state.error
         updates, new = inner.update(mean(message), state.inner, params, **extra)
         return updates, CompressedState(new, error, operator, state.clock.tick())

@@ -6,13 +6,10 @@ its way. A leaf is a matrix of its first axis by all others; where the factors a
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import optax
-from jax import lax
 
 from dopt.algorithms.method import Method, add, mean, subtract, synchronous, zeros
 from dopt.compression import checked_rank
@@ -38,15 +35,6 @@ def powersgd(
       rank: r of the factors.
     """
     inner, low = optax.with_extra_args_support(optimizer), checked_rank(rank)
-    times = partial(jnp.matmul, precision=lax.Precision.HIGHEST)
-
-    def reduced(x: jax.Array, Q: jax.Array | None) -> tuple[jax.Array, jax.Array | None]:
-        if Q is None:
-            return mean(x), Q
-        M = x.reshape(low.sides(x))
-        P = jnp.linalg.qr(mean(times(M, Q)))[0]
-        new = mean(times(M.T, P))
-        return times(P, new.T).reshape(x.shape), low.kept(new, Q)
 
     def init(params: Tree) -> PowerState:
         return PowerState(inner.init(params), zeros(params), low.start(params))
@@ -54,7 +42,7 @@ def powersgd(
     def update(grads: Tree, state: PowerState, params: Tree = None, **extra: Any) -> tuple[Tree, PowerState]:
         wanted = add(grads, state.error)
         leaves, form = jax.tree.flatten(wanted)
-        sent, right = zip(*map(reduced, leaves, state.right), strict=True)
+        sent, right = zip(*(low.project(*leaf, mean) for leaf in zip(leaves, state.right, strict=True)), strict=True)
         together = jax.tree.unflatten(form, sent)
         # what is averaged whole leaves no error: all of it was sent
         own = jax.tree.unflatten(form, [x if Q is None else m for x, m, Q in zip(leaves, sent, right, strict=True)])

@@ -6,19 +6,13 @@ state (the paper's "maintain").
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import optax
 
-from dopt.algorithms.method import Method, add, at_boundary, at_least, clock, mean, scale, subtract, synchronous, zeros
-from dopt.types import Clock, InputError, Reduction, Tree
-
-
-class SlowMoState(NamedTuple):
-    inner: optax.OptState
-    start: Tree  # x_start, like params
-    slow: Tree  # v, like params
-    clock: Clock
+from dopt.algorithms.method import Method, add, scale, synchronous, zeros
+from dopt.algorithms.synchronous.rounds import rounds
+from dopt.types import InputError, Reduction, Tree
 
 
 @synchronous(
@@ -43,28 +37,14 @@ def slowmo(
     """
     if learning_rate is None:
         raise InputError("learning_rate: slowmo divides by it; pass learning_rate=")
-    at_least("local_steps", local_steps)
     if not 0 <= momentum < 1:
         raise InputError(f"algorithm.momentum: must lie in [0, 1), got {momentum}")
     if not slow_rate > 0:
         raise InputError(f"algorithm.slow_rate: must be positive, got {slow_rate}")
-    inner = optax.with_extra_args_support(optimizer)
 
-    def init(params: Tree) -> SlowMoState:
-        return SlowMoState(inner.init(params), params, zeros(params), clock())
+    def update(delta: Tree, slow: Tree, params: Tree = None, *, step: Any, **extra: Any) -> tuple[Tree, Tree]:
+        rate = learning_rate(step) if callable(learning_rate) else learning_rate
+        slow = add(scale(momentum, slow), scale(1 / rate, delta))
+        return scale(-slow_rate * rate, slow), slow
 
-    def update(grads: Tree, state: SlowMoState, params: Tree, **extra: Any) -> tuple[Tree, SlowMoState]:
-        updates, new = inner.update(grads, state.inner, params, **extra)
-        rate = learning_rate(state.clock.step) if callable(learning_rate) else learning_rate
-
-        def boundary() -> tuple[Tree, Tree, Tree]:
-            moved = subtract(state.start, mean(add(params, updates)))
-            slow = add(scale(momentum, state.slow), scale(1 / rate, moved))
-            start = add(state.start, scale(-slow_rate * rate, slow))
-            return subtract(start, params), start, slow
-
-        step = state.clock.step
-        updates, start, slow = at_boundary(step, local_steps, boundary, lambda: (updates, state.start, state.slow))
-        return updates, SlowMoState(new, start, slow, state.clock.tick())
-
-    return Method(init, update)
+    return rounds(optimizer, local_steps, optax.GradientTransformationExtraArgs(zeros, update))

@@ -114,6 +114,7 @@ def parser() -> Parser:
                 default=argparse.SUPPRESS,
                 help=f"default: {f.default}" if f.default is not dataclasses.MISSING else "needed",
             )
+    run.add_argument("--id", metavar="ID", help="the run of that id in a table of results, or in a figure's data")
     results_and_wandb(run)
     run.add_argument(
         "--coordinator", metavar="HOST:PORT", help="several processes: where process 0 is; or auto (Slurm, MPI, TPU)"
@@ -167,7 +168,18 @@ def parser() -> Parser:
     figures.add_argument(
         "--folder", default="paper_figs", metavar="DIR", help="where figure files lie (default: paper_figs)"
     )
-    figures.add_argument("--results", metavar="DIR", help="where results lie (default: results/NAME)")
+    figures.add_argument("--results", default="results", metavar="DIR", help="where results lie (default: results)")
+    figures.add_argument("--list", action="store_true", help="print the figures and what they ask, and stop")
+    size = figures.add_mutually_exclusive_group()
+    for name, text in (
+        ("fast", "a tenth of the seeds; claims are widened, and say so"),
+        ("full", "five times the seeds, and the paper's own size where that is larger: hours"),
+    ):
+        size.add_argument(f"--{name}", dest="size", action="store_const", const=name, default="", help=text)
+    figures.add_argument("--jobs", type=int, metavar="N", help="processes (default: one for each core of a CPU)")
+    figures.add_argument(
+        "--gallery", action="store_true", help="also put pictures, data and GALLERY.md into --folder; for all figures"
+    )
 
     doctor = commands.add_parser(
         "doctor", allow_abbrev=False, help="versions, devices, memory, data, W&B, results folder"
@@ -301,7 +313,9 @@ def _sweep(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
         if (folder / f"{name}.py").is_file():
             from dopt.report import figures
 
-            paths += figures.draw(figures.find(name, folder), results, name)
+            module = figures.find(name, folder)
+            if len(module.SWEEPS) == 1:
+                paths += figures.draw(module, dict.fromkeys(module.SWEEPS, results), results.folder / name)
             break
     out.print("\n".join(["wrote", *(f"  {_short(path)}" for path in paths)]), highlight=False, soft_wrap=True)
     return 0
@@ -377,7 +391,7 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     given = {f.name: _value(f.name, getattr(args, f.name)) for f in dataclasses.fields(Run) if hasattr(args, f.name)}
     if isinstance(given.get("metrics"), str):  # one name is a list of one
         given["metrics"] = [given["metrics"]]
-    run = Run.from_dict({**given, **dotted})
+    run = Run.from_dict({**given, **dotted}) if args.id is None else _found(args.id, {**given, **dotted})
     if args.checkpoint_every is not None and not args.results:
         raise InputError("checkpoint_every: needs a folder for them; give --results DIR, too")
     writes = _join(args, run.executor)
@@ -412,6 +426,22 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     if checkpoint is not None:
         shutil.rmtree(checkpoint.folder)  # the results are there
     return 0
+
+
+def _found(identity: str, given: Mapping[str, Any]) -> Any:
+    """The run of that id: of the results below results/, or of the figures and sweep files there are."""
+    from dopt.report import figures
+    from dopt.sweep import results
+
+    if given:
+        raise InputError(f"{next(iter(given))}: an id says everything; leave it out")
+    try:
+        return results.find(identity, "results")
+    except InputError:
+        found = figures.find_run(identity, Path("paper_figs"))
+        if found is None:
+            raise
+        return found
 
 
 def _join(args: argparse.Namespace, executor: str) -> bool:
@@ -569,32 +599,62 @@ def _finite(value: float, otherwise: str) -> str:
 
 def _figures(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
     from dopt.report import figures
-    from dopt.report.terminal import ProgressShow, table
-    from dopt.sweep.engine import sweep
+    from dopt.report.terminal import table
 
-    folder = Path(args.folder)
-    modules = {name: figures.find(name, folder) for name in args.names or figures.available(folder)}
-    if not modules:
+    folder, root = Path(args.folder), Path(args.results)
+    known = figures.available(folder)
+    if not known:
         raise InputError(
             f"figures: no figure files in {str(folder)!r}; run it where the folder paper_figs is, or give --folder"
         )
-    out, wrong = _console(), 0
-    for name, module in modules.items():
-        source = module.SWEEP if isinstance(module.SWEEP, Mapping) else folder.resolve().parent / module.SWEEP
-        results = sweep(source, results=args.results, show=ProgressShow(_console(stderr=True)))
-        for path in figures.draw(module, results, name):
-            out.print(f"wrote {_short(path)}", highlight=False, soft_wrap=True)
-        claims = module.claims(results)
-        verdicts = [
-            ("holds" if c.holds else "fails")
-            if c.reproduced
-            else ("not reproduced" if not c.holds else "holds after all")
-            for c in claims
-        ]
-        wrong += sum(c.holds != c.reproduced for c in claims)
-        rows = [[c.statement, c.expected, c.measured, c.tolerance, v] for c, v in zip(claims, verdicts, strict=True)]
-        out.print(table(name, ["claim", "expected", "measured", "tolerance", "verdict"], rows))
+    if args.gallery and (args.names or args.size):
+        raise InputError("gallery: shows all figures at their usual size; leave names, --fast and --full out")
+    if args.jobs is not None and args.jobs < 1:
+        raise InputError(f"jobs: must be at least 1, got {args.jobs}")
+    modules = {name: figures.find(name, folder) for name in dict.fromkeys(args.names or known)}
+    out = _console()
+    if args.list:
+        out.print(table("figures", ["name", "question"], [[n, figures.question(m)] for n, m in modules.items()]))
+        return 0
+    todo = {name: figures.parts(name, folder, root, args.size) for name in modules}
+    all_parts = [part for found in todo.values() for part in found.values()]
+    jobs = args.jobs or min(_cores(), len(all_parts))
+    wrong, sections = [], []
+    with figures.helped(all_parts, jobs):
+        for name, module in modules.items():
+            results = figures.fill(todo[name], lambda: _progress(name))
+            stem = root / "figures" / figures.file_name(name, args.size)
+            paths = figures.draw(module, results, stem)
+            claims = module.claims(results)
+            if args.size == "fast":
+                claims = [claim.widened() for claim in claims]
+            rows = [[c.statement, c.says, figures.short(c.measured), c.may_miss, c.verdict] for c in claims]
+            title = f"{name} (a tenth of the seeds, tolerances widened)" if args.size == "fast" else name
+            out.print(table(title, ["claim", "expected", "measured", "tolerance", "verdict"], rows), highlight=False)
+            for path in paths:
+                out.print(f"wrote {_short(path)}", highlight=False, soft_wrap=True)
+            wrong += [f"{name}: {c.statement}: {c.verdict}" for c in claims if not c.right]
+            if args.gallery:
+                sections.append(figures.section(name, module, claims))
+                figures.keep(paths, folder)
+    if args.gallery:
+        out.print(f"wrote {_short(figures.gallery(folder, sections))}", highlight=False, soft_wrap=True)
+    for line in wrong:
+        print(f"dopt: {line}", file=sys.stderr)
     return 1 if wrong else 0
+
+
+def _cores() -> int:
+    """How many processes may share the runs: one for each core of a CPU, one for accelerators."""
+    import jax
+
+    return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" and hasattr(os, "sched_getaffinity") else 1
+
+
+def _progress(what: str) -> Any:
+    from dopt.report.terminal import ProgressShow
+
+    return ProgressShow(_console(stderr=True), what)
 
 
 def _collectives(args: argparse.Namespace) -> int:

@@ -6,6 +6,8 @@ workers; decentralized SGD whose neighbours' models arrive late; learning rate t
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
@@ -15,18 +17,18 @@ from dopt.report.cells import tuned
 from dopt.report.figures import Claim
 from dopt.report.style import WIDTHS
 
-SWEEP = "benchmarks/connectivity_delay.yaml"
+SWEEPS = {"main": "benchmarks/connectivity_delay.yaml"}
 
 
-def table(results: Results) -> pd.DataFrame:
+def table(results: Mapping[str, Results]) -> pd.DataFrame:
     """One row per cell: topology, spectral gap, delay, best rate, steps to target, and whether the rate is at the edge."""
-    gaps = results.runs.groupby("topology")["spectral_gap"].first()
-    cells = tuned(results)
+    gaps = results["main"].runs.groupby("topology")["spectral_gap"].first()
+    cells = tuned(results["main"])
     cells["spectral_gap"] = cells["topology"].map(gaps)
     return cells.sort_values(["spectral_gap", "topology", "delay"], kind="stable").reset_index(drop=True)
 
 
-def draw(results: Results) -> Figure:
+def draw(results: Mapping[str, Results]) -> Figure:
     """Heatmap: graphs by spectral gap against delay; each cell says its steps and best rate."""
     cells = table(results)
     graphs = cells.drop_duplicates("topology")[["topology", "spectral_gap"]]
@@ -50,10 +52,11 @@ def draw(results: Results) -> Figure:
         axes.text(
             j, i, f"{said}\nrate {rates.iloc[i, j]:g}{mark}", ha="center", va="center", fontsize=6.5, color=colour
         )
-    name, target = results.metric.get("name", "loss"), results.metric.get("target")
+    main = results["main"]
+    name, target = main.metric.get("name", "loss"), main.metric.get("target")
     figure.colorbar(image, label=f"steps to {name} {target}")
-    one = results.runs.iloc[0]
-    seeds = results.runs["seed"].nunique()
+    one = main.runs.iloc[0]
+    seeds = main.runs["seed"].nunique()
     title = f"{one['workers']} workers, {one['problem']} on {one['data']}, {one['partition']}; median of {seeds} seeds"
     if edges.to_numpy().any():
         title += "\n* best learning rate at the edge of its grid"
@@ -61,32 +64,16 @@ def draw(results: Results) -> Figure:
     return figure
 
 
-def claims(results: Results) -> list[Claim]:
+def claims(results: Mapping[str, Results]) -> list[Claim]:
     """What the picture must show, whatever the machine."""
     cells = table(results)
     steps = cells.pivot(index="topology", columns="delay", values="to_target")
     none, most = steps.columns.min(), steps.columns.max()
-    best = steps[none].min()
-    fastest = steps[none].idxmin()
     found = [
-        Claim(
-            "without delay, the complete graph needs the fewest steps",
-            "complete",
-            fastest,
-            "-",
-            bool(steps.loc["complete", none] <= best),
-        ),
-        Claim(
-            "without delay, the ring needs the most steps",
-            "ring",
-            steps[none].idxmax(),
-            "-",
-            bool(steps.loc["ring", none] >= steps[none].max()),
-        ),
+        Claim("without delay, the complete graph needs the fewest steps", "complete", steps[none].idxmin()),
+        Claim("without delay, the ring needs the most steps", "ring", steps[none].idxmax()),
     ]
     for name in steps.index:
-        cost = steps.loc[name, most] / steps.loc[name, none]
-        found.append(
-            Claim(f"{name}: {most} steps of delay cost steps", ">= 1", round(float(cost), 2), "-", bool(cost >= 1))
-        )
+        cost = float(steps.loc[name, most] / steps.loc[name, none])
+        found.append(Claim(f"{name}: steps with a delay of {most}, over steps without", 1, cost, ">="))
     return found

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import io
+import math
 import os
 import re
 import signal
@@ -617,51 +618,136 @@ FIGURE = """
 from matplotlib.figure import Figure
 from dopt.report.figures import Claim
 
-SWEEP = {"name": "fig", "parameters": %s}
+SWEEPS = {"one": {"parameters": %s}, "two": "benchmarks/two.yaml"}
 
 def table(results):
-    return results.runs[["id", "final.loss"]]
+    return results["one"].runs[["id", "final.loss"]]
 
 def draw(results):
     figure = Figure()
-    figure.subplots().plot(results.history["step"], results.history["loss"])
+    axes = figure.subplots()
+    for part in results.values():
+        axes.plot(part.history["step"], part.history["loss"])
     return figure
 
 def claims(results):
-    return [Claim("it falls", "< 1", 0.5, "-", HOLDS, REPRODUCED)]
+    return [Claim("it falls", 0.5, 0.5 + MISSES, tolerance=0.1, differs="DIFFERS")]
 """
 
 
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with one figure, whose runs are there."""
+    root = tmp_path_factory.mktemp("figures")
+    (root / "paper_figs").mkdir()
+    (root / "benchmarks").mkdir()
+    (root / "benchmarks" / "two.yaml").write_text(yaml.safe_dump(grid()))
+    write_figure(root, 0.0)
+    parts = figures.parts("fig", root / "paper_figs", root / "results")
+    assert [part.folder.relative_to(root) for part in parts.values()] == [Path("results/fig/one"), Path("results/two")]
+    figures.fill(parts, engine.Show)
+    return root
+
+
+def write_figure(root: Path, misses: float, differs: str = "", **changes: Any) -> None:
+    """A figure whose one claim misses its value by so much."""
+    text = FIGURE % {**grid()["parameters"], **changes}
+    (root / "paper_figs" / "fig.py").write_text(text.replace("MISSES", str(misses)).replace("DIFFERS", differs))
+
+
 @pytest.mark.parametrize(
-    ("holds", "reproduced", "code", "verdict"),
+    ("misses", "differs", "code", "verdict"),
     [
-        (True, True, 0, "holds"),
-        (False, True, 1, "fails"),
-        (False, False, 0, "not reproduced"),
-        (True, False, 1, "holds after all"),
+        (0.049, "", 0, "holds"),
+        (0.051, "", 1, "fails"),
+        (float("1e9"), "too fast", 0, "not reproduced"),
+        (0.0, "too fast", 1, "holds after all"),
     ],
 )
 def test_figures_draws_and_checks_the_claims(
-    holds: bool, reproduced: bool, code: int, verdict: str, capsys: pytest.CaptureFixture, finished: Path
+    misses: float,
+    differs: str,
+    code: int,
+    verdict: str,
+    capsys: pytest.CaptureFixture,
+    drawn: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    folder = Path("paper_figs")
-    folder.mkdir()
-    text = FIGURE % grid()["parameters"]
-    (folder / "fig.py").write_text(text.replace("HOLDS", str(holds)).replace("REPRODUCED", str(reproduced)))
-    (folder / "__init__.py").write_text("")
-    for names in ([], ["fig"]):
-        assert main(["figures", *names, "--results", str(finished)]) == code
-        out = capsys.readouterr().out
+    monkeypatch.chdir(drawn)
+    write_figure(drawn, misses, differs)
+    for names in ([], ["fig"], ["--gallery"]):
+        assert main(["figures", *names]) == code
+        out, err = capsys.readouterr()
         for ending in ("png", "pdf", "csv"):
-            assert (finished / f"fig.{ending}").stat().st_size > 0
-        assert out.count(f"fig.{ending}") == 1
-        assert re.search(rf"^it falls +< 1 +0\.5 +- +{verdict}\s*$", out, re.MULTILINE)
+            assert Path(f"results/figures/fig.{ending}").stat().st_size > 0
+            assert out.count(f"fig.{ending}") == 1
+        assert re.search(rf"^it falls +0\.5 +\S+ +±10 % +{verdict}\s*$", out, re.MULTILINE)
+        assert err == ("" if code == 0 else f"dopt: fig: it falls: {verdict}\n")
+    gallery = Path("paper_figs/GALLERY.md").read_text()
+    assert f"| it falls | 0.5 | {figures.short(0.5 + misses)} | ±10 % | {verdict} |" in gallery
+    assert ("**Not reproduced: it falls.** too fast" in gallery) == bool(differs)
+    for ending in ("png", "csv"):
+        assert Path(f"paper_figs/fig.{ending}").read_bytes() == Path(f"results/figures/fig.{ending}").read_bytes()
 
 
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the figure's sweep, run once."""
-    return dopt.sweep(grid(), results=tmp_path_factory.mktemp("figure") / "fig").folder
+def test_fast_takes_a_tenth_of_the_seeds_and_widens_the_claims(
+    capsys: pytest.CaptureFixture, drawn: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(drawn)
+    write_figure(drawn, 0.15, seed={"values": list(range(20))}, topology={"value": "ring"})
+    assert main(["figures", "--fast", "--jobs", "1"]) == 0
+    assert re.search(r"^it falls +0\.5 +0\.65 +±31\.6 % +holds\s*$", capsys.readouterr().out, re.MULTILINE)
+    assert dopt.load("results/fig/one-fast").runs["seed"].drop_duplicates().tolist() == [0, 1]
+    assert Path("results/figures/fig-fast.png").exists()
+
+
+def test_two_processes_share_the_runs_of_a_figure(drawn: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(drawn)
+    write_figure(drawn, 0.0)
+    assert main(["figures", "--jobs", "2", "--results", str(tmp_path)]) == 0
+    for part in ("fig/one", "two"):
+        ours, alone = dopt.load(tmp_path / part), dopt.load(drawn / "results" / part)
+        pd.testing.assert_frame_equal(ours.history, alone.history)
+
+
+def test_run_finds_a_run_by_its_id(drawn: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    monkeypatch.chdir(drawn)
+    write_figure(drawn, 0.0, seed={"values": [7]})  # not among the results: of the figure's file
+    there = dopt.load("results/two").runs.iloc[0]
+    new = dataclasses.replace(dopt.load("results/two").run(there["id"]), seed=7, topology="ring").resolve()
+    for identity in (there["id"], new.id):
+        assert main(["run", "--id", identity, "--results", "one", "--wandb", "off"]) == 0
+        assert pd.read_parquet(f"one/{identity}.runs.parquet")["id"].tolist() == [identity]
+    capsys.readouterr()
+    for arguments, line in (
+        (["--id", "0123"], "id: no run '0123' in 'results'; look into the tables, or give --results DIR"),
+        (["--id", new.id, "--seed", "3"], "seed: an id says everything; leave it out"),
+    ):
+        assert main(["run", *arguments]) == 2
+        assert capsys.readouterr().err == f"dopt: {line}\n"
+
+
+@pytest.mark.parametrize(
+    ("claim", "holds"),
+    [
+        (figures.Claim("", 2.0, 2.1, tolerance=0.051), True),
+        (figures.Claim("", 2.0, 2.1, tolerance=0.049), False),
+        (figures.Claim("", 2.0, 1.9, absolute=0.11), True),
+        (figures.Claim("", 2.0, 2.0, "<="), True),
+        (figures.Claim("", 2.0, 2.01, "<="), False),
+        (figures.Claim("", 2.0, 2.01, "<=", tolerance=0.01), True),
+        (figures.Claim("", 2.0, math.inf, ">="), True),
+        (figures.Claim("", math.inf, math.inf), True),
+        (figures.Claim("", 2.0, math.nan, ">="), False),
+        (figures.Claim("", 2.0, math.nan, "<="), False),
+        (figures.Claim("", "ring", "ring"), True),
+        (figures.Claim("", True, False), False),
+    ],
+)
+def test_a_claim_holds_iff_it_misses_by_no_more_than_it_may(claim: figures.Claim, holds: bool) -> None:
+    assert claim.holds is holds
+    assert claim.right is holds
+    assert dataclasses.replace(claim, differs="why").right is not holds
 
 
 SMALL = {"topology": "[ring, complete]", "delay": "[0, 4]", "learning_rate": "[0.4, 1.6]", "seed": "[0, 1]"}
@@ -701,7 +787,8 @@ def figure_module() -> ModuleType:
 def test_a_picture_is_the_same_bytes_every_time(shipped: tuple[Path, str], figure_module: ModuleType) -> None:
     drawn = []
     for _ in range(2):
-        paths = figures.draw(figure_module, dopt.load(shipped[0]), "connectivity_delay")
+        stem = shipped[0] / "connectivity_delay"
+        paths = figures.draw(figure_module, {"main": dopt.load(shipped[0])}, stem)
         drawn.append({path.name: path.read_bytes() for path in paths})
     assert set(drawn[0]) == {f"connectivity_delay.{ending}" for ending in ("png", "pdf", "csv")}
     assert drawn[0] == drawn[1]
@@ -709,7 +796,7 @@ def test_a_picture_is_the_same_bytes_every_time(shipped: tuple[Path, str], figur
 
 def test_a_claim_that_is_wrong_is_found(shipped: tuple[Path, str], figure_module: ModuleType) -> None:
     results = dopt.load(shipped[0])
-    assert all(claim.holds for claim in figure_module.claims(results))
+    assert all(claim.holds for claim in figure_module.claims({"main": results}))
     other = {"ring": "complete", "complete": "ring"}
     swapped = dataclasses.replace(results, runs=results.runs.assign(topology=results.runs["topology"].map(other)))
-    assert not all(claim.holds for claim in figure_module.claims(swapped))
+    assert not all(claim.holds for claim in figure_module.claims({"main": swapped}))

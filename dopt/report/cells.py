@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -42,18 +43,22 @@ def scores(results: Results) -> pd.DataFrame:
     return runs
 
 
-def tuned(results: Results) -> pd.DataFrame:
+def tuned(results: Results, by: Sequence[str] | None = None) -> pd.DataFrame:
     """One row per cell: its parameters, the best learning rate and how it does.
 
     The best rate costs least until the target, median over the seeds, where a seed that never gets there counts as
     infinitely much; ties, and sweeps without a target, go by the median final value.
 
+    Args:
+      by: the columns that make a cell; those the sweep varies by default.
+
     Returns:
       columns: the cell's parameters; learning_rate; to_target (median over seeds, inf: not reached); final; seeds;
-      diverged, stalled (runs of the whole cell); edge (the best rate is the smallest or largest of several).
+      diverged, stalled (runs of the whole cell); edge (the best rate is the smallest or largest of several); ids (of the
+      runs at the best rate, separated by spaces).
     """
     runs = scores(results)
-    cell = [name for name in results.varied if name not in TUNED and name in runs] or ["algorithm"]
+    cell = [name for name in by or results.varied if name not in TUNED and name in runs] or ["algorithm"]
     highest = results.metric.get("goal") == "maximize"
     filled = runs.assign(
         cost=runs["to_target"].fillna(math.inf),
@@ -66,6 +71,7 @@ def tuned(results: Results) -> pd.DataFrame:
             to_target=("cost", "median"),
             final=("last", "median"),
             seeds=("id", "size"),
+            ids=("id", " ".join),
             diverged=("diverged", "sum"),
             stalled=("stalled", "sum"),
         )
@@ -83,6 +89,15 @@ def tuned(results: Results) -> pd.DataFrame:
                 "diverged": int(tried["diverged"].sum()),
                 "stalled": int(tried["stalled"].sum()),
                 "edge": len(tried) > 1 and best["learning_rate"] in (grid.min(), grid.max()),
+                "ids": best["ids"],
             }
         )
     return pd.DataFrame(rows)
+
+
+def best(results: Results, by: Sequence[str] | None = None) -> pd.DataFrame:
+    """The runs at each cell's best learning rate (see `tuned`), with `edge` and `to_target`."""
+    cells = tuned(results, by)
+    edge = {run: cell.edge for cell in cells.itertuples() for run in str(cell.ids).split()}
+    runs = scores(results)
+    return runs[runs["id"].isin(edge)].assign(edge=runs["id"].map(edge)).reset_index(drop=True)

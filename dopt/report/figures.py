@@ -1,33 +1,128 @@
-"""Pictures of sweeps: a figure file holds the sweep it needs, the drawing, and the claims it checks.
+"""Figures: what a picture needs to be run, its drawing, and the claims that it must show.
 
-A figure file is `FOLDER/NAME.py` with `SWEEP` (a sweep file beside the project's root, or the sweep as data),
-`table(results) -> DataFrame` (what is drawn), `draw(results) -> Figure`, and `claims(results) -> list of Claim`.
+A figure file is `FOLDER/NAME.py`: a docstring (first line: the paper, its arXiv number, the panel, and the question; a paragraph
+that begins with "Differs:" says what is not as in the paper), then
+
+    SWEEPS  part -> a sweep as data, or a sweep file's path from the folder above FOLDER
+    FULL    (optional) part -> parameters that `--full` changes towards the paper's own size
+    table(results) -> DataFrame   what is drawn; its column `ids` (or `id`) names the runs behind each row
+    draw(results) -> Figure       pure: no training, no file names
+    claims(results) -> list[Claim]
+
+where `results` maps each part to its `dopt.Results`.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import math
+import multiprocessing
+import os
+import shutil
 import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
+
+from dopt.config import Run
 from dopt.registry import did_you_mean
 from dopt.report.style import save, style
-from dopt.sweep.results import Results
+from dopt.sweep import spec
+from dopt.sweep.engine import Show, sweep
+from dopt.sweep.results import Results, load
 from dopt.sweep.store import slug
 from dopt.types import InputError
 
+SIZES = ("", "fast", "full")
+WIDER = math.sqrt(10)  # what a tenth of the seeds does to a standard error
+SLACK = 0.1  # and to a bound that has no tolerance of its own
+HEAD = """# Gallery
 
-class Claim(NamedTuple):
-    """A statement, what it says, what was measured, and whether it holds."""
+Published figures of the field, rebuilt: the picture, the question, what the paper says against what was measured here, and what
+differs. `dopt figures --gallery` writes this file. `dopt figures NAME` runs and draws one of them, and `dopt run --id ID` makes
+a run behind a row of its data again.
+"""
+LARGER = 5  # times the seeds, in full size
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A statement, what it says, and what was measured.
+
+    Attributes:
+      sense: "=", "<=" or ">=": how the measured value must lie to the expected one; words must be equal.
+      tolerance, absolute: what it may miss, as a share of the expected value, and in its unit.
+      differs: why our run does not show it, where it does not; it is then an error if it does.
+    """
 
     statement: str
     expected: Any
     measured: Any
-    tolerance: Any
-    holds: bool
-    reproduced: bool = True  # False: known not to hold; then it is an error if it does
+    sense: str = "="
+    tolerance: float = 0.0
+    absolute: float = 0.0
+    differs: str = ""
+
+    @property
+    def holds(self) -> bool:
+        """Whether the measured value is as the claim says; what is not a number never is."""
+        if not _number(self.expected) or self.measured == self.expected:
+            return bool(self.measured == self.expected)
+        if not _number(self.measured) or math.isnan(self.measured):
+            return False
+        miss = float(self.measured) - float(self.expected)
+        room = self.absolute + self.tolerance * abs(self.expected)
+        return bool({"=": abs(miss), "<=": miss, ">=": -miss}[self.sense] <= room)
+
+    @property
+    def right(self) -> bool:
+        """Whether it is as the figure's file says: holds, or is known not to."""
+        return self.holds != bool(self.differs)
+
+    @property
+    def verdict(self) -> str:
+        """In words."""
+        if self.differs:
+            return "holds after all" if self.holds else "not reproduced"
+        return "holds" if self.holds else "fails"
+
+    @property
+    def may_miss(self) -> str:
+        """The tolerance in words."""
+        parts = [f"{100 * self.tolerance:.3g} %"] * bool(self.tolerance) + [f"{self.absolute:.3g}"] * bool(
+            self.absolute
+        )
+        return "±" + " ±".join(parts) if parts else "-"
+
+    @property
+    def says(self) -> str:
+        """What is expected, in words."""
+        return f"{'' if self.sense == '=' else self.sense + ' '}{short(self.expected)}"
+
+    def widened(self) -> Claim:
+        """As it can be asked of a tenth of the seeds."""
+        if not _number(self.expected):
+            return self
+        bare = self.sense != "=" and not (self.tolerance or self.absolute)
+        return replace(self, tolerance=SLACK if bare else WIDER * self.tolerance, absolute=WIDER * self.absolute)
+
+
+def _number(x: Any) -> bool:
+    return isinstance(x, int | float | np.number) and not isinstance(x, bool | np.bool_)
+
+
+def short(x: Any) -> str:
+    """A value as tables of claims write it: four digits."""
+    return f"{float(x):.4g}" if _number(x) else str(x)
+
+
+# -- the files --
 
 
 def available(folder: Path) -> dict[str, Path]:
@@ -50,11 +145,151 @@ def find(name: str, folder: Path) -> ModuleType:
     return module
 
 
-def draw(module: ModuleType, results: Results, name: str) -> list[Path]:
-    """Draw a figure into the results' folder: PNG, PDF, and the CSV of what is drawn."""
-    stem = results.folder / slug(name)
+def question(module: ModuleType) -> str:
+    """The first line of its docstring."""
+    return (module.__doc__ or "").strip().split("\n")[0]
+
+
+class Part(NamedTuple):
+    """A sweep of a figure, and where its results lie."""
+
+    content: dict[str, Any]
+    folder: Path
+
+
+def parts(name: str, folder: Path, root: Path, size: str = "") -> dict[str, Part]:
+    """The sweeps of a figure at a size; one from a sweep file shares its results with `dopt sweep FILE`."""
+    module, found = find(name, folder), {}
+    for part, source in module.SWEEPS.items():
+        if isinstance(source, Mapping):
+            content, place = {"name": f"{name}-{part}", **source}, root / slug(name) / slug(part)
+        else:
+            path = folder.resolve().parent / source
+            content, place = {"name": path.stem, **spec.load_yaml(path.read_text())}, root / slug(path.stem)
+        changes = getattr(module, "FULL", {}).get(part, {}) if size == "full" else {}
+        found[part] = Part(_sized(content, size, changes), place.with_name(f"{place.name}-{size}") if size else place)
+    return found
+
+
+def _sized(content: dict[str, Any], size: str, changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The sweep with a tenth of its seeds, or `LARGER` times as many."""
+    parameters = dict(content["parameters"])
+    seeds = parameters.get("seed", {}).get("values")
+    if seeds and size == "fast":
+        parameters["seed"] = {"values": seeds[: max(1, len(seeds) // 10)]}
+    if seeds and size == "full":
+        parameters["seed"] = {"values": list(range(LARGER * len(seeds)))}
+    for key, value in changes.items():
+        parameters[key] = {"values": list(value)} if isinstance(value, list | tuple) else {"value": value}
+    return {**content, "parameters": parameters}
+
+
+def find_run(identity: str, folder: Path) -> Run | None:
+    """The run of that id among those that figures and sweep files ask for, at any size."""
+    asked = [
+        spec.load_yaml(path.read_text()) for path in sorted((folder.resolve().parent / "benchmarks").glob("*.yaml"))
+    ]
+    for size in SIZES:
+        asked += [part.content for name in available(folder) for part in parts(name, folder, Path(), size).values()]
+    for content in asked:
+        for run in spec.parse(content).runs:
+            if run.id == identity:
+                return run
+    return None
+
+
+# -- running --
+
+
+class _Helper(Show):
+    """Says nothing, and ends when whom it helps has ended."""
+
+    def chunk(self, share: float) -> None:
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            os._exit(1)
+
+
+def _help(todo: Sequence[Part]) -> None:
+    """Run sweeps, quietly: whatever goes wrong, whom it helps will find and tell it."""
+    try:
+        for part in todo:
+            sweep(part.content, results=part.folder, show=_Helper())
+    except (InputError, KeyboardInterrupt):
+        return
+
+
+@contextmanager
+def helped(todo: Sequence[Part], jobs: int) -> Iterator[None]:
+    """While it lasts, `jobs - 1` other processes run what is missing.
+
+    They begin at the end, or in the middle, and each slab is done by whoever locks it first, so nobody is in another's way.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    missing = [part for part in todo if not is_full(part)] if jobs > 1 else []
+    begins = [len(missing) * j // jobs for j in range(2, jobs)]
+    orders = [missing[::-1], *([*missing[i:], *missing[:i]] for i in begins)][: jobs - 1] if missing else []
+    helpers = [spawn.Process(target=_help, args=(order,), daemon=True) for order in orders]
+    for helper in helpers:
+        helper.start()
+    try:
+        yield
+    finally:
+        for helper in helpers:
+            helper.terminate()
+            helper.join()
+
+
+def is_full(part: Part) -> bool:
+    """Whether all its results are there."""
+    return (part.folder / "plan.json").is_file() and load(part.folder).missing == 0
+
+
+def fill(todo: Mapping[str, Part], show: Callable[[], Show]) -> dict[str, Results]:
+    """The results of a figure's parts; what is missing is run."""
+    return {name: sweep(part.content, results=part.folder, show=show()) for name, part in todo.items()}
+
+
+# -- drawing --
+
+
+def draw(module: ModuleType, results: Mapping[str, Results], stem: Path) -> list[Path]:
+    """Draw a figure: `stem` with the endings png, pdf, and csv for what is drawn. The same results give the same bytes."""
+    stem.parent.mkdir(parents=True, exist_ok=True)
     with style():
         paths = save(module.draw(results), stem)
     csv = stem.with_name(f"{stem.name}.csv")
-    module.table(results).to_csv(csv, index=False)
+    rows: pd.DataFrame = module.table(results)
+    rows.to_csv(csv, index=False, float_format="%.6g", lineterminator="\n")
     return [*paths, csv]
+
+
+def file_name(name: str, size: str) -> str:
+    """What a figure's files are called at a size."""
+    return slug(f"{name}-{size}" if size else name)
+
+
+def keep(paths: Sequence[Path], folder: Path) -> None:
+    """Copy picture and data beside the figure's file."""
+    for path in paths:
+        if path.suffix in (".png", ".csv"):
+            shutil.copyfile(path, folder / path.name)
+
+
+def gallery(folder: Path, sections: Sequence[str]) -> Path:
+    """Write GALLERY.md: all figures, one after the other."""
+    path = folder / "GALLERY.md"
+    path.write_text(HEAD + "\n" + "\n".join(sections))
+    return path
+
+
+def section(name: str, module: ModuleType, claims: Sequence[Claim]) -> str:
+    """A figure's part of the gallery, in Markdown."""
+    head, _, text = (module.__doc__ or "").strip().partition("\n")
+    text = text.strip().replace("Differs:", "**What differs.**")
+    rows = [(c.statement, c.says, short(c.measured), c.may_miss, c.verdict) for c in claims]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    table = "\n".join(["| claim | expected | measured | tolerance | verdict |", "|---|---|---|---|---|", *lines])
+    whys = [f"**Not reproduced: {c.statement}.** {c.differs}" for c in claims if c.differs]
+    picture = f"![{name}]({name}.png)\n\nData: [{name}.csv]({name}.csv)"
+    return "\n\n".join(filter(None, [f"## {name}", f"*{head}*", picture, text, table, *whys])) + "\n"

@@ -25,9 +25,10 @@ class _Rate(ProgressColumn):
 class ProgressShow(Show):
     """Runs done of all, rate, time left, diverged so far, current slab; on a terminal only."""
 
-    def __init__(self, console: Console):
+    def __init__(self, console: Console, what: str = ""):
         self.console = console
         self.progress = Progress(
+            *([TextColumn(what)] if what else []),
             TextColumn("{task.completed:.0f} of {task.total:.0f} runs"),
             BarColumn(bar_width=30),
             _Rate(),
@@ -94,7 +95,7 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
 
 def summary(results: Results) -> Table:
     """Best learning rate per cell, what it reaches, and whether the rate grid should have gone on."""
-    cells = tuned(results)
+    cells = tuned(results).drop(columns="ids")
     metric, target = results.metric.get("name", "loss"), results.metric.get("target")
     if target is None:
         cells = cells.drop(columns="to_target")

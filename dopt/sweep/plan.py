@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,17 +98,18 @@ def write(sweep: Sweep, planned: Sequence[Planned], devices: Sequence[Any]) -> d
     }
 
 
+def run_of(row: Mapping[str, Any]) -> Run:
+    """The run that a row of a plan stands for."""
+    return Run.from_dict({k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k != "id"})
+
+
 def read(plan: dict[str, Any]) -> list[Planned]:
     """Groups and slabs of a plan that was written before."""
     found = []
     for g in plan["groups"]:
         slabs = []
         for slab in g["slabs"]:
-            runs = [
-                Run.from_dict({k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k != "id"})
-                for row in slab["runs"]
-            ]
-            slabs.append((slab["name"], runs))
+            slabs.append((slab["name"], [run_of(row) for row in slab["runs"]]))
         found.append(
             Planned(
                 json.dumps(g["key"], sort_keys=True),

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from dopt.config import Run
+from dopt.sweep.plan import run_of
 from dopt.sweep.store import Store
 from dopt.types import InputError
 
@@ -40,6 +42,10 @@ class Results:
     name: str
     merged: int = 0
     missing: int = 0
+
+    def run(self, identity: str) -> Run:
+        """The resolved run behind an id."""
+        return find(identity, self.folder)
 
     def to_xarray(self) -> xarray.Dataset:
         """The history as a Dataset [varied parameters..., record]; [run, record] where they are not a full grid."""
@@ -80,6 +86,21 @@ def load(folder: str | Path) -> Results:
     return Results(
         runs, history, tuple(plan["varied"]), plan["metric"], Path(folder), plan["name"], plan["merged"], missing
     )
+
+
+def find(identity: str, folder: str | Path) -> Run:
+    """The resolved run of that id that a results folder, or one below it, was asked for.
+
+    Raises:
+      InputError: there is none.
+    """
+    for path in sorted(Path(folder).rglob("plan.json")):
+        for group in (Store(path.parent).plan() or {"groups": ()})["groups"]:
+            for slab in group["slabs"]:
+                for row in slab["runs"]:
+                    if row["id"] == identity:
+                        return run_of(row)
+    raise InputError(f"id: no run {identity!r} in {str(folder)!r}; look into the tables, or give --results DIR")
 
 
 def one_type(column: pd.Series) -> pd.Series:

@@ -1,0 +1,74 @@
+"""Curves over seeds: medians and quartiles of runs, and how they are drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from dopt.sweep.results import Results
+
+
+def history(results: Results, *fields: str) -> pd.DataFrame:
+    """The records of all runs, with these columns of the runs' table beside them."""
+    return results.history.merge(results.runs[["id", *fields]], on="id", how="left", sort=False)
+
+
+def quartiles(rows: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame:
+    """Median and quartiles of `value` over the runs of each cell.
+
+    What is not finite counts as infinitely large: a run that diverged is worse than every other one.
+
+    Args:
+      rows: a row for each run (and record), with its `id`.
+      by: the columns that make a cell.
+
+    Returns:
+      columns: `by`; median, low, high (quartiles, no interpolation between a finite and an infinite value); n (runs);
+      ids (of those runs, separated by spaces).
+    """
+
+    def summed(cell: pd.DataFrame) -> pd.Series:
+        values = np.sort(np.where(np.isfinite(cell[value]), cell[value], np.inf))
+        low, median, high = (_quantile(values, q) for q in (0.25, 0.5, 0.75))
+        ids = " ".join(dict.fromkeys(cell["id"]))
+        return pd.Series({"median": median, "low": low, "high": high, "n": cell["id"].nunique(), "ids": ids})
+
+    rows = rows.dropna(subset=[*by])
+    return rows.groupby([*by], sort=False)[["id", value]].apply(summed).reset_index()
+
+
+def _quantile(values: np.ndarray, q: float) -> float:
+    """Linear between neighbours; infinite where one of those that count is."""
+    place = q * (len(values) - 1)
+    below, above = int(np.floor(place)), int(np.ceil(place))
+    if np.isinf(values[above]):
+        return float(values[below]) if below == above else np.inf
+    return float(values[below] + (place - below) * (values[above] - values[below]))
+
+
+def line(axes: Any, x: Any, rows: pd.DataFrame, look: Mapping[str, Any], label: str | None = None) -> None:
+    """A median with its band of quartiles; where it stops being finite, a cross marks the end of the curve.
+
+    Args:
+      x: the column of `rows` to draw along.
+      look: colour, line style and so on, as `style.look` gives them.
+    """
+    rows = rows.sort_values(x, kind="stable")
+    at, median = rows[x].to_numpy(float), rows["median"].to_numpy(float)
+    finite = np.isfinite(median)
+    axes.plot(at[finite], median[finite], label=label, **look)
+    banded = finite & np.isfinite(rows["high"].to_numpy(float))
+    axes.fill_between(
+        at[banded],
+        rows["low"].to_numpy(float)[banded],
+        rows["high"].to_numpy(float)[banded],
+        color=look.get("color"),
+        alpha=0.18,
+        linewidth=0,
+    )
+    if finite.any() and not finite.all():
+        last = np.flatnonzero(finite)[-1]
+        axes.plot(at[last], median[last], marker="x", color=look.get("color"), markersize=6, markeredgewidth=1.5)

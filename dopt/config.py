@@ -370,9 +370,6 @@ class _Resolving:
         if traits["cluster"] is None:
             self.leave("cluster", name)
             return
-        if traits["delayed"] and traits["staleness"] == "edge" and values["delay"] != "cluster":
-            self.leave("cluster", f"{name} whose delay is not cluster")
-            return
         if traits["events"]:
             values["cluster"] = values["cluster"] or "constant"
         if values["cluster"] is None:

@@ -583,10 +583,7 @@ UNREAD = [
     ({"algorithm": "allreduce_sgd", "link_loss": 0.1}, "link_loss: allreduce_sgd does not read it"),
     ({"algorithm": "allreduce_sgd", "mix": "dense"}, "mix: allreduce_sgd does not read it"),
     ({"link_loss.symmetric": True}, "link_loss.symmetric: a run whose links do not fail does not read it"),
-    (
-        {"algorithm": "delayed_gossip_sgd", "cluster": "constant"},
-        "cluster: delayed_gossip_sgd whose delay is not cluster does not read it",
-    ),
+    ({"algorithm": "delayed_sgd", "cluster": "constant"}, "cluster: delayed_sgd does not read it"),
     ({"data": "digits"}, "data: problem quadratic does not read it"),
     ({"partition": "iid"}, "partition: problem quadratic does not read it"),
     ({"cluster.profile": "linear"}, "cluster.profile: a run without a cluster does not read it"),

@@ -369,6 +369,20 @@ def test_a_graph_that_falls_apart_is_refused_unless_asked_for(name: str) -> None
         run(quadratics(), algorithm=name, topology="disconnected", strict=False, steps=3)
 
 
+@pytest.mark.parametrize("delay", [0, 3, "uniform"])
+def test_a_delay_that_is_drawn_does_not_change_for_whom_workers_wait(delay: int | str) -> None:
+    """Old models arrive late by definition; computing, sending and the neighbours' barrier take what they take."""
+    machines = {"cluster": "exponential", "cluster.latency": 0.1, "steps": 40}
+    asked = {"delay": delay} | ({"delay.max": 4} if delay == "uniform" else {})
+    times = [
+        run(quadratics(), algorithm=name, **machines, **options).history["time"]
+        for name, options in (("gossip_sgd", {}), ("gossip_sgd", asked), ("delayed_gossip_sgd", asked))
+    ]
+    assert times[0][-1] > 40  # the slowest of several neighbours takes longer than one in the mean
+    for other in times[1:]:
+        np.testing.assert_array_equal(other, times[0])
+
+
 # -- options that do not go together ----------------------------------------------------------------------------------
 
 

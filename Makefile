@@ -8,7 +8,7 @@ pytest = JAX_PLATFORMS=cpu XLA_FLAGS="--xla_force_host_platform_device_count=8 $
 # these are about bits, so the compiler does for them what it does for users; elsewhere it would take most of the time
 BITS := tests/test_engine.py tests/test_store.py tests/test_checkpoints.py
 
-.PHONY: sweep test speed clean
+.PHONY: sweep test figures speed clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/dopt sweep benchmarks/connectivity_delay.yaml
@@ -20,6 +20,10 @@ test: $(VENV)/.installed-dev
 	$(BIN)/mypy
 	$(call pytest,) $(BITS)
 	$(call pytest,--xla_backend_optimization_level=0) $(addprefix --ignore=,$(BITS))
+
+# all figures; fails where a claim that we say holds does not
+figures: $(VENV)/.installed
+	$(BIN)/dopt figures --gallery
 
 speed: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.speed

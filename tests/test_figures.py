@@ -1,0 +1,58 @@
+"""The figures that come with dopt: each asks one question, and its committed data are of the runs it asks for today."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from dopt.report import figures
+from dopt.sweep import spec
+
+FOLDER = Path(__file__).parents[1] / "paper_figs"
+NAMES = sorted(figures.available(FOLDER))
+PUBLISHED = [name for name in NAMES if any(letter.isdigit() for letter in name)]
+SMALLEST = 0.01  # of a megabyte: an empty picture is smaller
+
+
+@cache
+def asked(name: str, size: str = "") -> frozenset[str]:
+    """The ids of the runs that a figure needs."""
+    found = figures.parts(name, FOLDER, Path("results"), size)
+    return frozenset(run.id for part in found.values() for run in spec.parse(part.content).runs)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_committed_data_are_of_the_runs_that_the_figure_asks_for(name: str) -> None:
+    rows = pd.read_csv(FOLDER / f"{name}.csv", keep_default_na=False, dtype=str)
+    column = "ids" if "ids" in rows else "id"
+    drawn = {identity for cell in rows[column] for identity in cell.split()}
+    assert drawn
+    assert drawn <= asked(name)
+    unnamed = rows[rows[column] == ""]
+    assert unnamed.empty or set(unnamed["kind"]) == {"theory"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_figure_asks_one_question_and_fast_asks_it_of_fewer_runs(name: str) -> None:
+    line = figures.question(figures.find(name, FOLDER))
+    assert 20 < len(line) <= 140
+    assert len(asked(name, "fast")) <= len(asked(name)) <= len(asked(name, "full"))
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_figure_names_its_paper_and_says_what_differs(name: str) -> None:
+    text = figures.find(name, FOLDER).__doc__ or ""
+    assert "\nDiffers:" in text
+    year = "".join(filter(str.isdigit, name))
+    assert year in text.split("\n")[0]
+
+
+def test_the_gallery_shows_every_figure_once() -> None:
+    text = (FOLDER / "GALLERY.md").read_text()
+    assert [line.removeprefix("## ") for line in text.splitlines() if line.startswith("## ")] == NAMES
+    for name in NAMES:
+        assert text.count(f"]({name}.png)") == text.count(f"]({name}.csv)") == 1
+        assert 1e6 * SMALLEST < (FOLDER / f"{name}.png").stat().st_size < 1e6

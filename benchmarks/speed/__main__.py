@@ -143,7 +143,7 @@ def _memory(compiled: Any) -> int | None:
 
 
 def the_sweep(pairs: int) -> tuple[dict[str, Any], int]:
-    """The 320 runs of connectivity_delay, slab by slab; and how many groups they form."""
+    """The runs of connectivity_delay, slab by slab; and how many groups they form."""
     asked = spec.read(SWEEP, {"metrics": [list(METRICS)]})
     groups = plan.groups_of(asked.runs)
     runs = max(groups.values(), key=len)

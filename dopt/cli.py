@@ -202,7 +202,8 @@ def _command(arguments: list[str]) -> int:
     known, rest = parser().parse_known_args(_joined(arguments) if arguments[:1] == ["show"] else arguments)
     dotted = _dotted(known, rest) if known.command in ("run", "show") else {}
     if rest and not dotted:
-        flags = ("--set", "--results", "--wandb", "--devices", "--dry-run", "--folder", "--help")
+        flags = [f"--{name.replace('_', '-')}" for name in (*vars(known), "help") if name != "command"]
+        flags += ["--fast", "--full"] if known.command == "figures" else []
         near = (
             did_you_mean(rest[0].split("=")[0], flags)
             if rest[0].startswith("-")
@@ -440,7 +441,9 @@ def _found(identity: str, given: Mapping[str, Any]) -> Any:
     except InputError:
         found = figures.find_run(identity, Path("paper_figs"))
         if found is None:
-            raise
+            raise InputError(
+                f"id: no run {identity!r} in 'results', nor in the figures and sweep files here; their tables have the ids"
+            ) from None
         return found
 
 

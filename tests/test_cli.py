@@ -720,7 +720,10 @@ def test_run_finds_a_run_by_its_id(drawn: Path, monkeypatch: pytest.MonkeyPatch,
         assert pd.read_parquet(f"one/{identity}.runs.parquet")["id"].tolist() == [identity]
     capsys.readouterr()
     for arguments, line in (
-        (["--id", "0123"], "id: no run '0123' in 'results'; look into the tables, or give --results DIR"),
+        (
+            ["--id", "0123"],
+            "id: no run '0123' in 'results', nor in the figures and sweep files here; their tables have the ids",
+        ),
         (["--id", new.id, "--seed", "3"], "seed: an id says everything; leave it out"),
     ):
         assert main(["run", *arguments]) == 2

@@ -100,7 +100,7 @@ def find(identity: str, folder: str | Path) -> Run:
                 for row in slab["runs"]:
                     if row["id"] == identity:
                         return run_of(row)
-    raise InputError(f"id: no run {identity!r} in {str(folder)!r}; look into the tables, or give --results DIR")
+    raise InputError(f"id: no run {identity!r} in {str(folder)!r}; the tables of results and figures have them")
 
 
 def one_type(column: pd.Series) -> pd.Series:

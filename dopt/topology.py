@@ -345,6 +345,18 @@ def social(workers: int, *, network: str | None = None) -> Graph:
     return _with_nodes(workers, nx.convert_node_labels_to_integers(SOCIAL[network][1]()).edges)
 
 
+# who is whose neighbour, counted from 1: 12 is the edge 1-2
+BOYD = (12, 23, 34, 15, 28, 24, 56, 57, 37, 48, 67, 78, 27)
+
+
+@topology(source="Boyd 2006, convex optimization of graph Laplacian eigenvalues; CVX's examples")
+def boyd(workers: int) -> Graph:
+    """The small example of fastest mixing, of 8 workers and 13 edges: what weights are worth on it is published."""
+    if workers != 8:
+        raise InputError(f"workers: boyd is one graph of 8 workers, got {workers}; set workers to 8")
+    return _with_nodes(workers, (divmod(edge - 11, 10) for edge in BOYD))
+
+
 @topology(source="directed cycle", directed=True)
 def directed_ring(workers: int) -> Graph:
     """Each sends to the next one alone."""

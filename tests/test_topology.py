@@ -57,6 +57,7 @@ def exists(name: str, n: int) -> bool:
         "barabasi_albert": n > 2,
         "expander": n in (4, 9, 16),
         "social": n == 15,
+        "boyd": n == 8,
         "matcha": n > 1,
     }.get(name, True)
 
@@ -193,6 +194,13 @@ def test_a_social_network_is_found_by_its_number_of_people(network: str, n: int,
     assert nx.utils.graphs_equal(graph, make("social", n, network=network))
     assert refused("social", n + 5, network=network).endswith(f"got {n + 5}")
     assert f"{n} ({network})" in refused("social", 20)
+
+
+def test_the_published_example_has_8_workers_and_13_edges() -> None:
+    graph = make("boyd", 8)
+    assert graph.number_of_edges() == 13
+    assert sorted(graph[1]) == [0, 2, 3, 6, 7]  # 2 with 1, 3, 4, 7 and 8, as the publication counts
+    assert refused("boyd", 9) == "workers: boyd is one graph of 8 workers, got 9; set workers to 8"
 
 
 def test_random_families_have_as_many_links_as_asked_for() -> None:

@@ -21,8 +21,8 @@ from dopt.types import InputError
 
 N = 7
 CONVEX = ("fastest", "fastest_linear")  # a solver's: few small connected graphs
-# Boyd's graph of 8 nodes, of CVX's examples "graph Laplacian", and its ‖W - J‖₂ by several rules; 12 is the edge 1-2
-EIGHT = nx.Graph(divmod(edge - 11, 10) for edge in (12, 23, 34, 15, 28, 24, 56, 57, 37, 48, 67, 78, 27))
+# Boyd's graph of 8 nodes, of CVX's examples "graph Laplacian", and its ‖W - J‖₂ by several rules
+EIGHT = topology.make("boyd", 8)
 PUBLISHED = {
     "fastest_linear": 0.6433,
     "fastest": 0.6810,

@@ -10,8 +10,8 @@ best weights and 24 with the worst. What the solver gains over the best constant
 weights: without them it stops at .681.
 
 Differs: the graph and its five values are those that the same authors published later (Boyd 2006, on Laplacian eigenvalues,
-and the examples that come with CVX), not a graph of the paper of 2004. The runs are ours: the
-examples print the norms alone.
+and the examples that come with CVX), not a graph of the paper of 2004. The runs are ours: the examples
+print the norms alone.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def _part(topologies: list[str], workers: list[int], steps: int, every: int = 1)
 SWEEPS = {
     **{f"slow{n}": _part(["path", "ring"], [n], n**2 + 64, max(1, n**2 // 256)) for n in POWERS},
     "powers": _part(["star", "hypercube"], POWERS, 5 * max(POWERS)),
-    "squares": _part(["grid", "torus", "expander"], SQUARES, 512),
+    "squares": _part(["grid", "torus", "expander"], SQUARES, 320),
     "smallest": _part(["expander"], [4], 32),
 }
 

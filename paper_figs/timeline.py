@@ -123,7 +123,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
         range(len(METHODS)), [name.split(" on ")[0].split(",")[0] for name, _ in METHODS.values()], fontsize=6.5
     )
     bars.set(xlim=(0, 1), ylim=(len(METHODS) - 0.5, -0.5), xticks=[])
-    bars.set_title(f"% of these {SHORT:g} s (computing: exponential, mean 1 s; message: {LATENCY:g} s)", loc="left")
+    bars.set_title(f"% of {SHORT:g} s; exponential times, messages {LATENCY:g} s", loc="left")
     bars.tick_params(axis="y", length=0)
     bars.spines[["top", "right", "bottom"]].set_visible(False)
     report.legend(figure, panels[0])

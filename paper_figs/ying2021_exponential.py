@@ -1,4 +1,4 @@
-"""Ying et al. 2021 (2110.13363), figures on exponential graphs: how fast do they average, with log n neighbours or with one?
+"""Ying et al. 2021 (2110.13363), exponential graphs: how fast do they average, with log n neighbours or with one?
 
 In the static exponential graph each hears those 1, 2, 4, ... places on; in the one-peer graph one of these at each step, in
 turn. Left, the static graph's spectral gap: for even n it is 2/(1 + ⌈log₂n⌉) to rounding, from .67 at n = 4 to .25 at 128,

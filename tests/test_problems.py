@@ -100,6 +100,20 @@ def test_noise_is_in_gradients_and_not_in_the_metrics() -> None:
     assert np.abs(noisy.params - calm.params).max() > 0.01
 
 
+def test_a_random_quadratics_gradients_have_the_moments_of_normal_samples() -> None:
+    dim, draws = 5, 200_000
+    problem = PROBLEMS["random_quadratic"].make(None, 2, dim=dim)
+    x = problem.init(jax.random.key(3))
+    keys = jax.random.split(jax.random.key(1), draws)
+    g = np.asarray(jax.jit(jax.vmap(lambda key: jax.grad(problem.loss)(x, {}, key)))(keys), np.float64)
+    square = float(x @ x)
+    np.testing.assert_allclose(g.mean(0), x, rtol=0, atol=5 * np.sqrt((dim + 2) * square / draws))
+    # E a aᵀ⟨a, x⟩² = 2xxᵀ + ‖x‖²I, so E‖g‖² = ζ‖x‖², ζ = dim + 2
+    np.testing.assert_allclose(g.T @ g / draws, 2 * np.outer(x, x) + square * np.eye(dim), rtol=0, atol=0.05 * square)
+    assert problem.loss(x, {}) == pytest.approx(square / 2)
+    assert np.abs(np.asarray(x) - problem.init(jax.random.key(4))).max() > 0.1
+
+
 # -- gradients --
 
 
@@ -392,6 +406,7 @@ def test_consensus_starts_apart_and_has_no_loss() -> None:
             "problem: heterogeneity and noise must be finite and not negative",
         ),
         ("quadratic", {"noise": float("inf")}, "problem: heterogeneity and noise must be finite and not negative"),
+        ("random_quadratic", {"dim": 0}, "problem.dim: must be at least 1, got 0"),
         ("consensus", {"dim": 0}, "problem.dim: must be at least 1, got 0"),
         ("softmax", {"l2": -1.0}, "problem.l2: must be finite and not negative, got -1.0"),
         ("logistic", {"l2": float("nan")}, "problem.l2: must be finite and not negative, got nan"),

@@ -398,10 +398,11 @@ def push_pull(s: Setting) -> np.ndarray:
 
 
 def choco(s: Setting) -> np.ndarray:
-    """X½ = X + u(G); X̂ <- X̂ + C(X½ - X̂); X <- X½ + γ(W - I)X̂."""
+    """X½ = X + u(G); X̂ <- X̂ + C(X½ - X̂); X <- X½ + γ(W - I)X̂. Without memory X̂ <- C(X½)."""
     u, models, public = steps_of(s), [s.start], np.zeros_like(s.start)
     for k in range(s.steps):
         half = models[k] + u(gradients(s, models[k], k))
+        public = public * s.options.get("memory", True)
         public = public + np.stack([s.compress(i, k, v) for i, v in enumerate(half - public)])
         models.append(half + s.options["consensus_rate"] * (s.W(k) @ public - public))
     return np.stack(models)

@@ -613,7 +613,7 @@ TABLE = [
     ),
     *(
         Row(
-            f"choco_sgd, {operator}",
+            f"choco_sgd, {operator}{'' if options.get('algorithm.memory', True) else ' without memory'}",
             {"algorithm": "choco_sgd", "topology": "star", "algorithm.compressor": operator}
             | {"algorithm.consensus_rate": 0.4, **options},
             oracles.choco,
@@ -634,6 +634,7 @@ TABLE = [
         for operator, options in (
             ("identity", {}),
             ("top_k", {"algorithm.fraction": 0.5}),
+            ("top_k", {"algorithm.fraction": 0.5, "algorithm.memory": False}),
             ("random_k", {"algorithm.fraction": 0.5}),
             ("sign", {}),
             ("qsgd", {"algorithm.levels": 4}),
@@ -821,7 +822,7 @@ def mixing_matrices(run: Run, w: Any) -> Callable[[int], np.ndarray]:
 def compressing(run: Run) -> Callable[[int, int, np.ndarray], np.ndarray]:
     """(i, k, vector) -> what worker i sends: the k largest by NumPy; others by the operator, whose tests are its own."""
     options = options_of(run, "algorithm")
-    for own in ("consensus_rate", "error_feedback"):
+    for own in ("consensus_rate", "memory", "error_feedback"):
         options.pop(own, None)
     name = options.pop("compressor", "identity")
     operator, states = compression.make(name, **options), {}

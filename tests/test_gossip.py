@@ -294,6 +294,15 @@ def test_push_sum_weights_sum_to_n_and_its_average_is_right_whatever_fails() -> 
     np.testing.assert_allclose(params, np.mean(np.arange(N)), rtol=0, atol=1e-9)
 
 
+def test_choco_averages_with_few_coordinates_and_without_memory_does_not() -> None:
+    fields = {"algorithm": "choco_sgd", "problem": "consensus", "problem.dim": 40, "workers": N, "learning_rate": RATE}
+    fields |= {"algorithm.fraction": 0.05, "algorithm.consensus_rate": 0.1, "steps": 3000}
+    runs = [Run.from_dict({**fields, "algorithm.memory": memory}) for memory in (True, False)]
+    apart = [dopt.run(one).history["consensus_distance"] for one in runs]
+    assert apart[0][-1] < 1e-6 * apart[0][0]
+    assert apart[1][-1] > 1e-2 * apart[1][0]
+
+
 def test_choco_comes_nearly_as_close_as_exact_communication_with_a_quarter_of_the_coordinates() -> None:
     problem = quadratics()
     fields = {"algorithm": "choco_sgd", "algorithm.fraction": 0.25, "algorithm.consensus_rate": 0.6, "steps": 4000}

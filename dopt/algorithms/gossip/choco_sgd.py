@@ -32,6 +32,7 @@ def choco_sgd(
     seed: Any = 0,
     compressor: str = "top_k",
     consensus_rate: float = 0.1,
+    memory: bool = True,
     **operator: Any,
 ) -> Method:
     """CHOCO-SGD: gossip that sends a small part of the change.
@@ -39,6 +40,7 @@ def choco_sgd(
     Args:
       compressor: a name in `dopt.compression`; its own options stand beside it, as `fraction`.
       consensus_rate: γ; the smaller the message, the smaller it must be.
+      memory: False: C(X½) itself travels, and takes the place of X̂. Plain compressed gossip, which stalls where C is large.
       seed: of what the compressor draws.
     """
     if not 0 < consensus_rate <= 1:
@@ -53,9 +55,9 @@ def choco_sgd(
     def update(grads: Tree, state: ChocoState, params: Tree, **extra: Any) -> tuple[Tree, ChocoState]:
         updates, new = inner.update(grads, state.inner, params, **extra)
         half = add(params, updates)
-        change = subtract(half, state.public)
-        message, operator = compressed(shrink, change, state.operator, seed, state.clock.step)
-        public = add(state.public, message)
+        known = state.public if memory else zeros(half)
+        message, operator = compressed(shrink, subtract(half, known), state.operator, seed, state.clock.step)
+        public = add(known, message)
         moved, mixed = mix.apply(public, state.mix, bits=shrink.bits(params), **extra)
         updates = add(updates, scale(consensus_rate, moved))
         return updates, ChocoState(new, mixed, public, operator, state.clock.tick())

@@ -280,8 +280,41 @@ def test_an_unknown_set_or_option_is_answered_with_help() -> None:
         data.load("digits", scale=2)
 
 
+def test_factors_are_dense_rows_of_norm_one_that_few_directions_explain() -> None:
+    made = data.load("factors", size=500, features=60, rank=6, noise=0.0, flipped=0.0)
+    assert_set(made, train=450, features=60, test=50)
+    x, y = made.train["x"], made.train["y"]
+    np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, rtol=0, atol=1e-12)
+    assert np.abs(x).min(1).max() > 0  # dense
+    assert np.linalg.matrix_rank(x, tol=1e-8) == 6
+    assert 0.3 < y.mean() < 0.7
+    # without wrong labels a linear rule tells the classes apart: some w has y⟨w, x⟩ > 0 for all samples
+    from scipy.optimize import linprog
+
+    signed = (2 * y - 1)[:, None] * np.linalg.svd(x, full_matrices=False)[0][:, :6]
+    assert linprog(np.zeros(6), -signed, -np.ones(len(y)), bounds=(None, None)).status == 0
+    wrong = data.load("factors", size=500, features=60, rank=6, noise=0.0, flipped=0.2).train["y"] != y
+    assert 0.1 < wrong.mean() < 0.3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": 9}, "data.size: must be at least 10, got 9"),
+        ({"rank": 0}, "data.rank: must be at least 1, got 0"),
+        ({"noise": -1.0}, "data.noise: must be finite and not negative, got -1.0"),
+        ({"flipped": 0.5}, "data.flipped: must lie in [0, 0.5), got 0.5"),
+        ({"seed": -1}, "data.seed: must not be negative, got -1"),
+    ],
+)
+def test_factors_that_cannot_be_made_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        data.load("factors", **options)
+    assert str(caught.value) == message
+
+
 def test_sets_are_registered_with_source_and_summary() -> None:
-    assert {"digits", "mnist", "a9a", "w8a", "cifar10", "text", "shakespeare", "ratings"} <= set(data.SETS)
+    assert {"digits", "mnist", "a9a", "w8a", "cifar10", "factors", "text", "shakespeare", "ratings"} <= set(data.SETS)
     assert all(entry.source and entry.summary for entry in data.SETS.values())
     assert {entry.traits["kind"] for entry in data.SETS.values()} == {"classes", "text", "ratings"}
     assert data.SETS["w8a"].source.endswith("/datasets/binary/w8a")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from dopt.data import cifar10, digits, libsvm, mnist, ratings, text
+from dopt.data import cifar10, digits, factors, libsvm, mnist, ratings, text
 from dopt.data.base import SETS, Dataset
 from dopt.data.partition import PARTITIONS, by_label, contiguous, dirichlet, iid, shard
 
@@ -22,6 +22,7 @@ __all__ = [
     "contiguous",
     "digits",
     "dirichlet",
+    "factors",
     "iid",
     "libsvm",
     "load",

@@ -100,6 +100,28 @@ def test_noise_is_in_gradients_and_not_in_the_metrics() -> None:
     assert np.abs(noisy.params - calm.params).max() > 0.01
 
 
+def test_a_turned_quadratics_optimum_heterogeneity_and_curvatures_are_what_the_dials_say() -> None:
+    problem = PROBLEMS["turned_quadratic"].make(None, 5, dim=4, mu=0.2, L=3.0, heterogeneity=7.0, seed=2)
+    curvature, minima = problem.data["curvature"][:, 0], problem.data["minimum"][:, 0]
+    best = np.linalg.solve(curvature.sum(0), np.einsum("nij,nj->i", curvature, minima))
+    at_best = gradients(problem, best)
+    assert np.linalg.norm(best) == pytest.approx(1, abs=1e-12)
+    np.testing.assert_array_equal(problem.init(jax.random.key(0)), np.zeros(4))
+    np.testing.assert_allclose(at_best.mean(0), 0, rtol=0, atol=1e-12)  # x*
+    assert np.mean(np.sum(at_best**2, 1)) == pytest.approx(7, rel=1e-12)  # ζ²
+    assert problem.optimum == pytest.approx(value(problem, best), abs=1e-12)  # f*
+    columns = np.stack([gradients(problem, best + e) - at_best for e in np.eye(4)], -1)  # Aᵢ, by what it does
+    np.testing.assert_allclose(np.linalg.eigvalsh(columns), np.tile(np.geomspace(0.2, 3, 4), (5, 1)), atol=1e-12)
+    assert np.abs(columns - columns[0]).max(axis=(1, 2))[1:].min() > 0.1  # each its own way
+
+
+def test_a_turned_quadratic_of_one_worker_or_without_heterogeneity_has_one_minimum() -> None:
+    for workers, heterogeneity in ((1, 4.0), (3, 0.0)):
+        problem = PROBLEMS["turned_quadratic"].make(None, workers, heterogeneity=heterogeneity)
+        assert problem.optimum == pytest.approx(0, abs=1e-20)
+        np.testing.assert_allclose(np.linalg.norm(problem.data["minimum"], axis=-1), 1, atol=1e-12)
+
+
 def test_a_random_quadratics_gradients_have_the_moments_of_normal_samples() -> None:
     dim, draws = 5, 200_000
     problem = PROBLEMS["random_quadratic"].make(None, 2, dim=dim)
@@ -406,6 +428,13 @@ def test_consensus_starts_apart_and_has_no_loss() -> None:
             "problem: heterogeneity and noise must be finite and not negative",
         ),
         ("quadratic", {"noise": float("inf")}, "problem: heterogeneity and noise must be finite and not negative"),
+        ("turned_quadratic", {"dim": 0}, "problem.dim: must be at least 1, got 0"),
+        ("turned_quadratic", {"mu": 2.0}, "problem.mu: needs 0 < mu <= L, both finite, got mu=2.0, L=1.0"),
+        (
+            "turned_quadratic",
+            {"heterogeneity": -1.0},
+            "problem.heterogeneity: must be finite and not negative, got -1.0",
+        ),
         ("random_quadratic", {"dim": 0}, "problem.dim: must be at least 1, got 0"),
         ("consensus", {"dim": 0}, "problem.dim: must be at least 1, got 0"),
         ("softmax", {"l2": -1.0}, "problem.l2: must be finite and not negative, got -1.0"),

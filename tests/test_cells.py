@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from dopt.report.cells import cost, tuned
+from dopt.report.cells import best, cost, tuned
 from dopt.report.terminal import summary
 from dopt.sweep.results import Results
 
@@ -45,6 +45,12 @@ def test_the_target_costs_what_the_horizon_counts(horizon: str, fast: float, slo
     assert table["to_target"].to_dict() == {"fast": fast, "slow": slow}
     assert table["learning_rate"].to_dict() == {"fast": 0.2, "slow": 0.1}
     assert f"{horizon} to loss 0.1" in said(found)
+
+
+def test_the_target_may_be_counted_in_another_unit() -> None:
+    assert tuned(results(), axis="time").set_index("algorithm")["to_target"].to_dict() == {"fast": 30.0, "slow": 15.0}
+    found = best(results(), axis="gradients").set_index("id")
+    assert found["to_target"].to_dict() == {"fast0.2": 40, "slow0.1": 120}
 
 
 def said(found: Results) -> str:

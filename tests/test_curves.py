@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
 from dopt.algorithms import ALGORITHMS
-from dopt.report.curves import quartiles
+from dopt.report.curves import quartiles, ticks
 from dopt.report.style import FAMILIES, look
 
 
@@ -31,6 +32,15 @@ def test_who_diverged_counts_as_infinitely_large(diverged: int, median: float, h
     found = cell([0.0, 1.0, 2.0, 3.0, 4.0][: 5 - diverged] + [np.nan] * diverged)
     assert found["median"] == median
     assert found["high"] == high
+
+
+def test_a_logarithmic_axis_has_the_ticks_that_it_is_given() -> None:
+    axes = Figure().subplots()
+    axes.plot([20, 300], [20, 300])
+    axes.set_yscale("log")
+    ticks(axes.yaxis, [30, 0.5])
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["30", "0.5"]
+    assert len(axes.yaxis.get_ticklocs(minor=True)) == 0
 
 
 def test_cells_are_apart_and_each_names_its_runs() -> None:

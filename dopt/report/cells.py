@@ -21,11 +21,15 @@ def cost(results: Results) -> str:
     return given[0] if len(given) == 1 else "steps"
 
 
-def scores(results: Results) -> pd.DataFrame:
+def scores(results: Results, axis: str | None = None) -> pd.DataFrame:
     """The runs with `to_target` and `final` of the sweep's metric.
 
-    `to_target` is the first record at or below the target, in steps, gradients or simulated seconds, as the sweep's horizon
-    is. NaN: not reached; also where the sweep has no target, or its metric was not recorded.
+    `to_target` is the first record at or below the target. NaN: not reached; also where the sweep has no target, or its metric
+    was not recorded.
+
+    Args:
+      axis: the column of the history that it is counted in; steps, gradients or simulated seconds by default, as the sweep's
+        horizon is.
     """
     name = results.metric.get("name", "loss")
     target, sign = results.metric.get("target"), -1.0 if results.metric.get("goal") == "maximize" else 1.0
@@ -34,7 +38,7 @@ def scores(results: Results) -> pd.DataFrame:
     if target is None or name not in results.history:
         runs["to_target"] = np.nan
         return runs
-    axis = AXES[cost(results)]
+    axis = axis or AXES[cost(results)]
     reached = {
         run: first_at(rows[axis].to_numpy(), sign * rows[name].to_numpy(), sign * target)
         for run, rows in results.history.groupby("id", sort=False)
@@ -43,7 +47,7 @@ def scores(results: Results) -> pd.DataFrame:
     return runs
 
 
-def tuned(results: Results, by: Sequence[str] | None = None) -> pd.DataFrame:
+def tuned(results: Results, by: Sequence[str] | None = None, axis: str | None = None) -> pd.DataFrame:
     """One row per cell: its parameters, the best learning rate and how it does.
 
     The best rate costs least until the target, median over the seeds, where a seed that never gets there counts as
@@ -51,13 +55,14 @@ def tuned(results: Results, by: Sequence[str] | None = None) -> pd.DataFrame:
 
     Args:
       by: the columns that make a cell; those the sweep varies by default.
+      axis: what the target costs (see `scores`).
 
     Returns:
       columns: the cell's parameters; learning_rate; to_target (median over seeds, inf: not reached); final; seeds;
       diverged, stalled (runs of the whole cell); edge (the best rate is the smallest or largest of several); ids (of the
       runs at the best rate, separated by spaces).
     """
-    runs = scores(results)
+    runs = scores(results, axis)
     cell = [name for name in by or results.varied if name not in TUNED and name in runs] or ["algorithm"]
     highest = results.metric.get("goal") == "maximize"
     filled = runs.assign(
@@ -95,9 +100,9 @@ def tuned(results: Results, by: Sequence[str] | None = None) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def best(results: Results, by: Sequence[str] | None = None) -> pd.DataFrame:
+def best(results: Results, by: Sequence[str] | None = None, axis: str | None = None) -> pd.DataFrame:
     """The runs at each cell's best learning rate (see `tuned`), with `edge` and `to_target`."""
-    cells = tuned(results, by)
+    cells = tuned(results, by, axis)
     edge = {run: cell.edge for cell in cells.itertuples() for run in str(cell.ids).split()}
-    runs = scores(results)
+    runs = scores(results, axis)
     return runs[runs["id"].isin(edge)].assign(edge=runs["id"].map(edge)).reset_index(drop=True)

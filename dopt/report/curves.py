@@ -72,3 +72,9 @@ def line(axes: Any, x: Any, rows: pd.DataFrame, look: Mapping[str, Any], label: 
     if finite.any() and not finite.all():
         last = np.flatnonzero(finite)[-1]
         axes.plot(at[last], median[last], marker="x", color=look.get("color"), markersize=6, markeredgewidth=1.5)
+
+
+def ticks(axis: Any, values: Sequence[float]) -> None:
+    """Ticks of an axis at these values alone, written out: what a logarithmic one of few decades needs."""
+    axis.set_ticks(values, [f"{value:g}" for value in values])
+    axis.set_ticks([], minor=True)

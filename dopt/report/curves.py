@@ -29,15 +29,17 @@ def quartiles(rows: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame
       columns: `by`; median, low, high (quartiles, no interpolation between a finite and an infinite value); n (runs);
       ids (of those runs, separated by spaces).
     """
-
-    def summed(cell: pd.DataFrame) -> pd.Series:
-        values = np.sort(np.where(np.isfinite(cell[value]), cell[value], np.inf))
-        low, median, high = (_quantile(values, q) for q in (0.25, 0.5, 0.75))
-        ids = " ".join(dict.fromkeys(cell["id"]))
-        return pd.Series({"median": median, "low": low, "high": high, "n": cell["id"].nunique(), "ids": ids})
-
     rows = rows.dropna(subset=[*by])
-    return rows.groupby([*by], sort=False)[["id", value]].apply(summed).reset_index()
+    grouped = rows.groupby([*by], sort=False)
+    cells, ids = grouped.ngroup().to_numpy(), rows["id"].to_numpy()
+    values = np.where(np.isfinite(rows[value]), rows[value], np.inf)
+    found = []
+    for members in np.split(np.argsort(cells, kind="stable"), np.cumsum(np.bincount(cells))[:-1]):
+        ordered, names = np.sort(values[members]), dict.fromkeys(ids[members])
+        low, median, high = (_quantile(ordered, q) for q in (0.25, 0.5, 0.75))
+        found.append({"median": median, "low": low, "high": high, "n": len(names), "ids": " ".join(names)})
+    keys = rows[[*by]].drop_duplicates().reset_index(drop=True)
+    return pd.concat([keys, pd.DataFrame(found, columns=["median", "low", "high", "n", "ids"])], axis=1)
 
 
 def _quantile(values: np.ndarray, q: float) -> float:

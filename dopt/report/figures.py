@@ -35,8 +35,8 @@ from dopt.registry import did_you_mean
 from dopt.report.style import save, style
 from dopt.sweep import spec
 from dopt.sweep.engine import Show, sweep
-from dopt.sweep.results import Results, load
-from dopt.sweep.store import slug
+from dopt.sweep.results import Results
+from dopt.sweep.store import Store, slug
 from dopt.types import InputError
 
 SIZES = ("", "fast", "full")
@@ -242,7 +242,9 @@ def helped(todo: Sequence[Part], jobs: int) -> Iterator[None]:
 
 def is_full(part: Part) -> bool:
     """Whether all its results are there."""
-    return (part.folder / "plan.json").is_file() and load(part.folder).missing == 0
+    store = Store(part.folder)
+    plan = store.plan()
+    return plan is not None and all(store.slab(s["name"]).exists() for group in plan["groups"] for s in group["slabs"])
 
 
 def fill(todo: Mapping[str, Part], show: Callable[[], Show]) -> dict[str, Results]:

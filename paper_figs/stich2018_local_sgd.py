@@ -1,0 +1,288 @@
+"""Stich 2018 (1805.09767), with EASGD (1412.6651) and DiLoCo (2311.08105): how rarely may workers communicate?
+
+Logistic regression on handwritten digits, odd against even, by 8 workers that average at every H-th step only. Split at
+random, H costs nothing: 88 steps to the target for H = 1, 4, 16 and 64, and so a sixteenth of the messages at H = 16; EASGD
+(x̄, with H = 16) takes 96, DiLoCo, whose momentum has to begin, 164. Split by label local steps pull the workers apart: 88 and
+492 steps for H = 1 and 4, never for H = 16 and 64, nor for EASGD. DiLoCo allows small rates inside, since its outer momentum
+makes up for them, and gets there with 28 messages at H = 16, where H = 1 needs 88.
+
+Right: why. Split at random only variance is left, which falls as 1/n, with local steps as without. Workers of unlike
+curvature have a bias, O(α(H - 1)) in distance and so O(α²(H - 1)²) in f, where the closed form of theory puts it.
+
+Differs: Stich trains on w8a (300 features, λ = 1/N) with rates that fall as 1/t and averages of the iterates; here it is digits (64
+features, λ = 0.01) and constant rates, tuned for each curve to the fewest steps to the target. His theorem holds for iid data
+alone. Zhang et al. and Douillard et al. train networks (their workers' optimizer is SGD here, not AdamW); their options are
+the papers' (β = 0.9/n; outer Nesterov, rate 0.7, momentum 0.9). The bias is Khaled et al. 2019 (1909.04746), on made quadratics.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from dopt import Results, theory
+from dopt.config import options_of
+from dopt.problems import PROBLEMS
+from dopt.report.cells import best
+from dopt.report.curves import history, line, quartiles
+from dopt.report.figures import Claim
+from dopt.report.style import WIDTHS, look, shade
+
+H = "algorithm.local_steps"
+METRIC = {"name": "suboptimality", "goal": "minimize", "target": 0.005}
+SEEDS = {"values": list(range(10))}
+CURVES: dict[str, Any] = {
+    "partition": {"values": ["iid", "by_label"]},
+    "learning_rate": {"values": [0.0125, 0.025, 0.05, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2]},
+    "seed": SEEDS,
+    "workers": {"value": 8},
+    "problem": {"value": "logistic"},
+    "problem.l2": {"value": 0.01},
+    "batch_size": {"value": 16},
+    "steps": {"value": 2048},
+    "record_every": {"value": 8},
+    "metrics": {"value": ["suboptimality"]},
+}
+NOISE: dict[str, Any] = {
+    "algorithm": {"value": "local_sgd"},
+    "learning_rate": {"value": 0.05},
+    "seed": SEEDS,
+    "problem": {"value": "logistic"},
+    "problem.l2": {"value": 0.05},
+    "batch_size": {"value": 4},
+    "steps": {"value": 8192},
+    "record_every": {"value": 64},
+    "metrics": {"value": ["suboptimality"]},
+}
+SWEEPS = {
+    "local": {
+        "metric": METRIC,
+        "parameters": {"algorithm": {"value": "local_sgd"}, H: {"values": [1, 4, 16, 64]}, **CURVES},
+    },
+    "others": {
+        "metric": METRIC,
+        "parameters": {"algorithm": {"values": ["easgd", "diloco"]}, H: {"value": 16}, **CURVES},
+    },
+    "noise": {"metric": METRIC, "parameters": {H: {"values": [1, 16]}, "workers": {"values": [4, 16]}, **NOISE}},
+    "alone": {"metric": METRIC, "parameters": {H: {"value": 1}, "workers": {"value": 1}, **NOISE}},
+    "bias": {
+        "metric": METRIC,
+        "parameters": {
+            "algorithm": {"value": "local_sgd"},
+            H: {"values": [2, 4, 16, 64]},
+            "learning_rate": {"values": [0.01, 0.03, 0.1]},
+            "workers": {"value": 8},
+            "problem": {"value": "turned_quadratic"},
+            "steps": {"value": 8192},
+            "record_every": {"value": 8192},
+            "metrics": {"value": ["suboptimality"]},
+            "precision": {"value": "float64"},
+        },
+    },
+}
+FULL = {"local": {H: [1, 2, 4, 8, 16, 32, 64]}, "noise": {"workers": [2, 4, 8, 16]}, "bias": {H: [2, 4, 8, 16, 32, 64]}}
+BURN_IN = 2048  # steps of "noise" until nothing is left of the start: 5 time constants 1/(α l2)
+POINTS = 40  # of a curve
+CELL = ["partition", "algorithm", H]
+SPLITS = {"iid": "split at random", "by_label": "split by label"}
+
+
+def learning(results: Mapping[str, Results]) -> pd.DataFrame:
+    """The runs at their curve's best rate, of all methods."""
+    return pd.concat([best(results[part], CELL) for part in ("local", "others")], ignore_index=True)
+
+
+def curves(results: Mapping[str, Results]) -> pd.DataFrame:
+    """f(x̄) - f* along steps of each partition, method and H, at the best rate: about `POINTS` records, evenly in log steps."""
+    runs = learning(results)
+    rows = pd.concat([history(results[part], *CELL, "learning_rate") for part in ("local", "others")])
+    rows = rows[rows["id"].isin(runs["id"])].merge(runs[["id", "edge"]], on="id")
+    steps = np.unique(rows["step"])[1:]
+    kept = steps[np.unique(np.searchsorted(steps, np.geomspace(steps[0], steps[-1], POINTS)).clip(max=len(steps) - 1))]
+    rows = rows[rows["step"].isin(kept)]
+    cell = [*CELL, "learning_rate", "edge", "step", "bytes_sent"]
+    found = quartiles(rows, cell, "suboptimality")
+    return found.assign(kind="curve", rounds=found["step"] // found[H])
+
+
+def floors(results: Mapping[str, Results]) -> pd.DataFrame:
+    """Lasting f - f* of each number of workers and H: the mean over records after the burn-in, then quartiles over seeds."""
+    fields = ("workers", H, "learning_rate")
+    rows = pd.concat([history(results[part], *fields) for part in ("alone", "noise")])
+    late = rows[rows["step"] > BURN_IN].groupby(["id", *fields], sort=False)["suboptimality"].mean().reset_index()
+    alone = late[late["workers"] == 1].assign(**{H: 16})  # who is alone averages with nobody: the same for all H
+    found = quartiles(pd.concat([late, alone]), list(fields), "suboptimality")
+    return found.assign(kind="variance", algorithm="local_sgd")
+
+
+def biases(results: Mapping[str, Results]) -> pd.DataFrame:
+    """What is left of f - f* after the last average, for each rate and H, and what the fixed point says (`theory`)."""
+    rows = []
+    for row in results["bias"].runs.to_dict("records"):
+        run = results["bias"].run(row["id"])
+        problem = PROBLEMS[str(run.problem)].make(None, run.workers, **options_of(run, "problem"))
+        curvature, minima = problem.data["curvature"][:, 0], problem.data["minimum"][:, 0]
+        best_point = np.linalg.solve(curvature.sum(0), np.einsum("nij,nj->i", curvature, minima))
+        away = theory.local_sgd_fixed_point(curvature, minima, run.learning_rate, row[H]) - best_point
+        rows.append(
+            {
+                **{name: row[name] for name in ("algorithm", H, "learning_rate")},
+                "kind": "bias",
+                "median": row["final.suboptimality"],
+                "theory": 0.5 * away @ curvature.mean(0) @ away,
+                "n": 1,
+                "ids": row["id"],
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def table(results: Mapping[str, Results]) -> pd.DataFrame:
+    """Three kinds of rows: curve (along steps, rounds, bytes), variance (along workers), bias (along H, with theory)."""
+    return pd.concat([curves(results), floors(results), biases(results)], ignore_index=True)
+
+
+def draw(results: Mapping[str, Results]) -> Figure:
+    """Curves along steps and messages for both splits; variance over the number of workers, bias over H."""
+    rows, figure = table(results), Figure(figsize=(WIDTHS["page"], 3.9))
+    axes = figure.subplots(2, 3)
+    edges = bool(rows["edge"].fillna(False).any())
+    for row, (partition, said) in enumerate(SPLITS.items()):
+        steps, rounds = axes[row, :2]
+        for (method, h), cell in rows[rows["partition"] == partition].groupby(["algorithm", H], sort=False):
+            local = method == "local_sgd"
+            how = shade(np.log2(h) / 6) if local else look(str(method))
+            label = f"local SGD, H = {h:.0f}" if local else f"{'EASGD' if method == 'easgd' else 'DiLoCo'}, H = {h:.0f}"
+            label += "*" if cell["edge"].any() else ""
+            line(steps, "step", cell, how, label)
+            exchanged = cell[(cell["step"] % h == 0) & (cell["rounds"] > 0)]
+            line(rounds, "rounds", exchanged, {**how, "marker": ".", "markersize": 2.5})
+        for ax in (steps, rounds):
+            ax.set(xscale="log", yscale="log", ylim=(6e-4, 0.8))
+            ax.axhline(METRIC["target"], color="0.6", linewidth=0.6, linestyle=":", zorder=0)
+        steps.set(xlabel="steps", ylabel="f(x̄) - f*", title=f"{said}: steps")
+        rounds.set(
+            xlabel="rounds of messages",
+        )
+        one = rows[(rows["partition"] == partition) & (rows[H] == 1)].iloc[-1]
+        each = one["bytes_sent"] / one["step"]
+        top = rounds.secondary_xaxis("top", functions=(lambda x, e=each: x * e, lambda x, e=each: x / e))
+        top.set_xlabel("bytes sent by each worker", fontsize=7, labelpad=1)
+        top.tick_params(labelsize=6, pad=0)
+        rounds.text(0.97, 0.95, said, transform=rounds.transAxes, ha="right", va="top", fontsize=7)
+    _variance(axes[0, 2], rows[rows["kind"] == "variance"])
+    _bias(axes[1, 2], rows[rows["kind"] == "bias"])
+    handles, labels = axes[0, 0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=6.5, handlelength=1.8, columnspacing=1)
+    seeds, star = int(rows["n"].max()), "; * best rate at the edge of its grid" if edges else ""
+    figure.suptitle(
+        "8 workers, logistic regression on digits (scaled down from w8a), batch 16; rate tuned for each curve to reach the\n"
+        f"target (dotted) in the fewest steps; steps counted, no clock; median and quartiles, n = {seeds} seeds{star}",
+        fontsize=7.5,
+    )
+    return figure
+
+
+def _variance(axes: Any, rows: pd.DataFrame) -> None:
+    for (h, dash), mark in zip(((1, "-"), (16, "--")), "os", strict=True):
+        cell = rows[rows[H] == h]
+        line(axes, "workers", cell, {**shade(np.log2(h) / 6), "linestyle": dash, "marker": mark, "ms": 3}, f"H = {h}")
+    n = np.array([1, 16])
+    alone = rows.loc[rows["workers"] == 1, "median"].iloc[0]
+    axes.plot(n, alone / n, color="0.5", linewidth=0.8, linestyle=":", label="1/n")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="workers n",
+        ylabel="lasting f(x̄) - f*",
+        title="at random: variance (α = 0.05)",
+    )
+    axes.set_xticks([1, 4, 16], ["1", "4", "16"])
+    axes.minorticks_off()
+    axes.legend(frameon=False, handlelength=2)
+
+
+def _bias(axes: Any, rows: pd.DataFrame) -> None:
+    for (rate, cell), mark, share in zip(rows.groupby("learning_rate"), "os^", (0.0, 0.5, 1.0), strict=False):
+        axes.plot(cell[H] - 1, cell["theory"], linewidth=1, **shade(share))
+        axes.plot(cell[H] - 1, cell["median"], mark, ms=3.5, color=shade(share)["color"], label=f"α = {rate:g}")
+    axes.set(xscale="log", yscale="log", xlabel="H - 1", ylabel="lasting f(x̄) - f*", title="unlike quadratics: bias")
+    axes.set_ylim(2e-9, 0.1)
+    axes.legend(
+        frameon=False, handletextpad=0.2, title="lines: closed form", fontsize=6, title_fontsize=6, loc="lower right"
+    )
+
+
+def claims(results: Mapping[str, Results]) -> list[Claim]:
+    """What the three papers and the closed form say."""
+    runs = learning(results)
+    cells = runs.assign(cost=runs["to_target"].fillna(np.inf)).groupby(CELL)
+    cost, final = cells["cost"].median(), cells["final"].median()
+    sent = {  # bytes of a worker until the target
+        key: np.floor(cost[key] / key[2]) * _bytes_a_round(results) for key in cost.index
+    }
+    at_random = [float(cost["iid", "local_sgd", h] / cost["iid", "local_sgd", 1]) for h in (4, 16, 64)]
+    target = METRIC["target"]
+    found = [
+        Claim(
+            "at random: local SGD's steps to the target, worst of H = 4, 16, 64, over H = 1", 1.5, max(at_random), "<="
+        ),
+        Claim(
+            "at random: local SGD's bytes to the target, H = 16 over H = 1",
+            1 / 10,
+            sent["iid", "local_sgd", 16] / sent["iid", "local_sgd", 1],
+            "<=",
+        ),
+        Claim(
+            "at random: EASGD's steps to the target with H = 16, over all-reduce's",
+            1.5,
+            float(cost["iid", "easgd", 16] / cost["iid", "local_sgd", 1]),
+            "<=",
+        ),
+        Claim(
+            "by label: local SGD's steps to the target, H = 4 over H = 1",
+            2,
+            float(cost["by_label", "local_sgd", 4] / cost["by_label", "local_sgd", 1]),
+            ">=",
+        ),
+        Claim(
+            "by label: local SGD's last f - f* with H = 64 at its best rate, over the target",
+            2,
+            float(final["by_label", "local_sgd", 64] / target),
+            ">=",
+        ),
+        Claim(
+            "by label: DiLoCo's bytes to the target with H = 16, over all-reduce's",
+            1 / 2,
+            sent["by_label", "diloco", 16] / sent["by_label", "local_sgd", 1],
+            "<=",
+        ),
+    ]
+    variance = floors(results)
+    for h in (1, 16):
+        rows = variance[variance[H] == h]
+        slope = np.polyfit(np.log(rows["workers"]), np.log(rows["median"]), 1)[0]
+        found.append(Claim(f"at random: lasting f - f* falls as 1/n, log-log slope, H = {h}", -1, slope, absolute=0.1))
+    bias = biases(results)
+    off = (bias["median"] / bias["theory"] - 1).abs().max()
+    grows = bias.sort_values(H).groupby("learning_rate")["median"].apply(lambda b: (b / b.shift()).min()).min()
+    small = bias[(bias["learning_rate"] == bias["learning_rate"].min()) & (bias[H] <= 16)]
+    slope = np.polyfit(np.log(small[H] - 1), np.log(small["median"]), 1)[0]
+    return [
+        *found,
+        Claim("bias against its closed form, largest relative miss over α and H", 0.001, off, "<="),
+        Claim("bias of an H over that of the next smaller, least over α and H", 1, grows, ">="),
+        Claim("bias of f in H - 1 at the smallest α, H up to 16: log-log slope", 2, slope, tolerance=0.05),
+    ]
+
+
+def _bytes_a_round(results: Mapping[str, Results]) -> float:
+    """Bytes that a worker sends at one average."""
+    runs = results["local"].runs
+    one = runs[runs[H] == 1].iloc[0]
+    last = results["local"].history[results["local"].history["id"] == one["id"]].iloc[-1]
+    return float(last["bytes_sent"] / last["step"])

@@ -211,7 +211,7 @@ def _bias(axes: Any, rows: pd.DataFrame) -> None:
         axes.plot(cell[H] - 1, cell["theory"], linewidth=1, **shade(share))
         axes.plot(cell[H] - 1, cell["median"], mark, ms=3.5, color=shade(share)["color"], label=f"α = {rate:g}")
     axes.set(xscale="log", yscale="log", xlabel="H - 1", ylabel="lasting f(x̄) - f*", title="unlike quadratics: bias")
-    axes.set_ylim(2e-9, 0.1)
+    axes.set_ylim(1e-11, 0.1)
     axes.legend(
         frameon=False, handletextpad=0.2, title="lines: closed form", fontsize=6, title_fontsize=6, loc="lower right"
     )

@@ -313,8 +313,67 @@ def test_factors_that_cannot_be_made_are_refused(options: dict, message: str) ->
     assert str(caught.value) == message
 
 
+# Made sparse samples
+
+
+@pytest.mark.parametrize(("density", "present"), [(0.02, 1), (0.1, 5), (1.0, 50)])
+def test_sparse_samples_have_their_density_norm_1_and_no_negative_feature(density: float, present: int) -> None:
+    found = data.load("sparse", count=1000, features=50, density=density)
+    x, y = found.train["x"], found.train["y"]
+    assert len(x) == 800
+    assert len(found.test["x"]) == 200
+    np.testing.assert_array_equal((x != 0).sum(1), present)
+    np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, atol=1e-12)
+    assert x.min() == 0 or density == 1
+    assert (x >= 0).all()
+    frequency = (x != 0).mean(0)  # binomial, of standard deviation below this
+    assert np.abs(frequency - density).max() <= 5 * np.sqrt(density * (1 - density) / len(x)) + 1e-12
+    assert 0.3 < y.mean() < 0.7
+
+
+def test_two_sparse_samples_overlap_in_proportion_to_their_density() -> None:
+    overlap = []
+    for density in (0.1, 0.5):
+        x = data.load("sparse", count=1000, features=200, density=density).train["x"]
+        overlap.append((np.sum(x.sum(0) ** 2) - len(x)) / (len(x) * (len(x) - 1)))  # mean of x·x', x ≠ x'
+    assert overlap[1] / overlap[0] == pytest.approx(5, rel=0.05)
+    assert overlap[1] == pytest.approx(2 / np.pi * 0.5, rel=0.05)  # (E|z|)² / E z² of those they share
+
+
+def test_without_signal_the_classes_of_sparse_samples_are_drawn_by_a_coin() -> None:
+    calm, loud = (data.load("sparse", count=5000, features=20, density=0.5, signal=s).train for s in (0.0, 50.0))
+
+    def explained(train: dict) -> float:
+        sign = 2.0 * train["y"] - 1
+        x = train["x"] - train["x"].mean(0)
+        return 1 - np.var(sign - x @ np.linalg.lstsq(x, sign, rcond=None)[0]) / np.var(sign)
+
+    assert explained(calm) < 0.02
+    assert explained(loud) > 0.4
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"density": 0.0}, "data.density: must lie in (0, 1] and give a sample one of features=128 at least, got 0.0;"),
+        ({"density": 0.003}, "data.density: must lie in (0, 1]"),
+        ({"density": 1.1}, "data.density: must lie in (0, 1]"),
+        ({"count": 4}, "data.count: must be at least 5, got 4"),
+        ({"features": 1}, "data.features: must be at least 2, got 1"),
+        ({"seed": -1}, "data.seed: must be at least 0, got -1"),
+        ({"signal": math.inf}, "data.signal: must be finite and not negative, got inf"),
+    ],
+)
+def test_sparse_samples_that_cannot_be_made_are_refused(options: dict, message: str) -> None:
+    with pytest.raises(InputError) as caught:
+        data.load("sparse", **options)
+    assert str(caught.value).startswith(message)
+
+
 def test_sets_are_registered_with_source_and_summary() -> None:
-    assert {"digits", "mnist", "a9a", "w8a", "cifar10", "factors", "text", "shakespeare", "ratings"} <= set(data.SETS)
+    assert {"a9a", "cifar10", "digits", "factors", "mnist", "ratings", "shakespeare", "sparse", "text", "w8a"} <= set(
+        data.SETS
+    )
     assert all(entry.source and entry.summary for entry in data.SETS.values())
     assert {entry.traits["kind"] for entry in data.SETS.values()} == {"classes", "text", "ratings"}
     assert data.SETS["w8a"].source.endswith("/datasets/binary/w8a")

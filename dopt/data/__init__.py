@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-from dopt.data import cifar10, digits, factors, libsvm, mnist, ratings, text
+from dopt.data import cifar10, digits, factors, libsvm, mnist, ratings, sparse, text
 from dopt.data.base import SETS, Dataset
 from dopt.data.partition import PARTITIONS, by_label, contiguous, dirichlet, iid, shard
 
@@ -29,6 +29,7 @@ __all__ = [
     "mnist",
     "ratings",
     "shard",
+    "sparse",
     "text",
 ]
 

@@ -97,9 +97,6 @@ def _sweep(method: str, split: str) -> dict[str, Any]:
 SWEEPS = {f"{split}-{method}": _sweep(method, split) for split in SPLITS for method in ENTRANTS}
 
 
-FULL = {part: {"cluster.straggler": [1, 2, 4, 8, 16, 32]} for part in SWEEPS}
-
-
 def table(results: Mapping[str, Results]) -> pd.DataFrame:
     """A row for each split, cell and method: its best rate, the seconds until the target, and whether it is first."""
     found = []

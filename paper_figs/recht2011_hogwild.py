@@ -1,4 +1,4 @@
-"""Niu, Recht, Ré, Wright 2011 (1106.5730), Hogwild!: does sparsity make lock-free updates harmless? Error over delay and density.
+"""Niu, Recht, Ré, Wright 2011 (1106.5730), Hogwild!: is lock-free SGD harmless where data are sparse? Error over delay.
 
 One model in shared memory; each coordinate is read as it was up to τ updates ago, each at an age of its own, and an update writes
 only the coordinates that its sample has. Where a sample has 3 % of 128 features, delays of up to 256 updates cost 3 % of the loss,

@@ -95,7 +95,7 @@ def trace(u: np.ndarray, seconds: np.ndarray, *, file: str) -> np.ndarray:
     return np.sort(seconds)[(u * len(seconds)).astype(np.int64)]
 
 
-# -- profiles ---------------------------------------------------------------------------------------------------------
+# -- profiles: [workers] scale in seconds, or (scale, shift) ------------------------------------------------------------
 
 
 @PROFILES.register(source="homogeneous machines")
@@ -114,6 +114,13 @@ def linear(workers: int) -> np.ndarray:
 def sqrt(workers: int) -> np.ndarray:
     """1 + √i for i = 1..n."""
     return 1 + np.sqrt(np.arange(1, workers + 1))
+
+
+@PROFILES.register(source="Maranjyan, Tyurin, Richtárik 2025, 2501.16168")
+def jittered_sqrt(workers: int) -> tuple[np.ndarray, np.ndarray]:
+    """1 + √i that is certain, and draws of mean √(2(i+1)/π), i = 0..n-1: with half_normal, 1 + √i + |N(0, i+1)|."""
+    i = np.arange(workers)
+    return np.sqrt(2 * (i + 1) / np.pi), 1 + np.sqrt(i)
 
 
 # -- the cluster ------------------------------------------------------------------------------------------------------
@@ -274,6 +281,9 @@ def make(law: str, workers: int, seed: int, **given: Any) -> Cluster:
         scale = table("cluster.scale", full["scale"], workers, deepest=1)
     else:
         scale = PROFILES[full["profile"]].make(workers)
+        if isinstance(scale, tuple):
+            scale, certain = scale
+            shift = shift + certain
     refuse("cluster.scale", scale, np.isfinite(scale) & (scale > 0), "must be positive and finite")
     measured = read(own["file"], workers) if law == "trace" else None
     cluster = Cluster(law, own, slower * scale, slower * shift, seed, burst, down, links, measured)

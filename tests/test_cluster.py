@@ -42,6 +42,7 @@ KINDS: list[tuple[str, dict[str, Any]]] = [
     *((name, {}) for name in NAMES),
     ("exponential", {"profile": "linear"}),
     ("exponential", {"profile": "sqrt", "straggler": 1000.0}),
+    ("half_normal", {"profile": "jittered_sqrt"}),
     ("pareto", {"shape": 1.2, "shift": 0.5}),
     ("gamma", {"burst_slowdown": 10.0}),
     ("constant", {"burst_slowdown": 0.5, "burst_start": 0.5, "burst_stop": 0.5, "profile": "linear"}),
@@ -125,7 +126,16 @@ def test_profiles_are_their_formulas() -> None:
     np.testing.assert_array_equal(PROFILES["equal"].make(4), [1, 1, 1, 1])
     np.testing.assert_array_equal(PROFILES["linear"].make(5), [1, 1.25, 1.5, 1.75, 2])
     np.testing.assert_array_equal(PROFILES["sqrt"].make(4), [2, 1 + np.sqrt(2), 1 + np.sqrt(3), 3])
-    assert all(PROFILES[name].make(1).shape == (1,) for name in PROFILES)
+    scale, shift = PROFILES["jittered_sqrt"].make(3)
+    np.testing.assert_allclose(scale, np.sqrt(2 / np.pi) * np.sqrt([1, 2, 3]), rtol=1e-15)
+    np.testing.assert_array_equal(shift, [1, 2, 1 + np.sqrt(2)])
+    assert all(np.shape(part) == (1,) for name in PROFILES for part in np.atleast_2d(PROFILES[name].make(1)))
+
+
+def test_jittered_half_normal_times_are_those_of_ringmasters_cluster() -> None:
+    times = compute_times(make("half_normal", 4, profile="jittered_sqrt", shift=0.5, straggler=2.0), 20_000)
+    for i, own in enumerate(times / np.array([[1], [1], [1], [2]]) - 1.5 - np.sqrt(np.arange(4))[:, None]):
+        assert stats.kstest(own, stats.halfnorm(scale=np.sqrt(i + 1)).cdf).pvalue > 1e-3
 
 
 def test_the_straggler_is_that_many_times_slower_on_top_of_any_profile_or_list() -> None:
@@ -460,7 +470,10 @@ def test_options_survive_a_file_and_are_resolved_for_good(given: dict) -> None:
         ({"n": 0}, "workers: must be at least 1, got 0"),
         ({"seed": -1}, "seed: must lie in [0, 2^64), got -1"),
         ({"profile": "lin"}, "cluster.profile: unknown name 'lin'; did you mean 'linear'?"),
-        ({"profile": "straggler"}, "cluster.profile: unknown name 'straggler'; known: equal, linear, sqrt"),
+        (
+            {"profile": "straggler"},
+            "cluster.profile: unknown name 'straggler'; known: equal, jittered_sqrt, linear, sqrt",
+        ),
         ({"profile": [1, 2]}, "cluster.profile: must be str, got [1, 2] (list)"),
         ({"stragler": 3.0}, "cluster.stragler: exponential has no such option; did you mean 'straggler'?"),
         ({"sigma": 3.0}, "cluster.sigma: exponential has no such option; lognormal has it"),

@@ -136,6 +136,45 @@ def test_a_random_quadratics_gradients_have_the_moments_of_normal_samples() -> N
     assert np.abs(np.asarray(x) - problem.init(jax.random.key(4))).max() > 0.1
 
 
+# -- tridiagonal, least squares --
+
+
+@pytest.mark.parametrize("dim", [1, 2, 9])
+def test_the_tridiagonal_quadratic_is_its_matrix_and_its_optimum_is_proven(dim: int) -> None:
+    problem = PROBLEMS["tridiagonal"].make(None, 3, dim=dim, L=2.0)
+    A = 0.5 * (2 * np.eye(dim) - np.eye(dim, k=1) - np.eye(dim, k=-1))
+    b, x = np.eye(dim)[0] * -0.5, np.random.default_rng(1).standard_normal(dim)
+    np.testing.assert_allclose(gradients(problem, x), np.tile(A @ x - b, (3, 1)), rtol=0, atol=1e-14)
+    assert value(problem, x) == pytest.approx(0.5 * x @ A @ x - b @ x, abs=1e-14)
+    assert problem.optimum == pytest.approx(value(problem, np.linalg.solve(A, b)), abs=1e-14)
+    np.testing.assert_allclose(problem.init(jax.random.key(0)), np.sqrt(dim) * np.eye(dim)[0], rtol=1e-7)
+
+
+def test_the_tridiagonal_quadratics_noise_has_expected_square_sigma_squared() -> None:
+    problem = PROBLEMS["tridiagonal"].make(None, 1, dim=4, noise=9.0)
+    x, batch = jnp.ones(4), {"none": jnp.zeros(1)}
+    noisy = jax.vmap(lambda key: jax.grad(problem.loss)(x, batch, key))(jax.random.split(jax.random.key(1), 50_000))
+    e = np.asarray(noisy - jax.grad(problem.loss)(x, batch), np.float64)
+    np.testing.assert_allclose(e.T @ e / len(e), 9 / 4 * np.eye(4), rtol=0, atol=5 * 9 / 4 * np.sqrt(2 / len(e)))
+
+
+def test_least_squares_is_numpys_and_eval_samples_of_n_sees_each_sample_once() -> None:
+    run = {**BASE, "problem": "least_squares", "problem.samples": 24, "problem.dim": 3, "workers": 4}
+    problem = make("least_squares", 4, **{"problem.samples": 24, "problem.dim": 3})
+    rng = np.random.default_rng(0)
+    A = rng.uniform(size=(24, 3)) / np.sqrt(3)
+    b = A @ rng.standard_normal(3) + 1e-5 * rng.standard_normal(24)
+    x = np.array([0.3, -1.0, 2.0])
+    assert value(problem, x) == pytest.approx(0.5 * np.mean((A @ x - b) ** 2), rel=1e-12)
+    np.testing.assert_allclose(gradients(problem, x), np.tile(A.T @ (A @ x - b) / 24, (4, 1)), rtol=1e-12)
+    best = np.linalg.solve(A.T @ A, A.T @ b)
+    assert problem.optimum == pytest.approx(value(problem, best), rel=1e-9)
+    whole, once = (dopt.run(Run.from_dict({**run, "eval_samples": n})).history["loss"] for n in (None, 24))
+    np.testing.assert_allclose(once, whole, rtol=1e-12)
+    fewer = dopt.run(Run.from_dict({**run, "eval_samples": 12})).history["loss"]
+    assert np.abs(fewer - whole).max() > 1e-3
+
+
 # -- gradients --
 
 
@@ -437,6 +476,11 @@ def test_consensus_starts_apart_and_has_no_loss() -> None:
         ),
         ("random_quadratic", {"dim": 0}, "problem.dim: must be at least 1, got 0"),
         ("consensus", {"dim": 0}, "problem.dim: must be at least 1, got 0"),
+        ("tridiagonal", {"dim": 0}, "problem.dim: must be at least 1, got 0"),
+        ("tridiagonal", {"L": 0.0}, "problem.L: must be positive and finite, got 0.0"),
+        ("tridiagonal", {"noise": float("inf")}, "problem.noise: must be finite and not negative, got inf"),
+        ("least_squares", {"dim": 9, "samples": 8}, "problem.dim: must lie in 1..samples=8, got 9"),
+        ("least_squares", {"noise": -1.0}, "problem.noise: must be finite and not negative, got -1.0"),
         ("softmax", {"l2": -1.0}, "problem.l2: must be finite and not negative, got -1.0"),
         ("logistic", {"l2": float("nan")}, "problem.l2: must be finite and not negative, got nan"),
         ("mlp", {"hidden": ()}, "problem.hidden: must be widths of at least 1"),

@@ -291,6 +291,28 @@ def memoryless_moments(workers: int, step: float) -> np.ndarray:
     return np.array([after, replaced, (1 - 1 / n) * other + after / n, pairs])
 
 
+def memoryless_momentum_moments(workers: int, step: float, momentum: float) -> np.ndarray:
+    """[7, 7]: `memoryless_moments` of a server with momentum β: v⁺ = βv + yᵢ, x⁺ = x - a v⁺, from v = 0.
+
+    Of (X, Q, C, R, V, P, D) = (E x², E yᵢ², E x yᵢ, E yᵢyⱼ, E v², E x v, E v yᵢ), averaged over i and over j ≠ i. It decides
+    what explicit momentum is best at a rate tuned for it; β = 0: the first four are `memoryless_moments`.
+      V⁺ = β²V + 2βD + Q        P⁺ = βP + C - aV⁺        X⁺ = X - 2a(βP + C) + a²V⁺
+      E v⁺yⱼ = βD + R           E x⁺yⱼ = C - a(βD + R)   of another's yⱼ; then Q, C, D, R as there
+    """
+    n, a, b = workers, step, momentum
+    X, Q, C, R, V, P, D = np.eye(7)
+    squared = b**2 * V + 2 * b * D + Q
+    crossed = b * P + C
+    after = X - 2 * a * crossed + a**2 * squared
+    velocity = b * D + R  # E v⁺yⱼ
+    other = C - a * velocity  # E x⁺yⱼ
+    product = crossed - a * squared
+    rest = 1 - 1 / n
+    pairs = (1 - 2 / n) * R + 2 / n * other if n > 1 else 0 * R
+    rows = after, rest * Q + after / n, rest * other + after / n, pairs, squared, product, rest * velocity + product / n
+    return np.array(rows)
+
+
 def memoryless_mean_square_limit(workers: int) -> float:
     """(1 + √(1 + 8n))/(2n), the αλ below which (and only there) E x² -> 0: the positive root of n a² = a + 2. About √(2/n).
 

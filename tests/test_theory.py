@@ -415,6 +415,29 @@ def test_the_memoryless_moments_are_those_over_all_schedules_at_every_step(worke
             moments = once @ moments
 
 
+@pytest.mark.parametrize(("workers", "steps"), [(1, 6), (2, 9), (3, 6)])
+def test_the_momentum_moments_are_those_over_all_schedules_at_every_step(workers: int, steps: int) -> None:
+    for step, momentum in ((0.3, 0.6), (0.9, -0.4)):
+        states = np.concatenate([np.ones((1, workers + 1)), np.zeros((1, 1))], 1)  # x, yᵢ, v of each schedule
+        moments, once = None, theory.memoryless_momentum_moments(workers, step, momentum)
+        for _ in range(steps + 1):
+            x, y, v = states[:, 0], states[:, 1:-1], states[:, -1]
+            off = (y.sum(1) ** 2 - (y**2).sum(1)).mean() / max(workers * (workers - 1), 1)
+            crossed = [(x * v).mean(), (v * y.mean(1)).mean()]
+            expected = [(x**2).mean(), (y**2).mean(), (x * y.mean(1)).mean(), off, (v**2).mean(), *crossed]
+            moments = np.array(expected) if moments is None else once @ moments
+            np.testing.assert_allclose(moments, expected, rtol=1e-11, atol=1e-13)
+            after = []
+            for i in range(workers):
+                new = states.copy()
+                new[:, -1] = momentum * v + y[:, i]
+                new[:, 0] = new[:, 1 + i] = x - step * new[:, -1]
+                after.append(new)
+            states = np.concatenate(after)
+    plain = theory.memoryless_momentum_moments(workers, 0.3, 0.0)[:4, :4]
+    np.testing.assert_allclose(plain, theory.memoryless_moments(workers, 0.3), rtol=0, atol=1e-15)
+
+
 def radius(workers: int, step: float) -> float:
     return np.abs(np.linalg.eigvals(theory.memoryless_moments(workers, step))).max()
 

@@ -180,6 +180,7 @@ class Program:
         step: Callable,
         record: Callable,
         aged: Callable = lambda start, staleness: staleness,
+        stay: Callable | None = None,
     ) -> Carry:
         """The segments within `bounds`: draw ahead, step, record.
 
@@ -189,6 +190,7 @@ class Program:
           record: carry -> name -> value.
           aged: (first step, staleness of the steps) -> what counts as age of a segment: None, [steps], or a pair
             ([steps, senders], whether it counts) where there is one for each sender.
+          stay: as `keep`, which it is by default: what of a shorter run stays when it has ended.
         """
 
         def segment(s: Any, carry: Carry) -> Carry:
@@ -198,7 +200,7 @@ class Program:
             def one(j: Any, model: tuple[Tree, Any]) -> tuple[Tree, Any]:
                 here = jax.tree.map(lambda x: x[j], (drawn, staleness))
                 new = step(start + j, *here, *model)
-                return new if not self.ragged else keep(start + j < inputs.length, new, model)
+                return new if not self.ragged else (stay or keep)(start + j < inputs.length, new, model)
 
             params, state = lax.fori_loop(0, count, one, (carry.params, carry.state))
             taken = jnp.arange(self.longest) < (jnp.minimum(count, inputs.length - start) if self.ragged else count)
@@ -374,7 +376,12 @@ class Program:
         def aged(start: Any, arrivals: Arrivals) -> Any:
             return (arrivals.staleness, arrivals.weight > 0) if self.has_ages else None
 
-        return self.segments(carry, inputs, common, (first, last), ahead, step, record, aged)
+        def stay(there: Any, new: tuple[Tree, Any], old: tuple[Tree, Any]) -> tuple[Tree, Any]:
+            # nobody reads the old models after the end, and to choose among all of them would copy them in every step
+            (params, (state, models)), (before, (state_before, _)) = new, old
+            return keep(there, params, before), (keep(there, state, state_before), models)
+
+        return self.segments(carry, inputs, common, (first, last), ahead, step, record, aged, stay)
 
 
 def keep(predicate: Any, new: Tree, old: Tree) -> Tree:

@@ -1,16 +1,18 @@
-"""Mitliagkas 2016 (1605.09774): asynchrony begets momentum. How much of it do n workers beget, and how much is left to add?
+"""Mitliagkas 2016 (1605.09774): asynchrony begets momentum. How much do n workers beget, and what is left to add?
 
-Left: asynchronous gradient descent on x²/2 with n workers of iid exponential times. The mean of xᵏ over schedules is heavy
-ball of momentum 1 - 1/n and rate α/n after a first plain step (dashed), within 2.6 standard errors of the mean. Right: steps to
-a target against explicit momentum, the rate tuned for each. Middle: the momentum of the heavy ball that fits the mean best
-is 1 - 1/n within 0.002; the best explicit momentum falls from 0.6 for one worker to -0.24 for sixteen. So it falls in theory, too, where the rate and
-the momentum are tuned for the second moments over schedules. But what a negative momentum gains is little: 1.5 % in theory for 16 workers.
+Left: asynchronous gradient descent on x²/2 with n workers of iid exponential times. The mean of xᵏ over schedules is
+heavy ball of momentum 1 - 1/n and rate α/n after a first plain step (dashed), within 2.6 standard errors of the mean.
+Right: steps to a target against explicit momentum, the rate tuned for each. Middle: the momentum of the heavy ball that
+fits the mean best is 1 - 1/n within 0.002; the best explicit momentum falls from 0.6 for one worker to -0.24 for
+sixteen. So it falls in theory, too, where the rate and the momentum are tuned for the second moments over schedules.
+But what a negative momentum gains is little: 1.5 % in theory for 16 workers.
 
-Differs: the paper also trains networks on real clusters; this is its model only, on quadratics, without gradient noise. The mean
-can only be seen in one coordinate with its sign: the engine records f - f* = s²/2 of each run, and s gets its sign from a replay
-of that run's schedule on the host. One worker is left out of the fits, since a whole family of heavy balls follows its geometric
-xᵏ. The tuned panels have 20 coordinates, κ = 100, and medians, not means; the valleys are flat, so that the best momentum of
-n > 1 is the lowest point of a parabola through the logarithms of the steps from -0.6 to 0.6.
+Differs: the paper also trains networks on real clusters; this is its model only, on quadratics, without gradient noise.
+The mean can only be seen in one coordinate with its sign: the engine records f - f* = s²/2 of each run, and s gets its
+sign from a replay of that run's schedule on the host. One worker is left out of the fits, since a whole family of heavy
+balls follows its geometric xᵏ. The tuned panels have 20 coordinates, κ = 100, and medians, not means; the valleys are
+flat, so that the best momentum of n > 1 is the lowest point of a parabola through the logarithms of the steps from -0.6
+to 0.6.
 """
 
 from __future__ import annotations

@@ -95,5 +95,6 @@ def save(figure: Any, stem: Path) -> list[Path]:
     """PNG and PDF of a figure; the same figure gives the same bytes."""
     paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".png", ".pdf")]
     figure.savefig(paths[0], metadata={"Software": None})
+    figure.set_layout_engine("none")  # all is in its place
     figure.savefig(paths[1], metadata={"CreationDate": None})
     return paths

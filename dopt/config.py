@@ -42,6 +42,7 @@ PREFIXES = (
     "cluster",
 )
 PLUGS: tuple[tuple[str, Registry, tuple[str, ...]], ...] = (  # and what is read where none is named
+    ("partition", PARTITIONS, ()),
     ("cluster", cluster.LAWS, ()),
     ("delay", delays.DELAYS, ("max",)),
     ("topology", topology.TOPOLOGIES, ()),

@@ -246,7 +246,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
         color="black",
         linewidth=0.7,
         linestyle=":",
-        label="theory, second moments",
+        label="theory, 2nd moments",
     )
     square = {"color": COLOURS[1], "marker": "s", "markersize": 4, "linestyle": "none"}
     middle.plot(measured["workers"], measured["momentum"], label="tuned", **square)
@@ -255,8 +255,8 @@ def draw(results: Mapping[str, Results]) -> Figure:
     middle.set_xticks(list(SEEDS), list(map(str, SEEDS)))
     middle.set_xlabel("workers n")
     middle.set_ylabel("momentum")
-    middle.set_ylim(-1.1, 1.1)
-    middle.legend(frameon=False, ncols=2, fontsize=6, loc="lower left")
+    middle.set_ylim(-1.5, 1.1)
+    middle.legend(frameon=False, fontsize=6, loc="lower left")
     middle.text(5, 0.62, "implicit", color=COLOURS[0], fontsize=6)
     middle.text(3, 0.14, "best explicit", color=COLOURS[1], fontsize=6)
     middle.set_title("begotten, and left to add", loc="left")
@@ -271,7 +271,15 @@ def draw(results: Mapping[str, Results]) -> Figure:
     right.set_yscale("log")
     right.set_xlabel("explicit momentum")
     right.set_ylabel("updates to $f - f^* \\leq 10^{-6}$")
-    right.text(0.95, 0.95, "×: 0.9 does not\narrive", fontsize=6, transform=right.transAxes, ha="right", va="top")
+    right.text(
+        0.95,
+        0.95,
+        "colours as left\n×: 0.9 does not\narrive",
+        fontsize=6,
+        transform=right.transAxes,
+        ha="right",
+        va="top",
+    )
     right.set_ylim(top=1500)
     counts = [results[f"tuned{n}"].runs["seed"].nunique() for n in (2, 16)]
     right.set_title(f"rate tuned; {counts[0]}-{counts[1]} seeds", loc="left")

@@ -80,6 +80,20 @@ def test_what_another_graph_or_rule_reads_is_left_out_and_merged() -> None:
     assert found.merged == 1
 
 
+def test_what_another_split_reads_is_left_out_and_merged() -> None:
+    found = sweep(
+        problem={"value": "softmax"},
+        partition={"values": ["iid", "dirichlet"]},
+        **{"partition.alpha": {"values": [0.1, 1.0]}},
+    )
+    assert [(run.partition, run.options.get("partition.alpha")) for run in found.runs] == [
+        ("iid", None),
+        ("dirichlet", 0.1),
+        ("dirichlet", 1.0),
+    ]
+    assert found.merged == 1
+
+
 def test_a_run_has_one_batch() -> None:
     run = Run.from_dict({**BASE, "problem": "softmax", "total_batch": 8, "batch_size": 3})
     with pytest.raises(InputError, match="batch_size: total_batch=8 over workers=4 says 2, got 3; leave one out"):

@@ -301,7 +301,7 @@ def gallery(folder: Path, sections: Sequence[str]) -> Path:
 def section(name: str, module: ModuleType, claims: Sequence[Claim]) -> str:
     """A figure's part of the gallery, in Markdown."""
     head, _, text = (module.__doc__ or "").strip().partition("\n")
-    text = text.strip().replace("Differs:", "**What differs.**")
+    text = text.strip().replace("Differs:", "**Differs:**")
     rows = [(c.statement, c.says, short(c.measured), c.may_miss, c.verdict) for c in claims]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     table = "\n".join(["| claim | expected | measured | tolerance | verdict |", "|---|---|---|---|---|", *lines])

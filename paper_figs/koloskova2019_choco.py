@@ -60,7 +60,7 @@ def _training(method: dict[str, Any]) -> dict[str, Any]:
             "problem": {"value": "logistic"},
             "problem.l2": {"value": 1 / SAMPLES},
             "data": {"value": "factors"},
-            "data.size": {"value": SAMPLES * 10 // 9},  # a tenth is held out
+            "data.samples": {"value": SAMPLES * 10 // 9},  # a tenth is held out
             "partition": {"value": "by_label"},
             "batch_size": {"value": BATCH},
             "steps": {"value": 50 * EPOCH},

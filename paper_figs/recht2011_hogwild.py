@@ -51,7 +51,7 @@ SWEEPS = {
         },
     }
 }
-FULL = {"main": {"data.features": 1024, "data.count": 10240, "steps": 24576, "record_every": 512}}
+FULL = {"main": {"data.features": 1024, "data.samples": 10240, "steps": 24576, "record_every": 512}}
 LATE = 0.75  # records after this share of the updates count
 CELL = ["data.density", "delay.high"]
 

@@ -281,7 +281,7 @@ def test_an_unknown_set_or_option_is_answered_with_help() -> None:
 
 
 def test_factors_are_dense_rows_of_norm_one_that_few_directions_explain() -> None:
-    made = data.load("factors", size=500, features=60, rank=6, noise=0.0, flipped=0.0)
+    made = data.load("factors", samples=500, features=60, rank=6, noise=0.0, flipped=0.0)
     assert_set(made, train=450, features=60, test=50)
     x, y = made.train["x"], made.train["y"]
     np.testing.assert_allclose(np.linalg.norm(x, axis=1), 1, rtol=0, atol=1e-12)
@@ -293,14 +293,14 @@ def test_factors_are_dense_rows_of_norm_one_that_few_directions_explain() -> Non
 
     signed = (2 * y - 1)[:, None] * np.linalg.svd(x, full_matrices=False)[0][:, :6]
     assert linprog(np.zeros(6), -signed, -np.ones(len(y)), bounds=(None, None)).status == 0
-    wrong = data.load("factors", size=500, features=60, rank=6, noise=0.0, flipped=0.2).train["y"] != y
+    wrong = data.load("factors", samples=500, features=60, rank=6, noise=0.0, flipped=0.2).train["y"] != y
     assert 0.1 < wrong.mean() < 0.3
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"size": 9}, "data.size: must be at least 10, got 9"),
+        ({"samples": 9}, "data.samples: must be at least 10, got 9"),
         ({"rank": 0}, "data.rank: must be at least 1, got 0"),
         ({"noise": -1.0}, "data.noise: must be finite and not negative, got -1.0"),
         ({"flipped": 0.5}, "data.flipped: must lie in [0, 0.5), got 0.5"),
@@ -318,7 +318,7 @@ def test_factors_that_cannot_be_made_are_refused(options: dict, message: str) ->
 
 @pytest.mark.parametrize(("density", "present"), [(0.02, 1), (0.1, 5), (1.0, 50)])
 def test_sparse_samples_have_their_density_norm_1_and_no_negative_feature(density: float, present: int) -> None:
-    found = data.load("sparse", count=1000, features=50, density=density)
+    found = data.load("sparse", samples=1000, features=50, density=density)
     x, y = found.train["x"], found.train["y"]
     assert len(x) == 800
     assert len(found.test["x"]) == 200
@@ -334,14 +334,14 @@ def test_sparse_samples_have_their_density_norm_1_and_no_negative_feature(densit
 def test_two_sparse_samples_overlap_in_proportion_to_their_density() -> None:
     overlap = []
     for density in (0.1, 0.5):
-        x = data.load("sparse", count=1000, features=200, density=density).train["x"]
+        x = data.load("sparse", samples=1000, features=200, density=density).train["x"]
         overlap.append((np.sum(x.sum(0) ** 2) - len(x)) / (len(x) * (len(x) - 1)))  # mean of x·x', x ≠ x'
     assert overlap[1] / overlap[0] == pytest.approx(5, rel=0.05)
     assert overlap[1] == pytest.approx(2 / np.pi * 0.5, rel=0.05)  # (E|z|)² / E z² of those they share
 
 
 def test_without_signal_the_classes_of_sparse_samples_are_drawn_by_a_coin() -> None:
-    calm, loud = (data.load("sparse", count=5000, features=20, density=0.5, signal=s).train for s in (0.0, 50.0))
+    calm, loud = (data.load("sparse", samples=5000, features=20, density=0.5, signal=s).train for s in (0.0, 50.0))
 
     def explained(train: dict) -> float:
         sign = 2.0 * train["y"] - 1
@@ -358,7 +358,7 @@ def test_without_signal_the_classes_of_sparse_samples_are_drawn_by_a_coin() -> N
         ({"density": 0.0}, "data.density: must lie in (0, 1] and give a sample one of features=128 at least, got 0.0;"),
         ({"density": 0.003}, "data.density: must lie in (0, 1]"),
         ({"density": 1.1}, "data.density: must lie in (0, 1]"),
-        ({"count": 4}, "data.count: must be at least 5, got 4"),
+        ({"samples": 4}, "data.samples: must be at least 5, got 4"),
         ({"features": 1}, "data.features: must be at least 2, got 1"),
         ({"seed": -1}, "data.seed: must be at least 0, got -1"),
         ({"signal": math.inf}, "data.signal: must be finite and not negative, got inf"),

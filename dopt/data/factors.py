@@ -11,14 +11,15 @@ import math
 
 import numpy as np
 
-from dopt.data.base import SETS, Dataset, samples
+from dopt.data import base
+from dopt.data.base import SETS, Dataset
 from dopt.types import InputError
 
 
 @SETS.register(source="made here: dense and correlated, rows of norm one, as PASCAL's epsilon", kind="classes")
 def factors(
     *,
-    size: int = 5000,
+    samples: int = 5000,
     features: int = 2000,
     rank: int = 100,
     noise: float = 0.1,
@@ -28,14 +29,14 @@ def factors(
     """Made classes in many dense features that share few factors; a tenth of the samples is held out.
 
     Args:
-      size: samples to train and held out, together.
+      samples: how many, those held out among them.
       features: of each sample.
       rank: factors z, of variances 1, 1/2, 1/3, ...
       noise: deviation of what is added to each feature, in units of what the factors give it.
       flipped: share of wrong labels.
       seed: of all that is drawn.
     """
-    for name, value, least in (("size", size, 10), ("features", features, 1), ("rank", rank, 1)):
+    for name, value, least in (("samples", samples, 10), ("features", features, 1), ("rank", rank, 1)):
         if value < least:
             raise InputError(f"data.{name}: must be at least {least}, got {value}")
     if not 0 <= noise < math.inf:
@@ -46,10 +47,10 @@ def factors(
         raise InputError(f"data.seed: must not be negative, got {seed}")
     rng = np.random.default_rng(seed)
     variance = 1 / np.arange(1, rank + 1)
-    z = rng.standard_normal((size, rank)) * np.sqrt(variance / variance.sum())
-    x = z @ rng.standard_normal((rank, features)) + noise * rng.standard_normal((size, features))
+    z = rng.standard_normal((samples, rank)) * np.sqrt(variance / variance.sum())
+    x = z @ rng.standard_normal((rank, features)) + noise * rng.standard_normal((samples, features))
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     right = z @ rng.standard_normal(rank) > 0
-    y = right ^ (rng.random(size) < flipped)
-    held_out = np.arange(size) % 10 == 9
-    return Dataset(samples(x[~held_out], y[~held_out]), samples(x[held_out], y[held_out]), 2)
+    y = right ^ (rng.random(samples) < flipped)
+    held_out = np.arange(samples) % 10 == 9
+    return Dataset(base.samples(x[~held_out], y[~held_out]), base.samples(x[held_out], y[held_out]), 2)

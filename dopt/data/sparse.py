@@ -12,24 +12,25 @@ import math
 
 import numpy as np
 
-from dopt.data.base import SETS, Dataset, samples
+from dopt.data import base
+from dopt.data.base import SETS, Dataset
 from dopt.types import InputError
 
 
 @SETS.register(source="made here: sparse samples as in Niu, Recht, Ré, Wright 2011, 1106.5730", kind="classes")
 def sparse(
-    *, count: int = 1280, features: int = 128, density: float = 0.1, signal: float = 4.0, seed: int = 0
+    *, samples: int = 1280, features: int = 128, density: float = 0.1, signal: float = 4.0, seed: int = 0
 ) -> Dataset:
     """Made samples of two classes with few features each, not negative, of norm 1; every fifth is held out.
 
     Args:
-      count: of all samples.
+      samples: how many, those held out among them.
       features: how many there are.
       density: share of the features that a sample has.
       signal: how far the classes are apart; 0: they are drawn by a coin.
       seed: of all that is drawn.
     """
-    for name, value, least in (("count", count, 5), ("features", features, 2), ("seed", seed, 0)):
+    for name, value, least in (("samples", samples, 5), ("features", features, 2), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"data.{name}: must be at least {least}, got {value}")
     present = round(density * features) if 0 < density <= 1 else 0
@@ -40,11 +41,11 @@ def sparse(
     if not 0 <= signal < math.inf:
         raise InputError(f"data.signal: must be finite and not negative, got {signal}")
     rng = np.random.default_rng(seed)
-    chosen = np.argsort(rng.random((count, features)), 1) < present
-    x = np.where(chosen, np.abs(rng.standard_normal((count, features))), 0.0)
+    chosen = np.argsort(rng.random((samples, features)), 1) < present
+    x = np.where(chosen, np.abs(rng.standard_normal((samples, features))), 0.0)
     x /= np.linalg.norm(x, axis=1, keepdims=True)
     w = rng.standard_normal(features)
     margin = signal * (x @ (w - w.mean()))
-    y = (rng.random(count) < 1 / (1 + np.exp(-margin))).astype(np.int32)
-    held_out = np.arange(count) % 5 == 4
-    return Dataset(samples(x[~held_out], y[~held_out]), samples(x[held_out], y[held_out]), 2)
+    y = (rng.random(samples) < 1 / (1 + np.exp(-margin))).astype(np.int32)
+    held_out = np.arange(samples) % 5 == 4
+    return Dataset(base.samples(x[~held_out], y[~held_out]), base.samples(x[held_out], y[held_out]), 2)

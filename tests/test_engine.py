@@ -191,6 +191,17 @@ def test_runs_of_a_slab_are_recorded_as_the_formulas_say(changes: dict[str, Any]
     close(together[shortest], slab([runs[shortest]])[0])  # its longer neighbours do not drive it on
 
 
+@pytest.mark.parametrize("method", ["async_easgd", "rennala_sgd", "ad_psgd"])
+def test_a_run_that_ends_before_its_neighbours_is_what_it_is_alone(method: str) -> None:
+    """Old models are not kept from changing after the end; nobody must read them then."""
+    fields: dict[str, Any] = {"algorithm": method, "steps": None, "seconds": 12.5, "cluster": "exponential"}
+    runs = [make(**fields, seed=seed) for seed in range(4)]
+    together = slab(runs)
+    first = int(np.argmin([outcome.history["step"][-1] for outcome in together]))
+    assert together[first].history["step"][-1] < max(outcome.history["step"][-1] for outcome in together)
+    close(together[first], slab([runs[first]])[0])
+
+
 TIMED: dict[str, dict[str, Any]] = {
     "a barrier": {"algorithm": "allreduce_sgd"},
     "neighbours' barrier": {"algorithm": "gossip_sgd"},

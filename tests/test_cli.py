@@ -699,6 +699,10 @@ def test_fast_takes_a_tenth_of_the_seeds_and_widens_the_claims(
     assert re.search(r"^it falls +0\.5 +0\.65 +±31\.6 % +holds\s*$", capsys.readouterr().out, re.MULTILINE)
     assert dopt.load("results/fig/one-fast").runs["seed"].drop_duplicates().tolist() == [0, 1]
     assert Path("results/figures/fig-fast.png").exists()
+    for seeds, size, expected in (([0, 1], "full", list(range(10))), ([7], "full", [7]), ([7], "fast", [7])):
+        write_figure(drawn, 0.0, seed={"values": seeds})
+        part = figures.parts("fig", Path("paper_figs"), Path("results"), size)["one"]
+        assert part.content["parameters"]["seed"]["values"] == expected
 
 
 def test_two_processes_share_the_runs_of_a_figure(drawn: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

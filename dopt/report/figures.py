@@ -190,7 +190,7 @@ def _sized(content: dict[str, Any], size: str, changes: Mapping[str, Any]) -> di
     seeds = parameters.get("seed", {}).get("values")
     if seeds and size == "fast":
         parameters["seed"] = {"values": seeds[: max(1, len(seeds) // 10)]}
-    if seeds and size == "full":
+    if seeds and size == "full" and len(seeds) > 1:  # one seed: nothing there is drawn by chance, or one is shown
         parameters["seed"] = {"values": list(range(LARGER * len(seeds)))}
     for key, value in changes.items():
         parameters[key] = {"values": list(value)} if isinstance(value, list | tuple) else {"value": value}

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dopt.registry import Registry
+from dopt.types import InputError
 
 SETS = Registry("data")
 
@@ -38,3 +39,10 @@ def frozen(**leaves: np.ndarray) -> dict[str, np.ndarray]:
         found[name] = np.ascontiguousarray(leaf, np.float64 if leaf.dtype.kind == "f" else np.int32)
         found[name].setflags(write=False)
     return found
+
+
+def at_least(**options: tuple[int, int]) -> None:
+    """Refuse an option, (its value, the least it may be), that is too small."""
+    for name, (value, least) in options.items():
+        if value < least:
+            raise InputError(f"data.{name}: must be at least {least}, got {value}")

@@ -36,9 +36,7 @@ def factors(
       flipped: share of wrong labels.
       seed: of all that is drawn.
     """
-    for name, value, least in (("samples", samples, 10), ("features", features, 1), ("rank", rank, 1)):
-        if value < least:
-            raise InputError(f"data.{name}: must be at least {least}, got {value}")
+    base.at_least(samples=(samples, 10), features=(features, 1), rank=(rank, 1))
     if not 0 <= noise < math.inf:
         raise InputError(f"data.noise: must be finite and not negative, got {noise}")
     if not 0 <= flipped < 0.5:

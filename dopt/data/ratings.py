@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from dopt.data.base import SETS, Dataset, frozen
+from dopt.data.base import SETS, Dataset, at_least, frozen
 from dopt.types import InputError
 
 
@@ -28,9 +28,7 @@ def ratings(
       noise: deviation of what is added to each rating.
       seed: of all that is drawn.
     """
-    for name, value, least in (("users", users, 1), ("items", items, 2), ("rank", rank, 1)):
-        if value < least:
-            raise InputError(f"data.{name}: must be at least {least}, got {value}")
+    at_least(users=(users, 1), items=(items, 2), rank=(rank, 1))
     rated = round(density * items) if 0 < density <= 1 else 0
     if rated < 2:
         raise InputError(

@@ -30,9 +30,7 @@ def sparse(
       signal: how far the classes are apart; 0: they are drawn by a coin.
       seed: of all that is drawn.
     """
-    for name, value, least in (("samples", samples, 5), ("features", features, 2), ("seed", seed, 0)):
-        if value < least:
-            raise InputError(f"data.{name}: must be at least {least}, got {value}")
+    base.at_least(samples=(samples, 5), features=(features, 2), seed=(seed, 0))
     present = round(density * features) if 0 < density <= 1 else 0
     if not present:
         raise InputError(

@@ -43,6 +43,15 @@ def half_square(params: Params) -> jax.Array:
     return 0.5 * jnp.asarray(sum(jnp.sum(x * x) for x in jax.tree.leaves(params)))
 
 
+def curvatures(dim: int, mu: float, L: float) -> np.ndarray:
+    """[dim] eigenvalues of a quadratic, log-spaced from mu to L."""
+    if dim < 1:
+        raise InputError(f"problem.dim: must be at least 1, got {dim}")
+    if not 0 < mu <= L < np.inf:
+        raise InputError(f"problem.mu: needs 0 < mu <= L, both finite, got mu={mu}, L={L}")
+    return np.geomspace(mu, L, dim)
+
+
 def regularizer(l2: float) -> tuple[float, str]:
     """(l2, note): a negative one is refused; without one separable data has no minimiser, so f* is left out."""
     if not 0 <= l2 < np.inf:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dopt.problems.base import problem
+from dopt.problems.base import curvatures, problem
 from dopt.types import Batch, InputError, Key, Params, Problem
 
 
@@ -34,10 +34,7 @@ def quadratic(
       noise: σ², the expected square of the gradient's error, summed over coordinates.
       seed: of the minima bᵢ; x* has norm 1 and x⁰ = 0.
     """
-    if dim < 1:
-        raise InputError(f"problem.dim: must be at least 1, got {dim}")
-    if not 0 < mu <= L < np.inf:
-        raise InputError(f"problem.mu: needs 0 < mu <= L, both finite, got mu={mu}, L={L}")
+    curvature = curvatures(dim, mu, L)
     if not (0 <= heterogeneity < np.inf and 0 <= noise < np.inf):
         raise InputError(
             f"problem: heterogeneity and noise must be finite and not negative, got {heterogeneity} and {noise}"
@@ -45,7 +42,6 @@ def quadratic(
     if heterogeneity and workers == 1:
         heterogeneity = 0.0  # one worker is like itself
     rng = np.random.default_rng(seed)
-    curvature = np.geomspace(mu, L, dim)
     best = rng.standard_normal(dim)
     best /= np.linalg.norm(best)
     apart = rng.standard_normal((workers, dim))

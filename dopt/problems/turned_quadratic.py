@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dopt.problems.base import problem
+from dopt.problems.base import curvatures, problem
 from dopt.types import Batch, InputError, Key, Params, Problem
 
 
@@ -33,17 +33,13 @@ def turned_quadratic(
       heterogeneity: ζ² (0: all workers have the same minimum).
       seed: of rotations and minima; x* has norm 1 and x⁰ = 0.
     """
-    if dim < 1:
-        raise InputError(f"problem.dim: must be at least 1, got {dim}")
-    if not 0 < mu <= L < np.inf:
-        raise InputError(f"problem.mu: needs 0 < mu <= L, both finite, got mu={mu}, L={L}")
+    eigenvalues = curvatures(dim, mu, L)
     if not 0 <= heterogeneity < np.inf:
         raise InputError(f"problem.heterogeneity: must be finite and not negative, got {heterogeneity}")
     rng = np.random.default_rng(seed)
     best = rng.standard_normal(dim)
     best /= np.linalg.norm(best)
     turns = np.linalg.qr(rng.standard_normal((workers, dim, dim)))[0]
-    eigenvalues = np.geomspace(mu, L, dim)
     curvature = (turns * eigenvalues) @ turns.transpose(0, 2, 1)
     apart = rng.standard_normal((workers, dim))
     apart -= apart.mean(0)

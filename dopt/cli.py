@@ -436,15 +436,12 @@ def _found(identity: str, given: Mapping[str, Any]) -> Any:
 
     if given:
         raise InputError(f"{next(iter(given))}: an id says everything; leave it out")
-    try:
-        return results.find(identity, "results")
-    except InputError:
-        found = figures.find_run(identity, Path("paper_figs"))
-        if found is None:
-            raise InputError(
-                f"id: no run {identity!r} in 'results', nor in the figures and sweep files here; their tables have the ids"
-            ) from None
-        return found
+    found = results.find(identity, "results") or figures.find_run(identity, Path("paper_figs"))
+    if found is None:
+        raise InputError(
+            f"id: no run {identity!r} in 'results', nor in the figures and sweep files here; their tables have the ids"
+        )
+    return found
 
 
 def _join(args: argparse.Namespace, executor: str) -> bool:
@@ -619,7 +616,7 @@ def _figures(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
     if args.list:
         out.print(table("figures", ["name", "question"], [[n, figures.question(m)] for n, m in modules.items()]))
         return 0
-    todo = {name: figures.parts(name, folder, root, args.size) for name in modules}
+    todo = {name: figures.parts(name, module, folder, root, args.size) for name, module in modules.items()}
     all_parts = [part for found in todo.values() for part in found.values()]
     jobs = args.jobs or min(_cores(), len(all_parts))
     wrong, sections = [], []
@@ -631,9 +628,8 @@ def _figures(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
             claims = module.claims(results)
             if args.size == "fast":
                 claims = [claim.widened() for claim in claims]
-            rows = [[c.statement, c.says, figures.short(c.measured), c.may_miss, c.verdict] for c in claims]
             title = f"{name} (a tenth of the seeds, tolerances widened)" if args.size == "fast" else name
-            out.print(table(title, ["claim", "expected", "measured", "tolerance", "verdict"], rows), highlight=False)
+            out.print(table(title, figures.COLUMNS, [c.row for c in claims]), highlight=False)
             for path in paths:
                 out.print(f"wrote {_short(path)}", highlight=False, soft_wrap=True)
             wrong += [f"{name}: {c.statement}: {c.verdict}" for c in claims if not c.right]

@@ -29,6 +29,7 @@ from dopt.report.cells import scores
 from dopt.report.curves import line, quartiles
 from dopt.report.figures import Claim
 from dopt.report.style import COLOURS, WIDTHS
+from dopt.sweep.spec import grid
 
 
 class Model(NamedTuple):
@@ -107,7 +108,7 @@ def _sweep(model: Model, optimizer: str) -> dict[str, Any]:
     }
     return {
         "metric": {"name": "loss", "goal": "minimize", "target": model.target},
-        "parameters": {**{k: {"value": v} for k, v in fixed.items()}, **{k: {"values": v} for k, v in swept.items()}},
+        "parameters": grid(fixed, swept),
     }
 
 
@@ -143,9 +144,9 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
             runs = scores(results[f"{name}-{optimizer}"])
             runs = runs.assign(model=name, optimizer_=optimizer, updates=runs["to_target"].fillna(np.inf))
             cells = quartiles(runs, [*CELL, "learning_rate"], "updates")
-            grid = model.rates[optimizer]
+            tried = model.rates[optimizer]
             tuned = cells.sort_values(["median", "learning_rate"], kind="stable").groupby("delay.high").head(1)
-            ends = tuned["learning_rate"].isin([grid[0], grid[-1]]) & np.isfinite(tuned["median"])
+            ends = tuned["learning_rate"].isin([tried[0], tried[-1]]) & np.isfinite(tuned["median"])
             fresh = cells[(cells["delay.high"] == 0) & np.isfinite(cells["median"])]
             rate = fresh.loc[np.abs(np.log(fresh["median"] / ALIKE)).idxmin(), "learning_rate"]
             kept = cells[cells["learning_rate"] == rate]

@@ -30,6 +30,7 @@ from dopt.report.cells import tuned
 from dopt.report.curves import history, line, quartiles
 from dopt.report.figures import Claim
 from dopt.report.style import COLOURS, WIDTHS, look
+from dopt.sweep.spec import grid
 
 WORKERS, SAMPLES, BATCH = 9, 4500, 5
 EPOCH = SAMPLES // (WORKERS * BATCH)  # steps
@@ -52,7 +53,7 @@ def _training(method: dict[str, Any]) -> dict[str, Any]:
     return {
         "metric": {"name": "suboptimality", "goal": "minimize", "target": TARGET},
         "parameters": {
-            **{name: {"value": value} for name, value in method.items()},
+            **grid(method),
             "learning_rate": {"values": [0.71, 1.0, 1.41, 2.0]},
             "seed": {"values": list(range(10))},
             "workers": {"value": WORKERS},
@@ -74,7 +75,7 @@ def _averaging(method: dict[str, Any]) -> dict[str, Any]:
     return {
         "metric": {"name": "consensus_distance", "goal": "minimize"},
         "parameters": {
-            **{name: {"value": value} for name, value in method.items()},
+            **grid(method),
             "learning_rate": {"value": 0.1},  # of gradients that are zero
             "workers": {"value": 25},
             "topology": {"value": "ring"},

@@ -27,6 +27,7 @@ from matplotlib.figure import Figure
 from dopt import Results
 from dopt.report.figures import Claim
 from dopt.report.style import WIDTHS, look
+from dopt.sweep.spec import grid
 
 WORKERS = 16
 MODEL = 269_722  # numbers of ResNet-20 (problem resnet, 3 blocks of width 16), the paper's network on CIFAR-10
@@ -69,10 +70,8 @@ def _part(name: str, latencies: list[float], bandwidths: list[float]) -> dict[st
         "record_every": 2,
         "metrics": ["consensus_distance"],
     }
-    fixed = {key: {"value": value} for key, value in (common | FIELDS[name]).items()}
-    return {
-        "parameters": {**fixed, "cluster.latency": {"values": latencies}, "cluster.bandwidth": {"values": bandwidths}}
-    }
+    swept = {"cluster.latency": latencies, "cluster.bandwidth": bandwidths}
+    return {"parameters": grid(common | FIELDS[name], swept)}
 
 
 SWEEPS = {

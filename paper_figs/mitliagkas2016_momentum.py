@@ -32,6 +32,7 @@ from dopt.report import curves
 from dopt.report.cells import best
 from dopt.report.figures import Claim
 from dopt.report.style import COLOURS, WIDTHS, shade
+from dopt.sweep.spec import grid
 
 SEEDS = {
     1: 10,
@@ -61,21 +62,19 @@ METRIC = {"name": "suboptimality", "goal": "minimize"}
 
 def _mean(n: int) -> dict[str, Any]:
     own = {"workers": n, "problem.dim": 1, "problem.mu": 1.0, "learning_rate": PULL / n, "steps": TURNS * n}
-    fixed = {name: {"value": value} for name, value in {**own, "record_every": 1}.items()}
-    return {"metric": METRIC, "parameters": {**COMMON, **fixed, "seed": {"values": list(range(SEEDS[n]))}}}
+    swept = {"seed": range(SEEDS[n])}
+    return {"metric": METRIC, "parameters": COMMON | grid({**own, "record_every": 1}, swept)}
 
 
 def _tuned(n: int) -> dict[str, Any]:
     rates = theory.memoryless_mean_square_limit(n) * np.geomspace(0.25, 1.9, 11)
     own = {"workers": n, "problem.mu": 1 / CONDITION, "steps": STEPS[n], "record_every": 1 if n < 4 else 4}
-    fixed = {name: {"value": value} for name, value in own.items()}
-    varied = {
+    swept = {
         "optimizer.momentum": MOMENTA,
         "learning_rate": [float(rate) for rate in rates],
         "seed": list(range(LUCK[n])),
     }
-    values = {name: {"values": list(x)} for name, x in varied.items()}
-    return {"metric": METRIC | {"target": 1e-6}, "parameters": {**COMMON, **fixed, **values}}
+    return {"metric": METRIC | {"target": 1e-6}, "parameters": COMMON | grid(own, swept)}
 
 
 SWEEPS = {f"mean{n}": _mean(n) for n in SEEDS} | {f"tuned{n}": _tuned(n) for n in STEPS}

@@ -32,6 +32,7 @@ from dopt.report.cells import scores, tuned
 from dopt.report.curves import quartiles
 from dopt.report.figures import Claim
 from dopt.report.style import WIDTHS, look
+from dopt.sweep.spec import grid
 
 
 class Entrant(NamedTuple):
@@ -90,7 +91,7 @@ def _sweep(method: str, split: str) -> dict[str, Any]:
     }
     return {
         "metric": {"name": "suboptimality", "goal": "minimize", "target": 0.01},
-        "parameters": {**{k: {"value": v} for k, v in fixed.items()}, **{k: {"values": v} for k, v in swept.items()}},
+        "parameters": grid(fixed, swept),
     }
 
 

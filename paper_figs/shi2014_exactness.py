@@ -28,7 +28,7 @@ from dopt import Results, theory, wiring
 from dopt.config import Run
 from dopt.group import make_problem
 from dopt.metrics import first_at
-from dopt.report.curves import line
+from dopt.report.curves import history, line
 from dopt.report.figures import Claim
 from dopt.report.style import WIDTHS, look, shade
 
@@ -106,7 +106,7 @@ def distances(results: Results) -> pd.DataFrame:
     Its square is the consensus distance and ‖x̄ - x*‖², which is at most (‖∇f(x̄)‖/μ)², μ the least curvature of f.
     """
     least = np.linalg.eigvalsh(curvature(results.run(results.runs["id"].iloc[0]))[0].mean(0))[0]
-    rows = results.history.merge(results.runs[["id", "algorithm", "learning_rate"]], on="id")
+    rows = history(results, "algorithm", "learning_rate")
     return rows.assign(distance=np.sqrt(rows["consensus_distance"] + (rows["grad_norm"] / least) ** 2).fillna(np.inf))
 
 

@@ -26,6 +26,7 @@ from dopt.report.figures import Claim
 from dopt.report.style import WIDTHS
 from dopt.schedule import Schedule, intervals
 from dopt.schedule import table as kinds
+from dopt.sweep.spec import grid
 
 WORKERS, SLACK, LATENCY = 8, 3, 0.1
 SHORT, LONG = 20.0, 1200.0  # seconds that are drawn, and that claims are averaged over
@@ -52,8 +53,7 @@ def _part(method: str, seconds: float, seeds: int) -> dict[str, Any]:
         "seconds": seconds,
         "metrics": ["loss"],
     }
-    fixed = {name: {"value": value} for name, value in (common | METHODS[method][1]).items()}
-    return {"parameters": {**fixed, "seed": {"values": list(range(seeds))}}}
+    return {"parameters": grid(common | METHODS[method][1], {"seed": range(seeds)})}
 
 
 SWEEPS = {

@@ -643,7 +643,8 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "benchmarks").mkdir()
     (root / "benchmarks" / "two.yaml").write_text(yaml.safe_dump(grid()))
     write_figure(root, 0.0)
-    parts = figures.parts("fig", root / "paper_figs", root / "results")
+    folder = root / "paper_figs"
+    parts = figures.parts("fig", figures.find("fig", folder), folder, root / "results")
     assert [part.folder.relative_to(root) for part in parts.values()] == [Path("results/fig/one"), Path("results/two")]
     figures.fill(parts, engine.Show)
     return root
@@ -701,7 +702,8 @@ def test_fast_takes_a_tenth_of_the_seeds_and_widens_the_claims(
     assert Path("results/figures/fig-fast.png").exists()
     for seeds, size, expected in (([0, 1], "full", list(range(10))), ([7], "full", [7]), ([7], "fast", [7])):
         write_figure(drawn, 0.0, seed={"values": seeds})
-        part = figures.parts("fig", Path("paper_figs"), Path("results"), size)["one"]
+        folder = Path("paper_figs")
+        part = figures.parts("fig", figures.find("fig", folder), folder, Path("results"), size)["one"]
         assert part.content["parameters"]["seed"]["values"] == expected
 
 

@@ -20,7 +20,7 @@ SMALLEST = 0.01  # of a megabyte: an empty picture is smaller
 @cache
 def asked(name: str, size: str = "") -> frozenset[str]:
     """The ids of the runs that a figure needs."""
-    found = figures.parts(name, FOLDER, Path("results"), size)
+    found = figures.parts(name, figures.find(name, FOLDER), FOLDER, Path("results"), size)
     return frozenset(run.id for part in found.values() for run in spec.parse(part.content).runs)
 
 

@@ -39,6 +39,7 @@ from dopt.sweep.results import Results
 from dopt.sweep.store import Store, slug
 from dopt.types import InputError
 
+COLUMNS = ("claim", "expected", "measured", "tolerance", "verdict")
 SIZES = ("", "fast", "full")
 WIDER = math.sqrt(10)  # what a tenth of the seeds does to a standard error
 SLACK = 0.1  # and to a bound that has no tolerance of its own
@@ -105,6 +106,11 @@ class Claim:
         """What is expected, in words."""
         return f"{'' if self.sense == '=' else self.sense + ' '}{short(self.expected)}"
 
+    @property
+    def row(self) -> tuple[str, ...]:
+        """What tables say of it, under `COLUMNS`."""
+        return self.statement, self.says, short(self.measured), self.may_miss, self.verdict
+
     def widened(self) -> Claim:
         """As it can be asked of a tenth of the seeds."""
         if not _number(self.expected):
@@ -170,9 +176,9 @@ class Part(NamedTuple):
     folder: Path
 
 
-def parts(name: str, folder: Path, root: Path, size: str = "") -> dict[str, Part]:
+def parts(name: str, module: ModuleType, folder: Path, root: Path, size: str = "") -> dict[str, Part]:
     """The sweeps of a figure at a size; one from a sweep file shares its results with `dopt sweep FILE`."""
-    module, found = find(name, folder), {}
+    found = {}
     for part, source in module.SWEEPS.items():
         if isinstance(source, Mapping):
             content, place = {"name": f"{name}-{part}", **source}, root / slug(name) / slug(part)
@@ -193,7 +199,7 @@ def _sized(content: dict[str, Any], size: str, changes: Mapping[str, Any]) -> di
     if seeds and size == "full" and len(seeds) > 1:  # one seed: nothing there is drawn by chance, or one is shown
         parameters["seed"] = {"values": list(range(LARGER * len(seeds)))}
     for key, value in changes.items():
-        parameters[key] = {"values": list(value)} if isinstance(value, list | tuple) else {"value": value}
+        parameters[key] = spec.choice(value)
     return {**content, "parameters": parameters}
 
 
@@ -202,8 +208,9 @@ def find_run(identity: str, folder: Path) -> Run | None:
     asked = [
         spec.load_yaml(path.read_text()) for path in sorted((folder.resolve().parent / "benchmarks").glob("*.yaml"))
     ]
-    for size in SIZES:
-        asked += [part.content for name in available(folder) for part in parts(name, folder, Path(), size).values()]
+    for name in available(folder):
+        module = find(name, folder)
+        asked += [part.content for size in SIZES for part in parts(name, module, folder, Path(), size).values()]
     for content in asked:
         for run in spec.parse(content).runs:
             if run.id == identity:
@@ -302,9 +309,11 @@ def section(name: str, module: ModuleType, claims: Sequence[Claim]) -> str:
     """A figure's part of the gallery, in Markdown."""
     head, _, text = (module.__doc__ or "").strip().partition("\n")
     text = text.strip().replace("Differs:", "**Differs:**")
-    rows = [(c.statement, c.says, short(c.measured), c.may_miss, c.verdict) for c in claims]
-    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    table = "\n".join(["| claim | expected | measured | tolerance | verdict |", "|---|---|---|---|---|", *lines])
+    lines = [
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |"
+        for row in [COLUMNS, *(c.row for c in claims)]
+    ]
+    table = "\n".join([lines[0], "|---" * len(COLUMNS) + "|", *lines[1:]])
     whys = [f"**Not reproduced: {c.statement}.** {c.differs}" for c in claims if c.differs]
     picture = f"![{name}]({name}.png)\n\nData: [{name}.csv]({name}.csv)"
     return "\n\n".join(filter(None, [f"## {name}", f"*{head}*", picture, text, table, *whys])) + "\n"

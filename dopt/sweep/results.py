@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,7 +46,13 @@ class Results:
 
     def run(self, identity: str) -> Run:
         """The resolved run behind an id."""
-        return find(identity, self.folder)
+        if identity not in self._rows:
+            raise InputError(f"id: no run {identity!r} in {str(self.folder)!r}; its tables have the ids")
+        return run_of(self._rows[identity])
+
+    @cached_property
+    def _rows(self) -> dict[str, dict[str, Any]]:
+        return _rows(Store(self.folder).plan())
 
     def to_xarray(self) -> xarray.Dataset:
         """The history as a Dataset [varied parameters..., record]; [run, record] where they are not a full grid."""
@@ -88,19 +95,19 @@ def load(folder: str | Path) -> Results:
     )
 
 
-def find(identity: str, folder: str | Path) -> Run:
-    """The resolved run of that id that a results folder, or one below it, was asked for.
-
-    Raises:
-      InputError: there is none.
-    """
+def find(identity: str, folder: str | Path) -> Run | None:
+    """The resolved run of that id that a results folder, or one below it, was asked for; None: there is none."""
     for path in sorted(Path(folder).rglob("plan.json")):
-        for group in (Store(path.parent).plan() or {"groups": ()})["groups"]:
-            for slab in group["slabs"]:
-                for row in slab["runs"]:
-                    if row["id"] == identity:
-                        return run_of(row)
-    raise InputError(f"id: no run {identity!r} in {str(folder)!r}; the tables of results and figures have them")
+        rows = _rows(Store(path.parent).plan())
+        if identity in rows:
+            return run_of(rows[identity])
+    return None
+
+
+def _rows(plan: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
+    """Id -> all fields of a run that a plan holds."""
+    groups = plan["groups"] if plan else ()
+    return {row["id"]: row for group in groups for slab in group["slabs"] for row in slab["runs"]}
 
 
 def one_type(column: pd.Series) -> pd.Series:

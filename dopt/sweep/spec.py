@@ -77,7 +77,7 @@ def parse(content: Any, default_name: str = "sweep", changes: Mapping[str, Any] 
     parameters = content.get("parameters")
     if not isinstance(parameters, Mapping) or not parameters:
         raise InputError("sweep.parameters: must map each parameter to value, values or a distribution")
-    parameters = {**parameters, **{name: _change(value) for name, value in (changes or {}).items()}}
+    parameters = {**parameters, **{name: choice(value) for name, value in (changes or {}).items()}}
     for name, parameter in parameters.items():
         if not isinstance(name, str):
             raise InputError(f"sweep.parameters: a name must be a word, got {name!r}")
@@ -108,8 +108,16 @@ def parse(content: Any, default_name: str = "sweep", changes: Mapping[str, Any] 
     return Sweep(name, runs, varied, dict(metric), str(content.get("project", "dopt")), len(rows) - len(runs))
 
 
-def _change(value: Any) -> dict[str, Any]:
+def choice(value: Any) -> dict[str, Any]:
+    """A parameter of that value, or of each of several."""
     return {"values": list(value)} if isinstance(value, list | tuple) else {"value": value}
+
+
+def grid(fixed: Mapping[str, Any], swept: Mapping[str, Sequence[Any]] | None = None) -> dict[str, Any]:
+    """The parameters of a grid: `fixed` names with a value each (a list is one, too), `swept` ones with several."""
+    return {name: {"value": x} for name, x in fixed.items()} | {
+        name: {"values": list(x)} for name, x in (swept or {}).items()
+    }
 
 
 def _known(what: str, given: Any, known: Sequence[str]) -> None:

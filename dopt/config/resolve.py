@@ -1,46 +1,29 @@
-"""`Run`, the frozen description of one trajectory: its fields, their defaults, their checks, its identity."""
+"""A run with every default filled in, and every name and value checked."""
 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import inspect
 import json
 import math
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cache, cached_property, lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-import networkx as nx
-import numpy as np
 import optax
 
 from dopt import algorithms, cluster, delays, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS
+from dopt.config.identity import identity
+from dopt.config.optimizers import dry_step, optimizer_options, schedule_options
+from dopt.config.run import HORIZONS, OWN, PREFIXES, Run, of
 from dopt.data import PARTITIONS, SETS
 from dopt.execute import EXECUTORS
 from dopt.problems import PROBLEMS, layouts
 from dopt.registry import Entry, Registry, coerce, did_you_mean, readable
 from dopt.types import InputError, Problem
 
-SCHEMA = 1  # of the fields and their meaning: part of a run's identity
-HORIZONS = ("steps", "gradients", "seconds")
-PREFIXES = (
-    "algorithm",
-    "optimizer",
-    "learning_rate",
-    "problem",
-    "data",
-    "partition",
-    "topology",
-    "weights",
-    "delay",
-    "link_loss",
-    "cluster",
-)
 PLUGS: tuple[tuple[str, Registry, tuple[str, ...]], ...] = (  # and what is read where none is named
     ("partition", PARTITIONS, ()),
     ("cluster", cluster.LAWS, ()),
@@ -49,138 +32,6 @@ PLUGS: tuple[tuple[str, Registry, tuple[str, ...]], ...] = (  # and what is read
     ("weights", mixing.WEIGHTS, ()),
 )
 UNWEIGHTED = {"tree": "relay_sgd", "pairs": "ad_psgd"}  # what a method may need that has no weights
-OWN = "own"  # stands for what was handed over in Python
-
-
-@dataclass(frozen=True, kw_only=True)
-class Run:
-    """One trajectory: which method, on what problem, network and machines, for how long.
-
-    Options of a plug-in are dotted names in `options`, as `{"topology.degree": 4}`; `from_dict` takes everything flat.
-    """
-
-    algorithm: str  # a registered method
-    workers: int  # n
-    learning_rate: float  # the rate, or the start of `learning_rate.schedule` (an optax schedule by name)
-    optimizer: str = "sgd"  # an optax optimizer by name
-    problem: str | None = None  # softmax by default
-    data: str | None = None  # digits by default, or what the problem learns from; for problems that need data
-    partition: str | None = None  # iid by default
-    topology: str | None = None  # ring by default, for methods with a mixing matrix
-    weights: str | None = None  # metropolis, or what the graph and the method ask for
-    mix: str = "auto"  # the form in which W runs: dense, neighbours, permutations
-    delay: int | str = 0  # steps, a law's name, edges (of the graph), or cluster (from the clock)
-    link_loss: float = 0.0  # probability with which a link fails at a step
-    cluster: str | None = None  # a law of compute times; None: a step takes one second
-    steps: int | None = None  # the horizon is exactly one of these three: updates,
-    gradients: int | None = None  # computed gradients of all workers together,
-    seconds: float | None = None  # or simulated seconds
-    batch_size: int | None = None  # of each worker; None: the full local gradient
-    total_batch: int | None = None  # or of all workers together, in equal parts
-    seed: int = 0  # of batches, delays, compute times and starts
-    record_every: int | None = None  # steps between records; a fiftieth of the horizon by default
-    record_seconds: float | None = None  # or simulated seconds between records, in the mean: whole steps of the method
-    metrics: tuple[str, ...] | None = None  # None: all there are
-    eval_samples: int | None = None  # bounds the cost of metrics; None: all samples
-    precision: str = "float32"  # or float64
-    executor: str = "vmap"  # vmap, pmap, shard_map, mesh
-    strict: bool = True  # False runs what the theory forbids, to show the failure
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def from_dict(cls, flat: Mapping[str, Any]) -> Run:
-        """A Run from names, dotted ones for options; InputError for a name that is neither."""
-        fields = {f.name for f in dataclasses.fields(cls)} - {"options"}
-        plain = {k: v for k, v in flat.items() if k in fields}
-        dotted = {k: v for k, v in flat.items() if k not in fields}
-        for name in dotted:
-            if name.split(".")[0] not in PREFIXES or "." not in name:
-                raise InputError(f"{name}: no such field{did_you_mean(name, [*fields, *(f'{p}.' for p in PREFIXES)])}")
-        for name in ("algorithm", "workers", "learning_rate"):
-            if plain.get(name) is None:
-                raise InputError(f"{name}: every run needs one")
-        return cls(**plain, options=dotted)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The flat form: fields and dotted options."""
-        flat = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "options"}
-        return flat | dict(sorted(self.options.items()))
-
-    def resolve(self, *, problem: Problem | None = None, graph: Any = None, unread: str = "refuse") -> Run:
-        """This run with every default filled in and every name and value checked.
-
-        Args:
-          problem, graph: what stands in for the fields of that name.
-          unread: "refuse" or "drop" what the method does not read (a sweep drops, and merges the duplicates).
-
-        Raises:
-          InputError: a name, type or value that does not fit.
-        """
-        return _resolve(self, problem, graph, unread)
-
-    @cached_property
-    def id(self) -> str:
-        """16 hex digits: a hash of all resolved fields, the schema's number, and the content of own files."""
-        return identity(self.resolve(unread="drop"))
-
-
-def identity(resolved: Run, own: Mapping[str, Any] | None = None) -> str:
-    """Hash of a resolved run and of the content of what was handed over (`own`: name -> tree of arrays, or graph)."""
-    content = {"schema": SCHEMA, **resolved.to_dict()}
-    files = (
-        ("topology", topology.is_file),
-        ("weights", lambda w: bool(Path(w).suffix)),
-        ("cluster.file", lambda w: True),
-        ("data.file", lambda w: True),
-        ("cluster.links", lambda w: True),
-    )
-    for name, is_file in files:
-        if (
-            content.get(name)
-            and content[name] != OWN
-            and is_file(content[name])
-            and not content[name].startswith("networkx:")
-        ):
-            try:
-                content[f"{name}.content"] = hashlib.sha256(Path(content[name]).read_bytes()).hexdigest()
-            except OSError as error:
-                raise InputError(f"{name}: no file {content[name]!r} ({error.strerror})") from error
-    for name, value in (own or {}).items():
-        content[f"{name}.content"] = _digest(value)
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:16]
-
-
-def _digest(value: Any) -> str:
-    import jax
-
-    if isinstance(value, topology.Periodic):
-        return _digest([_links(graph) for graph in value.graphs])
-    if isinstance(value, topology.Matchings):
-        value = (value.workers, value.partners, value.probability, value.weight)
-    if isinstance(value, nx.Graph):
-        value = _links(value)
-    if isinstance(value, Problem):  # a function has no content to hash: its name stands for it
-        loss = (
-            f"{getattr(value.loss, '__module__', '')}.{getattr(value.loss, '__qualname__', type(value.loss).__name__)}"
-        )
-        value = (value.data, value.counts, value.test, value.start, [loss, value.weighted])
-    leaves, tree = jax.tree.flatten(value)
-    digest = hashlib.sha256(str(tree).encode())
-    for leaf in leaves:
-        array = np.asarray(leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes() if array.dtype.kind in "biufc" else str(leaf).encode())
-    return digest.hexdigest()
-
-
-def _links(graph: nx.Graph) -> list[np.ndarray]:
-    """Who sends to whom, with the weights and delays that edges carry."""
-    a = topology.adjacency(graph)
-    carried = [topology.attribute(graph, name) for name in ("weight", "delay") if nx.get_edge_attributes(graph, name)]
-    return [a, *carried]
-
-
-# -- resolving ------------------------------------------------------------------------------------------------------
 
 
 @cache
@@ -188,7 +39,7 @@ def _hints() -> dict[str, Any]:
     return typing.get_type_hints(Run)
 
 
-def _resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
+def resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
     making = _Resolving(run, unread == "drop")
     _check_numbers(making.values)
     making.batch()
@@ -234,7 +85,7 @@ class _Resolving:
 
     def own(self, prefix: str) -> dict[str, Any]:
         """The options of a prefix that were taken."""
-        return _of(self.options, prefix)
+        return of(self.options, prefix)
 
     def leave(self, prefix: str, reader: str, default: Any = None) -> None:
         """`prefix` is not read: refuse it where it was given, or drop it."""
@@ -276,7 +127,7 @@ class _Resolving:
         _check_optimizer(values, self.traits, self.own("optimizer"))
         self.take("learning_rate", schedule_options(given["learning_rate"]))
         plain = tuple((k, v) for k, v in self.options.items() if not k.startswith("algorithm."))
-        _dry_step(values["optimizer"], plain)
+        dry_step(values["optimizer"], plain)
 
     def problem(self, handed_over: bool) -> None:
         values, given = self.values, self.given
@@ -398,15 +249,6 @@ def _check_kind(problem: Entry, given: Entry) -> None:
         raise InputError(f"data: {problem.name} learns from {wanted}, got {given.name} of kind {kind}; use {default}")
 
 
-def options_of(run: Run, prefix: str) -> dict[str, Any]:
-    """The options of one plug-in, without the prefix."""
-    return _of(run.options, prefix)
-
-
-def _of(options: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-    return {name.removeprefix(f"{prefix}."): value for name, value in options.items() if name.startswith(f"{prefix}.")}
-
-
 def _expected_steps(values: Mapping[str, Any], events: bool) -> int:
     """Steps until the horizon, as far as the fields alone tell (seconds: at one second a computation)."""
     if values["steps"] is not None:
@@ -518,106 +360,3 @@ def _metrics(chosen: tuple[str, ...] | None) -> tuple[str, ...] | None:
         if name not in known:
             raise InputError(f"metrics: unknown name {name!r}{did_you_mean(name, known)}")
     return tuple(sorted(set(chosen))) if chosen is not None else None
-
-
-# -- optax by name --------------------------------------------------------------------------------------------------
-
-
-def _optimizers() -> dict[str, Entry]:
-    """Optax's own optimizers: public functions whose first parameter is the learning rate."""
-    found = {}
-    for name, f in vars(optax).items():
-        if inspect.isfunction(f) and not name.startswith("_"):
-            parameters = list(inspect.signature(f).parameters.values())
-            if parameters and parameters[0].name == "learning_rate":
-                found[name] = Entry(name, f, "optax", {})
-    return found
-
-
-OPTIMIZERS = _optimizers()
-RATES = ("peak_value", "init_value", "value")  # what schedules call the rate itself, the first that they have
-SCHEDULES = {
-    name: f
-    for name, f in vars(optax).items()
-    if name.endswith(("_schedule", "_decay"))
-    and inspect.isfunction(f)
-    and {*inspect.signature(f).parameters} & {*RATES}
-}
-UNTRACED = ("warmup_cosine_decay_schedule",)  # asks whether its rate is zero, so the rate must be a number
-
-
-def optimizer_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """`given`, checked against the optimizer's own parameters (numbers, bools and names only)."""
-    if name not in OPTIMIZERS:
-        raise InputError(f"optimizer: unknown name {name!r}{did_you_mean(name, OPTIMIZERS)}")
-    parameters = dict(inspect.signature(OPTIMIZERS[name].make).parameters)
-    parameters.pop("learning_rate")
-    return _plain_options("optimizer", name, parameters, given)
-
-
-def schedule_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """`schedule` and its parameters, checked; the rate itself stands for its peak, initial or only value."""
-    if not given:
-        return {}
-    if "schedule" not in given:
-        raise InputError(
-            f"learning_rate.{next(iter(given))}: give learning_rate.schedule, the name of an optax schedule"
-        )
-    name = given["schedule"]
-    if name not in SCHEDULES and f"{name}_schedule" in SCHEDULES:
-        name = f"{name}_schedule"
-    if name not in SCHEDULES:
-        raise InputError(f"learning_rate.schedule: unknown name {name!r}{did_you_mean(str(name), SCHEDULES)}")
-    parameters = dict(inspect.signature(SCHEDULES[name]).parameters)
-    parameters.pop(_rate_parameter(parameters))
-    rest = {k: v for k, v in given.items() if k != "schedule"}
-    resolved = _plain_options("learning_rate", name, parameters, rest)
-    for p in parameters.values():
-        if p.default is p.empty and p.name not in resolved:
-            raise InputError(f"learning_rate.{p.name}: {name} needs it")
-    return {"schedule": name, **resolved}
-
-
-def _rate_parameter(parameters: Mapping[str, Any]) -> str:
-    return next(name for name in RATES if name in parameters)
-
-
-def _plain_options(
-    what: str, name: str, parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any]
-) -> dict[str, Any]:
-    for key, value in given.items():
-        if key not in parameters:
-            raise InputError(f"{what}.{key}: {name} has no such option{did_you_mean(key, parameters)}")
-        if not isinstance(value, int | float | bool | str):
-            raise InputError(f"{what}.{key}: must be a number, a truth value or a name, got {value!r}")
-    return dict(given)
-
-
-def make_rate(run: Run, rate: Any) -> Any:
-    """The learning rate of a resolved run, possibly traced; a function of the step where it has a schedule."""
-    options = _of(run.options, "learning_rate")
-    if not options:
-        return rate
-    if options["schedule"] in UNTRACED:
-        rate = np.dtype(run.precision).type(run.learning_rate)
-    over_steps = SCHEDULES[options.pop("schedule")]
-    return over_steps(**{_rate_parameter(inspect.signature(over_steps).parameters): rate}, **options)
-
-
-def make_optimizer(run: Run, rate: Any) -> optax.GradientTransformation:
-    """The local optimizer of a resolved run, its rate possibly traced."""
-    return OPTIMIZERS[run.optimizer].make(make_rate(run, rate), **_of(run.options, "optimizer"))
-
-
-@cache
-def _dry_step(optimizer: str, options: tuple[tuple[str, Any], ...]) -> None:
-    """One step as shapes: a value that optax cannot compute with is refused here, and not in a compilation."""
-    import jax
-
-    run = Run(algorithm="", workers=1, learning_rate=0.1, optimizer=optimizer, options=dict(options))
-    try:
-        made = make_optimizer(run, 0.1)
-        jax.eval_shape(lambda x: made.update(x, made.init(x), x), np.zeros(1, np.float32))
-    except (TypeError, ValueError) as error:
-        given = "".join(f" {name}={value!r}" for name, value in options)
-        raise InputError(f"optimizer: cannot use {optimizer}{given} ({' '.join(str(error).split())})") from error

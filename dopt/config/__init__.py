@@ -1,0 +1,22 @@
+"""A run as it was asked for (`run`), checked (`resolve`), and known by a hash (`identity`); optax by name (`optimizers`)."""
+
+from dopt.config.identity import SCHEMA, identity
+from dopt.config.optimizers import OPTIMIZERS, RATES, SCHEDULES, UNTRACED, make_optimizer, make_rate
+from dopt.config.resolve import UNWEIGHTED
+from dopt.config.run import HORIZONS, OWN, Run, options_of
+
+__all__ = [
+    "HORIZONS",
+    "OPTIMIZERS",
+    "OWN",
+    "RATES",
+    "SCHEDULES",
+    "SCHEMA",
+    "UNTRACED",
+    "UNWEIGHTED",
+    "Run",
+    "identity",
+    "make_optimizer",
+    "make_rate",
+    "options_of",
+]

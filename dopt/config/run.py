@@ -1,0 +1,113 @@
+"""`Run`, the frozen description of one trajectory: plain data, what a user asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+from dopt.registry import did_you_mean
+from dopt.types import InputError, Problem
+
+HORIZONS = ("steps", "gradients", "seconds")
+PREFIXES = (
+    "algorithm",
+    "optimizer",
+    "learning_rate",
+    "problem",
+    "data",
+    "partition",
+    "topology",
+    "weights",
+    "delay",
+    "link_loss",
+    "cluster",
+)
+OWN = "own"  # stands for what was handed over in Python
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One trajectory: which method, on what problem, network and machines, for how long.
+
+    Options of a plug-in are dotted names in `options`, as `{"topology.degree": 4}`; `from_dict` takes everything flat.
+    """
+
+    algorithm: str  # a registered method
+    workers: int  # n
+    learning_rate: float  # the rate, or the start of `learning_rate.schedule` (an optax schedule by name)
+    optimizer: str = "sgd"  # an optax optimizer by name
+    problem: str | None = None  # softmax by default
+    data: str | None = None  # digits by default, or what the problem learns from; for problems that need data
+    partition: str | None = None  # iid by default
+    topology: str | None = None  # ring by default, for methods with a mixing matrix
+    weights: str | None = None  # metropolis, or what the graph and the method ask for
+    mix: str = "auto"  # the form in which W runs: dense, neighbours, permutations
+    delay: int | str = 0  # steps, a law's name, edges (of the graph), or cluster (from the clock)
+    link_loss: float = 0.0  # probability with which a link fails at a step
+    cluster: str | None = None  # a law of compute times; None: a step takes one second
+    steps: int | None = None  # the horizon is exactly one of these three: updates,
+    gradients: int | None = None  # computed gradients of all workers together,
+    seconds: float | None = None  # or simulated seconds
+    batch_size: int | None = None  # of each worker; None: the full local gradient
+    total_batch: int | None = None  # or of all workers together, in equal parts
+    seed: int = 0  # of batches, delays, compute times and starts
+    record_every: int | None = None  # steps between records; a fiftieth of the horizon by default
+    record_seconds: float | None = None  # or simulated seconds between records, in the mean: whole steps of the method
+    metrics: tuple[str, ...] | None = None  # None: all there are
+    eval_samples: int | None = None  # bounds the cost of metrics; None: all samples
+    precision: str = "float32"  # or float64
+    executor: str = "vmap"  # vmap, pmap, shard_map, mesh
+    strict: bool = True  # False runs what the theory forbids, to show the failure
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_dict(cls, flat: Mapping[str, Any]) -> Run:
+        """A Run from names, dotted ones for options; InputError for a name that is neither."""
+        fields = {f.name for f in dataclasses.fields(cls)} - {"options"}
+        plain = {k: v for k, v in flat.items() if k in fields}
+        dotted = {k: v for k, v in flat.items() if k not in fields}
+        for name in dotted:
+            if name.split(".")[0] not in PREFIXES or "." not in name:
+                raise InputError(f"{name}: no such field{did_you_mean(name, [*fields, *(f'{p}.' for p in PREFIXES)])}")
+        for name in ("algorithm", "workers", "learning_rate"):
+            if plain.get(name) is None:
+                raise InputError(f"{name}: every run needs one")
+        return cls(**plain, options=dotted)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The flat form: fields and dotted options."""
+        flat = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "options"}
+        return flat | dict(sorted(self.options.items()))
+
+    def resolve(self, *, problem: Problem | None = None, graph: Any = None, unread: str = "refuse") -> Run:
+        """This run with every default filled in and every name and value checked.
+
+        Args:
+          problem, graph: what stands in for the fields of that name.
+          unread: "refuse" or "drop" what the method does not read (a sweep drops, and merges the duplicates).
+
+        Raises:
+          InputError: a name, type or value that does not fit.
+        """
+        from dopt.config.resolve import resolve
+
+        return resolve(self, problem, graph, unread)
+
+    @cached_property
+    def id(self) -> str:
+        """16 hex digits: a hash of all resolved fields, the schema's number, and the content of own files."""
+        from dopt.config.identity import identity
+
+        return identity(self.resolve(unread="drop"))
+
+
+def options_of(run: Run, prefix: str) -> dict[str, Any]:
+    """The options of one plug-in, without the prefix."""
+    return of(run.options, prefix)
+
+
+def of(options: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    return {name.removeprefix(f"{prefix}."): value for name, value in options.items() if name.startswith(f"{prefix}.")}

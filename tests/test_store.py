@@ -482,7 +482,7 @@ def test_runs_of_several_methods_lie_in_one_table(tmp_path: Path) -> None:
         "delayed_gossip_sgd",
         "async_sgd",
     ]
-    assert results.runs["delay"].tolist() == ["0", "1", "uniform", "0"]
+    assert results.runs["delay"].tolist() == [0, 1, "uniform", 0]
     assert results.runs["topology"].isna().tolist() == [True, False, False, True]
     assert results.history["server_bytes_sent"].notna().groupby(results.history["id"]).all().sum() == 1
     assert_frame_equal(pd.DataFrame(results.runs), dopt.load(tmp_path / "results").runs)

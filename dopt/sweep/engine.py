@@ -22,9 +22,9 @@ from dopt.config import Run
 from dopt.execute import spread
 from dopt.run import Result
 from dopt.run import run as execute
+from dopt.sweep import columns, spec
 from dopt.sweep import plan as planning
-from dopt.sweep import spec
-from dopt.sweep.results import Results, load, one_type
+from dopt.sweep.results import Results, load
 from dopt.sweep.store import Store, slug
 from dopt.sweep.tracking import Tracker
 from dopt.types import InputError
@@ -114,7 +114,7 @@ def keep_one(result: Result, results: str | Path | None, wandb: str, say: Callab
         folder.mkdir(parents=True, exist_ok=True)
         for name, frame in (("runs", runs), ("history", history)):
             written.append(folder / f"{slug(result.id)}.{name}.parquet")
-            frame.to_parquet(written[-1], index=False)
+            columns.write(frame, written[-1])
     tracker = Tracker(wandb, group="runs", folder=folder, say=say)
     if tracker.mode != "off":
         tracker.log(runs, history)
@@ -304,13 +304,11 @@ def tables(runs: Sequence[Run], outcomes: Sequence[group.Outcome]) -> tuple[pd.D
     rows, histories = [], []
     for run, outcome in zip(runs, outcomes, strict=True):
         final = {f"final.{k}": v[-1] for k, v in outcome.history.items()}
-        fields = {k: ",".join(map(str, v)) if isinstance(v, tuple) else v for k, v in run.to_dict().items()}
-        fields |= {"spectral_gap": outcome.spectral_gap, "diverged": outcome.diverged_step is not None}
+        fields = run.to_dict() | {"spectral_gap": outcome.spectral_gap, "diverged": outcome.diverged_step is not None}
         ends = {"diverged_step": outcome.diverged_step, "stalled_step": outcome.stalled_step}
         rows.append({"id": run.id, **fields, **ends, **final})
         histories.append(pd.DataFrame({"id": run.id, **outcome.history}))
-    table = pd.DataFrame(rows)
-    table["delay"] = one_type(table["delay"])
+    table = pd.DataFrame(rows, dtype=object).infer_objects()  # whole numbers beside missing ones stay exact
     for name in ("diverged_step", "stalled_step"):
         table[name] = table[name].astype("Int64")
     return table, pd.concat(histories, ignore_index=True)

@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pandas as pd
 
 from dopt.config import Run
@@ -86,7 +85,6 @@ def load(folder: str | Path) -> Results:
         history = pd.concat([history for _, history in tables if len(history)], ignore_index=True)
         runs = runs.iloc[runs["id"].map(order).argsort(kind="stable")].reset_index(drop=True)
         history = history.iloc[history["id"].map(order).argsort(kind="stable")].reset_index(drop=True)
-        runs["delay"] = one_type(runs["delay"])
     else:
         runs, history = pd.DataFrame(columns=columns), pd.DataFrame(columns=["id", "step"])
     missing = len(plan["order"]) - len(runs)
@@ -108,8 +106,3 @@ def _rows(plan: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
     """Id -> all fields of a run that a plan holds."""
     groups = plan["groups"] if plan else ()
     return {row["id"]: row for group in groups for slab in group["slabs"] for row in slab["runs"]}
-
-
-def one_type(column: pd.Series) -> pd.Series:
-    """Numbers, or text where some of it is: a delay is a number of steps or a law's name."""
-    return column.astype(int) if all(isinstance(v, int | np.integer) for v in column) else column.astype(str)

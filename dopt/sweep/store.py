@@ -24,6 +24,7 @@ from typing import Any
 import filelock
 import pandas as pd
 
+from dopt.sweep import columns
 from dopt.types import InputError
 
 TABLES = ("runs.parquet", "history.parquet")
@@ -141,7 +142,7 @@ class Store:
         temporary = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
         temporary.mkdir()
         for file, table in zip(TABLES, (runs, history), strict=True):
-            table.to_parquet(temporary / file, index=False)
+            columns.write(table, temporary / file)
             _sync_file(temporary / file)
         sums = {file: _sha256(temporary / file) for file in TABLES}
         _write(temporary / "manifest.json", json.dumps({**manifest, "sha256": sums}, indent=1).encode())
@@ -150,7 +151,7 @@ class Store:
         _sync_folder(folder.parent)
 
     def read_slab(self, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        runs, history = (pd.read_parquet(self.slab(name) / file) for file in TABLES)
+        runs, history = (columns.read(self.slab(name) / file) for file in TABLES)
         return runs, history
 
     def manifest(self, name: str) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dopt import hosts
+from dopt import files, hosts
 from dopt.types import InputError, Tree
 from dopt.version import VERSION
 
@@ -68,9 +68,7 @@ class Keeper:
                         )
             elif hosts.first():
                 self.folder.mkdir(parents=True, exist_ok=True)
-                temporary = path.with_suffix(".tmp")
-                temporary.write_text(json.dumps(mine, indent=1))
-                temporary.replace(path)
+                files.write(path, json.dumps(mine, indent=1))
         except (OSError, ValueError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise

@@ -16,8 +16,9 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, NoReturn
 
+from dopt.files import reason
 from dopt.registry import Registry, did_you_mean
-from dopt.types import InputError
+from dopt.types import InputError, MachineError
 from dopt.version import VERSION
 
 SCHEDULE = {  # fields of a run that its clock reads
@@ -48,22 +49,35 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; exit codes 0, 2 (input), 1 (a figure's claim fails, doctor finds a fault), 130/143 (interrupted)."""
+    """The command; exit codes 0, 2 (input), 1 (the machine refuses, a figure's claim fails, doctor finds a fault), 130/143 (interrupted)."""
     given = sys.argv[1:] if arguments is None else list(arguments)
     try:
         return _command(given)
     except InputError as error:
         print(f"dopt: {error}", file=sys.stderr)
         return 2
+    except (MemoryError, OSError) as error:
+        if isinstance(error, BrokenPipeError):  # who read our output has gone
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 141
+        print(f"dopt: {_machine_says(error)}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as interrupt:
         number = getattr(interrupt, "number", signal.SIGINT)
         alone = given[:1] == ["run"] and not any(word.startswith("--checkpoint-every") for word in given)
         kept = "" if alone else "; what was finished is kept, the same command goes on from there"
         print(f"dopt: interrupted{kept}", file=sys.stderr)
         return 128 + number
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
+
+
+def _machine_says(error: MemoryError | OSError) -> str:
+    """What the machine refuses, in one line."""
+    if isinstance(error, MemoryError):
+        return " ".join(f"memory: the machine has no more {error}; use fewer workers or a smaller model".split())
+    if isinstance(error, MachineError):
+        return str(error)
+    name = "machine" if error.filename is None else repr(os.fsdecode(error.filename))
+    return f"{name}: {reason(error)}"
 
 
 def parser() -> Parser:
@@ -555,7 +569,7 @@ def _show_topology(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
 
 
 def _show_schedule(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
-    from dopt import schedule
+    from dopt import files, schedule
     from dopt.report import schedule as report
     from dopt.report.terminal import table
 
@@ -575,10 +589,8 @@ def _show_schedule(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
         line, failed, title = report.of(name, given)
         stages = report.stages_of(name, given)
     if args.save:
-        try:
+        with files.writing("save", args.save, "--save"):
             schedule.save(line, args.save)
-        except OSError as error:
-            raise InputError(f"save: cannot write {args.save!r} ({error.strerror}); choose another file") from error
     paths = report.save(line, name, f"{name}, {title}", Path(args.results), failed, stages)
     out = _console()
     out.print(table("", [name, title], report.rows(line, failed, stages)), highlight=False)
@@ -662,7 +674,7 @@ def _collectives(args: argparse.Namespace) -> int:
 
     import jax
 
-    from dopt import collectives
+    from dopt import collectives, files
     from dopt.report.terminal import table
 
     devices, path = _devices(args.devices) or jax.devices(), Path(args.out)
@@ -677,10 +689,8 @@ def _collectives(args: argparse.Namespace) -> int:
     title = f"{len(devices)} x {devices[0].device_kind}"
     out = _console()
     out.print(table(title, ["collective", *sizes, "latency (µs)", "bandwidth (GB/s)"], rows))
-    try:
-        path.write_text(json.dumps(collectives.to_dict(found, devices), indent=1) + "\n")
-    except OSError as error:
-        raise InputError(f"out: cannot write {args.out!r} ({error.strerror}); choose another file") from error
+    with files.writing("out", path, "--out"):
+        files.write(path, json.dumps(collectives.to_dict(found, devices), indent=1) + "\n")
     out.print(f"wrote {_short(path)}, for cluster.links", highlight=False, soft_wrap=True)
     return 0
 
@@ -737,7 +747,7 @@ def _doctor(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
     try:
         Store(args.results).check_writable()
         rows.append(["results", f"{args.results} can be written"])
-    except InputError as error:
+    except MachineError as error:
         rows.append(["results", str(error)])
         fault = True
     _console().print(table("", ["what", "found"], rows))

@@ -6,7 +6,8 @@ model stand that lies on several devices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,9 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from dopt.memory import available
 from dopt.registry import did_you_mean
-from dopt.types import AXIS, MODEL, PARTS, Clock, InputError, Tree
+from dopt.types import AXIS, MODEL, PARTS, Clock, InputError, MachineError, Tree
 
 EXECUTORS = {
     "vmap": "all workers simulated on one device; with several devices, the runs are split over them",
@@ -252,13 +254,25 @@ def memory(compiled: Any) -> int | None:
     )
 
 
+@contextmanager
+def room() -> Iterator[None]:
+    """Say in one line that a device has no memory left."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        said = str(error).strip().splitlines()[0]
+        if "RESOURCE_EXHAUSTED" not in said:
+            raise
+        raise MachineError(
+            f"memory: the device has no room left ({said}); use a smaller model, fewer workers or a shorter delay.max"
+        ) from error
+
+
 def device_memory(device: Any) -> int | None:
-    """Bytes a device can give to one slab: its own limit, or half of the host's free memory for a CPU."""
+    """Bytes a device can give to one slab: its own limit, or half of what the host still has, for a CPU."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return int(0.9 * stats["bytes_limit"])
     if device.platform != "cpu":
         return None
-    import psutil
-
-    return int(psutil.virtual_memory().available / 2)
+    return available() // 2

@@ -593,7 +593,7 @@ class Group:
         number = COMMON if self.events else PER_WORKER
         first = execute.place(init, (inputs, start, number), carry, **where)
         rest = execute.place(advance, (carry, inputs, data, COMMON, COMMON, COMMON), carry, donate=True, **where)
-        with jax.enable_x64(self.dtype == np.float64):
+        with execute.room(), jax.enable_x64(self.dtype == np.float64):
             several = self.stack([self.first], [self.timeline(self.first)], width)
             given = hosts.shapes((several, self.start, self.numbers))
             begin = first.lower(*given).compile()
@@ -714,7 +714,7 @@ class Compiled(NamedTuple):
           keeper: keeps checkpoints; None: there are none.
         """
         group = self.group
-        with jax.enable_x64(group.dtype == np.float64):
+        with execute.room(), jax.enable_x64(group.dtype == np.float64):
             lines = [group.timeline(run) for run in runs]
             inputs = group.stack(runs, lines, self.width)
             carry, done, total = self.start(inputs), 0, len(group.common.start)

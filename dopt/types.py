@@ -23,6 +23,10 @@ class InputError(ValueError):
     """What a user can mend: one line that names the argument, the rule, the value, and what would work."""
 
 
+class MachineError(OSError):
+    """What the machine refuses (disk, memory, rights): one line that says what, and what would work. The command ends with 1."""
+
+
 class Clock(NamedTuple):
     """A count of steps that is the same on all workers and in all runs of a slab.
 

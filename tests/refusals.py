@@ -1,4 +1,4 @@
-"""How the command refuses bad input: exit code 2, one line on stderr, nothing else."""
+"""How the command refuses bad input: exit code 2 (1 where the machine refuses), one line on stderr, nothing else."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import pytest
 from dopt.cli import main
 
 
-def refused(capsys: pytest.CaptureFixture, arguments: list[str], *said: str) -> None:
+def refused(capsys: pytest.CaptureFixture, arguments: list[str], *said: str, code: int = 2) -> None:
     """The line has all that is `said`."""
-    assert main(arguments) == 2
+    assert main(arguments) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("dopt: ")

@@ -77,11 +77,11 @@ def flags(**changes: Any) -> list[str]:
     return [f"--{name}={value}" for name, value in {**BASE, **changes}.items() if value is not None]
 
 
-def fails(capsys: pytest.CaptureFixture, arguments: list[str], *said: str) -> None:
-    """Exit code 2, one line on stderr with all that is `said`, nothing else said or written."""
+def fails(capsys: pytest.CaptureFixture, arguments: list[str], *said: str, code: int = 2) -> None:
+    """Exit code 2 (1 where the machine refuses), one line on stderr with all that is `said`, nothing else said or written."""
     before = sorted(Path.cwd().parent.rglob("*"))
     capsys.readouterr()
-    assert main(arguments) == 2
+    assert main(arguments) == code
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith("dopt: ")
@@ -353,7 +353,7 @@ def test_a_results_folder_that_cannot_be_written_is_one_line(
     file = Path("file")
     file.write_text("")
     arguments = ["run", *flags()] if command == "run" else ["sweep", written(grid())]
-    fails(capsys, [*arguments, "--results", str(file / below)], "results: cannot write to", "--results")
+    fails(capsys, [*arguments, "--results", str(file / below)], "results: cannot write to", "--results", code=1)
 
 
 def test_bad_input_in_a_process_is_one_line_too() -> None:

@@ -45,8 +45,8 @@ def steps_to_agree(rho: float) -> int:
     return math.ceil(math.log(1e-6) / math.log(rho))
 
 
-def fails(capsys: pytest.CaptureFixture, arguments: list[str], *said: str) -> None:
-    refused(capsys, arguments, *said)
+def fails(capsys: pytest.CaptureFixture, arguments: list[str], *said: str, code: int = 2) -> None:
+    refused(capsys, arguments, *said, code=code)
     assert not list(Path.cwd().glob("*.png"))
 
 
@@ -261,7 +261,7 @@ def test_bad_input_is_one_line(arguments: list[str], said: tuple[str, ...], caps
 def test_what_cannot_be_shown_or_written_is_one_line(capsys: pytest.CaptureFixture) -> None:
     fails(capsys, ["show", "ring", "ring"], "'ring'", "topology")
     Path("file").write_text("")
-    fails(capsys, ["show", "topology", "ring", "--out=file/below"], "out: cannot write", "--out")
+    fails(capsys, ["show", "topology", "ring", "--out=file/below"], "out: cannot write", "--out", code=1)
 
 
 def test_the_list_tells_degree_and_gap_at_16(capsys: pytest.CaptureFixture) -> None:

@@ -50,8 +50,8 @@ def engines(method: str, **given: Any) -> Any:
     return clock.timeline(run, None if run.topology is None else wiring.matrix(run), (8 * size,))
 
 
-def fails(capsys: pytest.CaptureFixture, arguments: list[str], *said: str) -> None:
-    refused(capsys, arguments, *said)
+def fails(capsys: pytest.CaptureFixture, arguments: list[str], *said: str, code: int = 2) -> None:
+    refused(capsys, arguments, *said, code=code)
     assert not list(Path.cwd().glob("schedule_*"))
 
 
@@ -378,8 +378,6 @@ def test_nothing_is_compiled_and_no_problem_is_loaded(
         (["--load=broken.npz"], ("broken.npz", "is not a schedule")),
         (["--load=good.npz", "--workers=3"], ("workers: a saved schedule does not read it",)),
         (["--load=good.npz", "--cluster.straggler", "4"], ("cluster.straggler: a saved schedule does not read it",)),
-        (["async_sgd", "--save=no/where.npz"], ("save: cannot write 'no/where.npz'",)),
-        (["async_sgd", "--results=broken.npz/below"], ("results: cannot write", "--results")),
     ],
 )
 def test_bad_input_is_one_line_and_nothing_is_drawn(
@@ -388,6 +386,18 @@ def test_bad_input_is_one_line_and_nothing_is_drawn(
     Path("broken.npz").write_text("nothing")
     schedule.save(line_of("async_sgd", seconds=5.0), "good.npz")
     fails(capsys, ["show", "schedule", *arguments], *said)
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--save=no/where.npz", "save: cannot write 'no/where.npz'"),
+        ("--results=file/below", "results: cannot write"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line(flag: str, said: str, capsys: pytest.CaptureFixture) -> None:
+    Path("file").write_text("nothing")
+    fails(capsys, ["show", "schedule", "async_sgd", flag], said, flag.split("=")[0], code=1)
 
 
 def test_what_cannot_be_shown_names_what_can(capsys: pytest.CaptureFixture) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
 
 from dopt.data.files import cache_folder
+from dopt.files import write
 
 
 def number(content: str, compute: Callable[[], float]) -> float:
@@ -22,9 +22,7 @@ def number(content: str, compute: Callable[[], float]) -> float:
     value = compute()
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_suffix(f".{os.getpid()}.tmp")
-        temporary.write_text(json.dumps({"value": value.hex(), "decimal": value}))
-        temporary.replace(path)
+        write(path, json.dumps({"value": value.hex(), "decimal": value}))
     except OSError:
         pass
     return value

@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from dopt.files import write
 from dopt.types import InputError
 
 
@@ -87,7 +88,7 @@ def verify(content: Path, path: Path, sha256: str | None, read: Callable[[Path],
     found = hashlib.sha256(read(content)).hexdigest()
     record = path.with_name(f"{path.name}.sha256")
     if sha256 is None and not record.is_file():
-        record.write_text(f"{found}\n")
+        write(record, f"{found}\n")
         return
     expected = sha256 or record.read_text().strip()
     if found != expected:

@@ -18,7 +18,6 @@ import importlib.util
 import math
 import multiprocessing
 import os
-import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +30,7 @@ import numpy as np
 import pandas as pd
 
 from dopt.config import Run
+from dopt.files import write, writing
 from dopt.registry import did_you_mean
 from dopt.report.style import save, style
 from dopt.sweep import spec
@@ -277,12 +277,13 @@ def fill(todo: Mapping[str, Part], show: Callable[[], Show]) -> dict[str, Result
 
 def draw(module: ModuleType, results: Mapping[str, Results], stem: Path) -> list[Path]:
     """Draw a figure: `stem` with the endings png, pdf, and csv for what is drawn. The same results give the same bytes."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
+    with writing("results", stem.parent, "--results"):
+        stem.parent.mkdir(parents=True, exist_ok=True)
     with style():
         paths = save(module.draw(results), stem)
     csv = stem.with_name(f"{stem.name}.csv")
     rows: pd.DataFrame = module.table(results)
-    rows.to_csv(csv, index=False, float_format="%.6g", lineterminator="\n")
+    write(csv, rows.to_csv(index=False, float_format="%.6g", lineterminator="\n"))
     return [*paths, csv]
 
 
@@ -295,13 +296,13 @@ def keep(paths: Sequence[Path], folder: Path) -> None:
     """Copy picture and data beside the figure's file."""
     for path in paths:
         if path.suffix in (".png", ".csv"):
-            shutil.copyfile(path, folder / path.name)
+            write(folder / path.name, path.read_bytes())
 
 
 def gallery(folder: Path, sections: Sequence[str]) -> Path:
     """Write GALLERY.md: all figures, one after the other."""
     path = folder / "GALLERY.md"
-    path.write_text(HEAD + "\n" + "\n".join(sections))
+    write(path, HEAD + "\n" + "\n".join(sections))
     return path
 
 

@@ -13,6 +13,7 @@ from dopt import clock, schedule, wiring
 from dopt.algorithms import ALGORITHMS
 from dopt.cluster import Cluster
 from dopt.config import HORIZONS, Run, options_of
+from dopt.files import writing
 from dopt.problems import layouts
 from dopt.registry import coerce
 from dopt.report import style
@@ -334,14 +335,10 @@ def save(
 ) -> list[Path]:
     """Draw into `folder`, as `schedule_NAME.png` and `.pdf`."""
     stem = folder / f"schedule_{slug(name)}"
-    try:
+    with writing("results", folder, "--results"):
         folder.mkdir(parents=True, exist_ok=True)
         with style.style():
             return style.save(draw(line, title, failed, stages), stem)
-    except OSError as error:
-        raise InputError(
-            f"results: cannot write '{stem}.png' ({error.strerror}); choose another folder with --results"
-        ) from error
 
 
 def draw(line: Schedule, title: str = "", failed: list[Outage] | None = None, stages: Pipeline | None = None) -> Figure:

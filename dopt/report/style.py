@@ -7,6 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from dopt.files import whole
+
 WIDTHS = {"column": 3.25, "text": 5.5, "page": 6.75}  # inches
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe-Ito
 
@@ -94,7 +96,9 @@ def style() -> Iterator[None]:
 def save(figure: Any, stem: Path) -> list[Path]:
     """PNG and PDF of a figure; the same figure gives the same bytes."""
     paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".png", ".pdf")]
-    figure.savefig(paths[0], metadata={"Software": None})
+    with whole(paths[0]) as png:
+        figure.savefig(png, metadata={"Software": None})
     figure.set_layout_engine("none")  # all is in its place
-    figure.savefig(paths[1], metadata={"CreationDate": None})
+    with whole(paths[1]) as pdf:
+        figure.savefig(pdf, metadata={"CreationDate": None})
     return paths

@@ -16,6 +16,7 @@ from scipy.spatial.distance import pdist
 from dopt import mixing, topology, wiring
 from dopt.algorithms import ALGORITHMS
 from dopt.config import Run
+from dopt.files import whole, writing
 from dopt.report.style import COLOURS, WIDTHS, style
 from dopt.sweep.store import slug
 from dopt.topology import Matchings, Network
@@ -129,14 +130,10 @@ def _union(w: Any) -> np.ndarray:
 def save(w: Any, name: str, title: str, folder: Path) -> Path:
     """Draw into `folder`, as `topology_NAME.png`."""
     path = folder / f"topology_{slug(name)}.png"
-    try:
+    with writing("out", folder, "--out"):
         folder.mkdir(parents=True, exist_ok=True)
-        with style():
-            draw(w, title).savefig(path, metadata={"Software": None})
-    except OSError as error:
-        raise InputError(
-            f"out: cannot write {str(path)!r} ({error.strerror}); choose another folder with --out"
-        ) from error
+        with style(), whole(path) as temporary:
+            draw(w, title).savefig(temporary, metadata={"Software": None})
     return path
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dopt.files import whole
 from dopt.types import InputError
 
 FATES = ("applied", "dropped", "aborted", "pending")
@@ -226,7 +227,7 @@ def summary(schedule: Schedule) -> dict[str, Any]:
 
 def save(schedule: Schedule, path: str | Path) -> None:
     """Write a schedule in NumPy's .npz format, to exactly this path (NumPy alone would append the suffix)."""
-    with Path(path).open("wb") as file:
+    with whole(path) as temporary, temporary.open("wb") as file:
         np.savez(file, **schedule._asdict())
 
 

@@ -20,6 +20,7 @@ from dopt import group
 from dopt.checkpoints import Checkpoints
 from dopt.config import Run
 from dopt.execute import spread
+from dopt.files import whole, writing
 from dopt.run import Result
 from dopt.run import run as execute
 from dopt.sweep import columns, spec
@@ -111,10 +112,12 @@ def keep_one(result: Result, results: str | Path | None, wandb: str, say: Callab
     folder = Path(results) if results else Path("results")
     written = []
     if results:
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing("results", folder, "--results"):
+            folder.mkdir(parents=True, exist_ok=True)
         for name, frame in (("runs", runs), ("history", history)):
             written.append(folder / f"{slug(result.id)}.{name}.parquet")
-            columns.write(frame, written[-1])
+            with whole(written[-1]) as temporary:
+                columns.write(frame, temporary)
     tracker = Tracker(wandb, group="runs", folder=folder, say=say)
     if tracker.mode != "off":
         tracker.log(runs, history)

@@ -24,6 +24,7 @@ from typing import Any
 import filelock
 import pandas as pd
 
+from dopt.files import TEMPORARY, sync, write, writing
 from dopt.sweep import columns
 from dopt.types import InputError
 
@@ -43,24 +44,19 @@ class Store:
         self.folder = Path(folder)
 
     def create(self) -> None:
-        """Make the folder; InputError where it cannot be written."""
+        """Make the folder; MachineError where it cannot be written."""
         self.check_writable()
         for part in ("slabs", "locks"):
             (self.folder / part).mkdir(parents=True, exist_ok=True)
 
     def check_writable(self) -> None:
-        """InputError where the folder could not be written; leaves nothing behind."""
-        near = self.folder
-        while not near.exists() and near != near.parent:
-            near = near.parent
-        try:
-            descriptor, path = tempfile.mkstemp(dir=near, prefix=".dopt-")
-        except OSError as error:
-            raise InputError(
-                f"results: cannot write to {str(self.folder)!r} ({error.strerror}); choose another folder with --results"
-            ) from error
-        os.close(descriptor)
-        os.unlink(path)
+        """MachineError where the folder could not be written; leaves nothing behind."""
+        with writing("results", self.folder, "--results"):
+            near = next(path for path in (self.folder, *self.folder.parents) if path.exists())
+        with writing("results", self.folder, "--results"):
+            descriptor, path = tempfile.mkstemp(dir=near, prefix=TEMPORARY)
+            os.close(descriptor)
+            os.unlink(path)
 
     # -- the plan --
 
@@ -80,10 +76,7 @@ class Store:
             ) from error
 
     def write_plan(self, plan: dict[str, Any]) -> None:
-        temporary = self.folder / f".tmp-plan-{os.getpid()}"
-        _write(temporary, json.dumps(plan, indent=1).encode())
-        temporary.replace(self.plan_path)
-        _sync_folder(self.folder)
+        write(self.plan_path, json.dumps(plan, indent=1))
 
     @contextmanager
     def locked(self, name: str, wait: bool) -> Iterator[bool]:
@@ -143,12 +136,12 @@ class Store:
         temporary.mkdir()
         for file, table in zip(TABLES, (runs, history), strict=True):
             columns.write(table, temporary / file)
-            _sync_file(temporary / file)
+            sync(temporary / file)
         sums = {file: _sha256(temporary / file) for file in TABLES}
-        _write(temporary / "manifest.json", json.dumps({**manifest, "sha256": sums}, indent=1).encode())
-        _sync_folder(temporary)
+        write(temporary / "manifest.json", json.dumps({**manifest, "sha256": sums}, indent=1))
+        sync(temporary)
         temporary.rename(folder)
-        _sync_folder(folder.parent)
+        sync(folder.parent)
 
     def read_slab(self, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
         runs, history = (columns.read(self.slab(name) / file) for file in TABLES)
@@ -156,26 +149,6 @@ class Store:
 
     def manifest(self, name: str) -> dict[str, Any]:
         return json.loads((self.slab(name) / "manifest.json").read_text())
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_file(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _sha256(path: Path) -> str:

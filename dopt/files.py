@@ -1,0 +1,92 @@
+"""A file appears under its name when it is whole, or not at all: whatever dopt writes goes through `whole`."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dopt.types import MachineError
+
+TEMPORARY = ".tmp-"
+
+
+@contextmanager
+def whole(path: str | Path) -> Iterator[Path]:
+    """A path to write to, with the same ending; what is there in the end takes the place of `path`.
+
+    Raises:
+      MachineError: the file cannot be written; nothing is left of it, and what was there before is still there.
+    """
+    path = Path(path)
+    temporary = path.with_name(f"{_stem(path)}{os.getpid()}{path.suffix[:16]}")
+    try:
+        _clean(path)
+        yield temporary
+        sync(temporary)
+        temporary.replace(path)
+        sync(path.parent)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError) and not isinstance(error, MachineError):
+            raise MachineError(f"cannot write {str(path)!r} ({reason(error)})") from error
+        raise
+
+
+@contextmanager
+def writing(argument: str, place: str | Path, flag: str) -> Iterator[None]:
+    """Say which argument names the place that cannot be written, and which flag chooses another."""
+    try:
+        yield
+    except OSError as error:
+        why = error if isinstance(error, MachineError) else f"cannot write to {str(place)!r} ({reason(error)})"
+        raise MachineError(f"{argument}: {why}; choose another place with {flag}") from error
+
+
+def write(path: str | Path, content: str | bytes) -> None:
+    """The file with this content; text in UTF-8."""
+    with whole(path) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def sync(path: Path) -> None:
+    """Wait until a file, or a folder's list of files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def reason(error: OSError) -> str:
+    """What the machine said, in one line."""
+    return " ".join((error.strerror or str(error)).split()) or type(error).__name__
+
+
+def alive(process: int) -> bool:
+    """Whether a process of this machine has that number."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (PermissionError, OverflowError):
+        return True
+    return True
+
+
+def _stem(path: Path) -> str:
+    """How unfinished files begin that are to become `path`; other machines may share the folder, but not its processes."""
+    return f"{TEMPORARY}{hashlib.sha256(f'{platform.node()}/{path.name}'.encode(errors='surrogateescape')).hexdigest()[:12]}-"
+
+
+def _clean(path: Path) -> None:
+    """Remove what processes left behind that were killed while they wrote the same file."""
+    stem = _stem(path)
+    for old in path.parent.glob(f"{stem}*"):
+        owner = old.name.removeprefix(stem).partition(".")[0]
+        if owner.isdecimal() and not alive(int(owner)):
+            old.unlink(missing_ok=True)

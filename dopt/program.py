@@ -164,7 +164,7 @@ class Program:
 
     def empty(self, params: Tree, state: Any) -> Carry:
         """A trajectory that has not begun."""
-        zero = jnp.zeros((), jnp.float32)
+        zero = jnp.zeros((), self.dtype)
         names = [*self.metrics, "finite", *(["staleness_mean", "staleness_max"] if self.has_ages else [])]
         names += ["center_loss"] if self.center is not None else []
         history = {name: jnp.full(self.records, jnp.nan, self.dtype) for name in names}
@@ -226,9 +226,9 @@ class Program:
         if isinstance(aged, tuple):
             old, there = aged
             known, counts = known[:, None], taken[:, None] & there
-        real = jnp.where(counts, jnp.minimum(old, known), 0).astype(jnp.float32)
+        real = jnp.where(counts, jnp.minimum(old, known), 0).astype(self.dtype)
         return Ages(
-            ages.sum + real.sum(), ages.number + counts.sum(dtype=jnp.float32), jnp.maximum(ages.largest, real.max())
+            ages.sum + real.sum(), ages.number + counts.sum(dtype=self.dtype), jnp.maximum(ages.largest, real.max())
         )
 
     def aged(self, total: Any, number: Any, largest: Any) -> dict[str, Any]:

@@ -43,6 +43,11 @@ def half_square(params: Params) -> jax.Array:
     return 0.5 * jnp.asarray(sum(jnp.sum(x * x) for x in jax.tree.leaves(params)))
 
 
+def mean_of(right: jax.Array, params: Params) -> jax.Array:
+    """The part of truth values that hold, in the precision of the model: JAX's own mean of them is float32 in any run."""
+    return jnp.mean(right, dtype=jnp.result_type(*jax.tree.leaves(params)))
+
+
 def curvatures(dim: int, mu: float, L: float) -> np.ndarray:
     """[dim] eigenvalues of a quadratic, log-spaced from mu to L."""
     if dim < 1:

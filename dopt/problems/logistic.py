@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dopt.problems.base import Shards, convex_optimum, half_square, problem, regularizer
+from dopt.problems.base import Shards, convex_optimum, half_square, mean_of, problem, regularizer
 from dopt.types import Batch, Key, Params, Problem
 
 
@@ -24,7 +24,7 @@ def logistic(shards: Shards, workers: int, *, l2: float = 1e-3, weighted: bool =
         return jnp.mean(jax.nn.softplus(-batch["y"] * (batch["x"] @ x))) + l2 * half_square(x)
 
     def accuracy(x: Params, test: Batch) -> jax.Array:
-        return jnp.mean(jnp.sign(test["x"] @ x) == test["y"])
+        return mean_of(jnp.sign(test["x"] @ x) == test["y"], x)
 
     return Problem(
         init,

@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from dopt.problems import layouts
-from dopt.problems.base import Shards, half_square, regularizer
+from dopt.problems.base import Shards, half_square, mean_of, regularizer
 from dopt.types import Batch, InputError, Key, Layout, Params, Problem
 
 
@@ -35,7 +35,7 @@ def classifier(
         return cross_entropy + l2 * half_square(params)
 
     def accuracy(params: Params, test: Batch) -> jax.Array:
-        return jnp.mean(jnp.argmax(logits(params, test["x"]), -1) == test["y"])
+        return mean_of(jnp.argmax(logits(params, test["x"]), -1) == test["y"], params)
 
     return Problem(
         layouts.start(init, layout),

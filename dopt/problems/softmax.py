@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dopt.problems.base import Shards, convex_optimum, half_square, problem, regularizer
+from dopt.problems.base import Shards, convex_optimum, half_square, mean_of, problem, regularizer
 from dopt.types import Batch, Key, Params, Problem
 
 
@@ -29,7 +29,7 @@ def softmax(shards: Shards, workers: int, *, l2: float = 1e-3, weighted: bool = 
         return cross_entropy.mean() + l2 * half_square(params)
 
     def accuracy(params: Params, test: Batch) -> jax.Array:
-        return jnp.mean(jnp.argmax(logits(params, test["x"]), 0) == test["y"])
+        return mean_of(jnp.argmax(logits(params, test["x"]), 0) == test["y"], params)
 
     return Problem(
         init,

@@ -138,17 +138,19 @@ def diloco(s: Setting) -> np.ndarray:
 
 
 def easgd(s: Setting) -> np.ndarray:
-    """Both from old values: xᵢ <- xᵢ - β(xᵢ - z), z <- z + β Σᵢ (xᵢ - z)."""
-    z, n = s.start.mean(0), len(s.start)
+    """Every H-th step xᵢ <- xᵢ + u(gᵢ) - β(yᵢ - z), z <- z + β Σᵢ (yᵢ - z): yᵢ is the old xᵢ (joint), or xᵢ + u(gᵢ)."""
+    z, n, X, models = s.start.mean(0), len(s.start), s.start, [s.start]
     beta = 0.9 / n if s.options["elastic_rate"] is None else s.options["elastic_rate"]
-
-    def boundary(start: np.ndarray, X: np.ndarray, number: int) -> np.ndarray:
-        nonlocal z
-        new = np.stack([x - beta * (x - z) for x in X])
-        z = z + beta * sum(x - z for x in X)
-        return new
-
-    return rounds_of(s, boundary)
+    u = [Local(s) for _ in range(n)]
+    for k in range(s.steps):
+        new = np.stack([X[i] + u[i].update(s.gradient(i, X[i], k)) for i in range(n)])
+        if (k + 1) % s.options["local_steps"] == 0:
+            Y = X if s.options.get("order", "joint") == "joint" else new
+            new = np.stack([new[i] - beta * (Y[i] - z) for i in range(n)])
+            z = z + beta * sum(y - z for y in Y)
+        X = new
+        models.append(X)
+    return np.stack(models)
 
 
 def compressed_sgd(s: Setting) -> np.ndarray:
@@ -659,11 +661,11 @@ def malenia_sgd(s: Setting) -> np.ndarray:
     return serve(s, step, full=full, limit=0, stop=option(s, "stop", False))
 
 
-def local_round(s: Setting, u: Local, x: np.ndarray, push: Push) -> np.ndarray:
-    """x after H steps of u on the batches of that round."""
+def local_round(s: Setting, u: Local, x: np.ndarray, push: Push, first: np.ndarray | None = None) -> np.ndarray:
+    """x after H steps of u on the batches of that round; the first gradient is taken at `first`, where that is given."""
     H = option(s, "local_steps", 1)
     for m in range(push.round * H, push.round * H + H):
-        x = x + u.update(s.gradient(push.worker, x, m))
+        x, first = x + u.update(s.gradient(push.worker, x if first is None else first, m)), None
     return x
 
 
@@ -695,16 +697,19 @@ def async_diloco(s: Setting) -> np.ndarray:
 
 
 def async_easgd(s: Setting) -> np.ndarray:
-    """Worker i after H steps from its own xᵢ: δ = β(xᵢ - z); xᵢ <- xᵢ - δ; z <- z + δ. The model is z."""
+    """Worker i after H steps from its own xᵢ: δ = β(xᵢ - z); xᵢ <- xᵢ - δ; z <- z + δ. The model is z.
+
+    Algorithm 1 (joint) takes the gradient after an exchange where xᵢ was before it.
+    """
     n, u, beta = len(s.start), [Local(s) for _ in s.start], s.options["elastic_rate"]
-    X = [s.start[0]] * n
+    X, before = [s.start[0]] * n, [s.start[0]] * n
 
     def step(models: list[np.ndarray], pushes: list[Push]) -> np.ndarray:
         (push,) = pushes
         i = push.worker
-        x = local_round(s, u[i], X[i], push)
+        x = local_round(s, u[i], X[i], push, before[i] if s.options.get("order", "joint") == "joint" else None)
         delta = beta * (x - models[-1])
-        X[i] = x - delta
+        X[i], before[i] = x - delta, x
         return delta
 
     return serve(s, step)

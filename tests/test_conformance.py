@@ -251,10 +251,13 @@ TABLE = [
         {},
         is_local(**{"algorithm.outer_momentum": 0.0, "algorithm.outer_learning_rate": 1.0}),
     ),
-    in_rounds(
-        "easgd",
-        {"elastic_rate": None},
-        dataclasses.replace(separate, name="without_exchange_is_separate_sgds", changes={LOCAL: 100}, graph=None),
+    *(
+        in_rounds(
+            "easgd",
+            {"elastic_rate": None, "order": order},
+            dataclasses.replace(separate, name="without_exchange_is_separate_sgds", changes={LOCAL: 100}, graph=None),
+        )
+        for order in ("joint", "gradient_first")
     ),
     *(
         Row(
@@ -368,7 +371,8 @@ TABLE = [
         {"local_steps": 3},
         is_async(**{"algorithm.local_steps": 1, "algorithm.outer_learning_rate": 1.0, "algorithm.outer_momentum": 0.0}),
     ),
-    arriving("async_easgd", {"local_steps": 2, "elastic_rate": 0.3}),
+    arriving("async_easgd", {"local_steps": 2, "elastic_rate": 0.3, "order": "joint"}),
+    arriving("async_easgd", {"local_steps": 2, "elastic_rate": 0.3, "order": "gradient_first"}),
     arriving(
         "hogwild_sgd",
         {"lost_writes": 0.2},

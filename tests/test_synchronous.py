@@ -75,13 +75,16 @@ def test_the_variance_of_the_mean_falls_as_one_over_n() -> None:
 # -- easgd --
 
 
-def test_the_center_of_easgd_is_a_result_and_its_loss_is_recorded() -> None:
+@pytest.mark.parametrize("order", ["joint", "gradient_first"])
+def test_the_center_of_easgd_is_a_result_and_its_loss_is_recorded(order: str) -> None:
     curvature, minima = random_quadratics(4)
-    found = run(quadratics(curvature, minima), algorithm="easgd", steps=3, record_every=1)
+    fields = {"algorithm": "easgd", "steps": 3, "record_every": 1, "algorithm.order": order}
+    found = run(quadratics(curvature, minima), **fields)
     beta, X, z = 0.9 / 4, np.zeros((4, 3)), np.zeros(3)
     for _ in range(3):
-        X = X - 0.05 * np.einsum("nij,nj->ni", curvature, X - minima)
-        X, z = X - beta * (X - z), z + beta * (X - z).sum(0)
+        G = np.einsum("nij,nj->ni", curvature, X - minima)
+        Y = X if order == "joint" else X - 0.05 * G
+        X, z = X - 0.05 * G - beta * (Y - z), z + beta * (Y - z).sum(0)
     np.testing.assert_allclose(found.extra["center"], z[None], rtol=1e-12)
     loss = np.mean([0.5 * (z - b) @ A @ (z - b) for A, b in zip(curvature, minima, strict=True)])
     assert found.history["center_loss"][-1] == pytest.approx(loss, rel=1e-12)

@@ -17,6 +17,7 @@ from dopt.registry import Registry
 from dopt.types import AXIS, Clock, Coordination, InputError, Reduction, Tree
 
 ALGORITHMS = Registry("algorithm")
+ORDERS = ("joint", "gradient_first")  # of gradient and elastic force
 
 
 def own_params(state: Any, params: Tree, **extra: Any) -> Tree:
@@ -249,6 +250,12 @@ def outer_optimizer(name: str, learning_rate: float, momentum: float) -> optax.G
 def when(predicate: Any, new: Tree, old: Tree) -> Tree:
     """`new` where the predicate holds, else `old`; nothing is computed for one that is known to hold."""
     return new if predicate is True else select(predicate, new, old)
+
+
+def check_order(order: str) -> None:
+    """Refuse an order of gradient and elastic force that is none of the two."""
+    if order not in ORDERS:
+        raise InputError(f"algorithm.order: must be {' or '.join(ORDERS)}, got {order!r}")
 
 
 def at_least(name: str, value: int, least: int = 1) -> None:

@@ -1,7 +1,13 @@
-"""xᵢ <- xᵢ + u(gᵢ); after every H-th step, both from old values: xᵢ <- xᵢ - β (xᵢ - z), z <- z + β Σᵢ (xᵢ - z).
+"""xᵢ <- xᵢ + u(gᵢ) - β (yᵢ - z), z <- z + β Σᵢ (yᵢ - z) in every H-th step, both with the old z; else xᵢ <- xᵢ + u(gᵢ).
 
-Zhang, Choromanska, LeCun 2015, 1412.6651, equations (5) and (6) (their α is our β): models that an elastic force ties to a center z,
-z⁰ = x⁰. Both f(x̄) and f(z) are recorded.
+Zhang, Choromanska, LeCun 2015, 1412.6651: models that an elastic force ties to a center z, z⁰ = x⁰. Their α is our β, their
+learning rate η our α, their β n times ours. Where the force is taken is the `order`:
+
+joint: at yᵢ = xᵢ, where the gradient is taken, too: equations (5) and (6). At rest β (xᵢ - z) = -α gᵢ.
+gradient_first: at yᵢ = xᵢ + u(gᵢ), an exchange after the step, as `averageParameters` of torch-distlearn's AllReduceEA is called.
+  At rest β (xᵢ - z) = -(1 - β) α gᵢ.
+
+Both f(x̄) and f(z) are recorded.
 """
 
 from __future__ import annotations
@@ -11,7 +17,18 @@ from typing import Any, NamedTuple
 import optax
 from jax import lax
 
-from dopt.algorithms.method import Method, add, at_boundary, at_least, clock, mean, scale, subtract, synchronous
+from dopt.algorithms.method import (
+    Method,
+    add,
+    at_boundary,
+    at_least,
+    check_order,
+    clock,
+    mean,
+    scale,
+    subtract,
+    synchronous,
+)
 from dopt.types import AXIS, Clock, InputError, Reduction, Tree
 
 
@@ -22,7 +39,7 @@ class ElasticState(NamedTuple):
 
 
 @synchronous(
-    source="Zhang, Choromanska, LeCun 2015, 1412.6651",
+    source="Zhang, Choromanska, LeCun 2015, 1412.6651, equations (5) and (6)",
     reduction=lambda options: Reduction(options["local_steps"]),
     center=lambda state: state.center,
 )
@@ -33,6 +50,7 @@ def easgd(
     learning_rate: Any = None,
     elastic_rate: float | None = None,
     local_steps: int = 1,
+    order: str = "joint",
     workers: int | None = None,
 ) -> Method:
     """Elastic averaging SGD.
@@ -40,9 +58,11 @@ def easgd(
     Args:
       elastic_rate: β; None: 0.9/n, as in the paper's experiments. n β must be below 2, else z runs away.
       local_steps: H, steps between two exchanges.
+      order: joint or gradient_first, as above.
       workers: n.
     """
     at_least("local_steps", local_steps)
+    check_order(order)
     if elastic_rate is None and workers is None:
         raise InputError("algorithm.elastic_rate: give it, or workers= for 0.9/n")
     pull = elastic_rate if elastic_rate is not None else 0.9 / (workers or 1)
@@ -59,7 +79,8 @@ def easgd(
         updates, new = inner.update(grads, state.inner, params, **extra)
 
         def boundary() -> tuple[Tree, Tree]:
-            apart = scale(pull, subtract(add(params, updates), state.center))
+            pulled = params if order == "joint" else add(params, updates)
+            apart = scale(pull, subtract(pulled, state.center))
             return subtract(updates, apart), add(state.center, lax.psum(apart, AXIS))
 
         updates, center = at_boundary(state.clock.step, local_steps, boundary, lambda: (updates, state.center))

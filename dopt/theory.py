@@ -353,9 +353,63 @@ def local_sgd_fixed_point(
       curvature: the Aᵢ, [n, d, d].
       minima: the bᵢ, [n, d].
     """
-    eye = np.eye(minima.shape[1])
-    power = np.stack([eye - np.linalg.matrix_power(eye - learning_rate * A, local_steps) for A in curvature])
-    return np.linalg.solve(power.sum(0), np.einsum("nij,nj->i", power, minima))
+    pulls = local_pulls(curvature, learning_rate, local_steps)
+    return np.linalg.solve(pulls.sum(0), np.einsum("nij,nj->i", pulls, minima))
+
+
+def local_pulls(curvature: np.ndarray, learning_rate: float, local_steps: int) -> np.ndarray:
+    """[n, d, d] the Pᵢ = I - (I - αAᵢ)^H: H local steps from x lead worker i to x + Pᵢ(bᵢ - x)."""
+    eye = np.eye(curvature.shape[-1])
+    return np.stack([eye - np.linalg.matrix_power(eye - learning_rate * A, local_steps) for A in curvature])
+
+
+def elastic_fixed_point(
+    curvature: np.ndarray, minima: np.ndarray, learning_rate: float, local_steps: int, elastic_rate: float
+) -> np.ndarray:
+    """[d]: where center and mean of EASGD end, right after an exchange. Zhang, Choromanska, LeCun 2015, 1412.6651.
+
+    With yᵢ the models before it, xᵢ = (1 - β)yᵢ + βz and yᵢ = (I - Pᵢ)xᵢ + Pᵢbᵢ (`local_pulls`), and z rests where z = ȳ. So
+    yᵢ = Qᵢ(β(I - Pᵢ)z + Pᵢbᵢ), Qᵢ = (I - (1 - β)(I - Pᵢ))⁻¹, and one linear solve gives z.
+
+    Args:
+      curvature: the Aᵢ, [n, d, d].
+      minima: the bᵢ, [n, d].
+      elastic_rate: β.
+    """
+    pulls, eye = local_pulls(curvature, learning_rate, local_steps), np.eye(minima.shape[1])
+    towards = np.linalg.inv(eye - (1 - elastic_rate) * (eye - pulls))
+    held = elastic_rate * (towards @ (eye - pulls)).mean(0)
+    return np.linalg.solve(eye - held, np.einsum("nij,njk,nk->i", towards, pulls, minima) / len(minima))
+
+
+def outer_nesterov(
+    curvature: np.ndarray,
+    minima: np.ndarray,
+    learning_rate: float,
+    local_steps: int,
+    rounds: int,
+    *,
+    outer_learning_rate: float = 0.7,
+    outer_momentum: float = 0.9,
+) -> np.ndarray:
+    """[rounds + 1, d] DiLoCo's model after each round, from 0: m <- μm + Δ, x <- x - η(Δ + μm), Δ = x - mean of the workers'.
+
+    Local gradient descent makes Δ = P̄x - mean of Pᵢbᵢ (`local_pulls`). Douillard et al. 2023, 2311.08105.
+
+    Args:
+      curvature: the Aᵢ, [n, d, d].
+      minima: the bᵢ, [n, d].
+      outer_learning_rate, outer_momentum: η and μ.
+    """
+    pulls = local_pulls(curvature, learning_rate, local_steps)
+    pull, aim = pulls.mean(0), np.einsum("nij,nj->i", pulls, minima) / len(minima)
+    x = np.zeros((rounds + 1, len(aim)))
+    momentum = np.zeros_like(aim)
+    for k in range(rounds):
+        delta = pull @ x[k] - aim
+        momentum = outer_momentum * momentum + delta
+        x[k + 1] = x[k] - outer_learning_rate * (delta + outer_momentum * momentum)
+    return x
 
 
 # -- staleness and time -----------------------------------------------------------------------------------------------

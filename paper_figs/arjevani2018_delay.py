@@ -23,7 +23,7 @@ from matplotlib.figure import Figure
 from dopt import Results, theory
 from dopt.report import curves
 from dopt.report.cells import best, scores
-from dopt.report.figures import Claim
+from dopt.report.figures import Claim, over
 from dopt.report.style import COLOURS, WIDTHS, look, shade
 
 DELAYS = [0, 1, 2, 5, 10, 20, 50, 100]
@@ -226,7 +226,7 @@ def claims(results: Mapping[str, Results]) -> list[Claim]:
         Claim(
             "noise, α tuned: steps at the largest τ with ατL ≤ 0.1, over those at τ = 0",
             1,
-            tuned[tuned.index * tuned["learning_rate"] <= FLAT]["median"].iloc[-1] / tuned["median"].loc[0],
+            over(tuned[tuned.index * tuned["learning_rate"] <= FLAT]["median"].iloc[-1], tuned["median"].loc[0]),
             tolerance=SAME - 1,
         ),
         Claim("noise, α tuned: cells whose best rate is at the edge of its grid", 0, int(tuned["edge"].sum())),

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.report.cells import tuned
-from dopt.report.figures import Claim
+from dopt.report.figures import Claim, over
 from dopt.report.style import WIDTHS
 
 SWEEPS = {"main": "benchmarks/connectivity_delay.yaml"}
@@ -73,16 +73,20 @@ def claims(results: Mapping[str, Results]) -> list[Claim]:
         Claim(
             "without delay: steps on the complete graph, over the fewest on any",
             1,
-            float(steps.loc["complete", none] / steps[none].min()),
+            over(steps.loc["complete", none], steps[none].min()),
         ),
         Claim(
             "without delay: steps on the ring, over those on the complete graph",
-            1,
-            float(steps.loc["ring", none] / steps.loc["complete", none]),
+            2,
+            over(steps.loc["ring", none], steps.loc["complete", none]),
             ">=",
+            absolute=0.5,
+            null=1,
         ),
     ]
     for name in steps.index:
-        cost = float(steps.loc[name, most] / steps.loc[name, none])
-        found.append(Claim(f"{name}: steps with a delay of {most}, over steps without", 1, cost, ">="))
+        cost = over(steps.loc[name, most], steps.loc[name, none])
+        found.append(
+            Claim(f"{name}: steps with a delay of {most}, over steps without", 2, cost, ">=", never=True, null=1)
+        )
     return found

@@ -27,7 +27,7 @@ from matplotlib.figure import Figure
 from dopt import Results
 from dopt.report.cells import scores
 from dopt.report.curves import line, quartiles
-from dopt.report.figures import Claim
+from dopt.report.figures import Claim, over
 from dopt.report.style import COLOURS, WIDTHS
 from dopt.sweep.spec import grid
 
@@ -209,19 +209,21 @@ def claims(results: Mapping[str, Results]) -> list[Claim]:
         Claim(
             "rate tuned: slowdown at an s over that at the next smaller, least of all",
             1,
-            min(after / before for before, after in pairs if np.isfinite(before)),
+            np.min([after / before for before, after in pairs if before != np.inf]),
             ">=",
         )
     ]
     for optimizer, differs in (("momentum", ""), ("adam", ""), ("rmsprop", RMSPROP)):
-        least = min(slow["tuned", name, optimizer, 8] / slow["tuned", name, "sgd", 8] for name in MODELS)
+        least = np.min([over(slow["tuned", name, optimizer, 8], slow["tuned", name, "sgd", 8]) for name in MODELS])
         lead = f"rate tuned, s = 8: {NAMES[optimizer]}'s slowdown over SGD's, least over models"
         found.append(Claim(lead, 1, float(least), ">=", differs=differs))
-    order = slow["usual", "mlp", "rmsprop", 32] / slow["usual", "mlp", "sgd", 32]
+    order = over(slow["usual", "mlp", "rmsprop", 32], slow["usual", "mlp", "sgd", 32])
     lead = f"MLP, one rate each, as is usual ({USUAL['rmsprop']} and {USUAL['sgd']}), s = 32: RMSProp's slowdown over SGD's"
     found.append(Claim(lead, 1, float(order), ">="))
     for kind, name, differs in (("kept", "mlp", ""), ("kept", "transformer", ""), ("tuned", "mlp", DEPTH)):
-        least = min(slow[kind, name, optimizer, 8] / slow[kind, "softmax", optimizer, 8] for optimizer in OPTIMIZERS)
+        least = np.min(
+            [over(slow[kind, name, optimizer, 8], slow[kind, "softmax", optimizer, 8]) for optimizer in OPTIMIZERS]
+        )
         lead = f"rate {kind}, s = 8: slowdown of {name} over logistic regression, least over optimizers"
         found.append(Claim(lead, 1, float(least), ">=", differs=differs))
     return found

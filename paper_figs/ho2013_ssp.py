@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.report import cells, curves, style
-from dopt.report.figures import Claim
+from dopt.report.figures import Claim, over
 
 N, SLOW, TARGET = 8, 4, 0.02
 COMMON: dict[str, Any] = {
@@ -172,19 +172,19 @@ def claims(results: Mapping[str, Results]) -> list[Claim]:
         Claim(
             "all alike: seconds to the target at s = 0, over those at the best finite s",
             1.5,
-            seconds[1][0] / seconds[1].iloc[:-1].min(),
+            over(seconds[1][0], seconds[1].iloc[:-1].min()),
             ">=",
         ),
         Claim(
             f"{s}: seconds to the target at s = {most}, over those at s = ∞",
             1.5,
-            seconds[SLOW][most] / seconds[SLOW][np.inf],
+            over(seconds[SLOW][most], seconds[SLOW][np.inf]),
             ">=",
         ),
         Claim(
             "all alike: gradients to the target at s = ∞, over those at s = 0",
             1.5,
-            gradients[1][np.inf] / gradients[1][0],
+            over(gradients[1][np.inf], gradients[1][0]),
             "<=",
         ),
     ]

@@ -29,6 +29,7 @@ from dopt import Results
 from dopt.report.cells import tuned
 from dopt.report.curves import history, line, quartiles
 from dopt.report.figures import Claim
+from dopt.report.figures import over as ratio
 from dopt.report.style import COLOURS, WIDTHS, look
 from dopt.sweep.spec import grid
 
@@ -176,7 +177,7 @@ def claims(results: Mapping[str, Results]) -> list[Claim]:
     rows = targets(results).set_index("method")
 
     def over(what: str, a: str, b: str) -> float:
-        return float(rows.loc[a, what] / rows.loc[b, what])
+        return ratio(rows.loc[a, what], rows.loc[b, what])
 
     def left(name: str) -> float:
         apart = results[f"averaging-{name}"].history["consensus_distance"]

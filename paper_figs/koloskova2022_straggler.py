@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.report import curves, style
-from dopt.report.figures import Claim
+from dopt.report.figures import Claim, over
 
 N, TARGET = 20, 1e-6
 LABELS = {
@@ -165,20 +165,20 @@ def claims(results: Mapping[str, Results]) -> list[Claim]:
     medians = settled["median"]
     constant, says = medians["async_sgd"], "constant step: gradients until settled, one worker"
     found = [
-        Claim(f"{says} 100 times slower over equal ones", 2, constant[100] / constant[1], ">="),
-        Claim(f"{says} 1000 times slower over equal ones", 20, constant[1000] / constant[1], ">="),
-        Claim(f"{says} 1000 times slower over 100 times slower", 5, constant[1000] / constant[100], ">="),
+        Claim(f"{says} 100 times slower over equal ones", 2, over(constant[100], constant[1]), ">="),
+        Claim(f"{says} 1000 times slower over equal ones", 20, over(constant[1000], constant[1]), ">="),
+        Claim(f"{says} 1000 times slower over 100 times slower", 5, over(constant[1000], constant[100]), ">="),
     ]
     for method in ("delay_adaptive_sgd", "drop_stale_sgd"):
         own = medians[method]
         for k in own.index[1:]:
             says = f"{LABELS[method]}: gradients until settled, one worker {k:g} times slower over equal ones"
-            found.append(Claim(says, 1, own[k] / own[1], absolute=0.05))
+            found.append(Claim(says, 1, over(own[k], own[1]), absolute=0.05))
     rows = _histories(results, "near", "far")
     for level, words in ((TARGET, "is first at 1e-6"), (1e-3, "stays below 1e-3")):
         own = _least(rows, level, first=level == TARGET)
         says = f"constant step: gradients until f - f* {words}, one worker 1000 times slower over equal ones"
-        found.append(Claim(says, 1, own[1000] / own[1], absolute=0.1))
+        found.append(Claim(says, 1, over(own[1000], own[1]), absolute=0.1))
     says = (
         f"{LABELS['delay_adaptive_sgd']}: largest change by a 1000 times slower worker of the gradients until settled"
     )

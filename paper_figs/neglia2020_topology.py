@@ -27,6 +27,7 @@ from dopt.metrics import first_at
 from dopt.report.cells import tuned
 from dopt.report.curves import history, line, quartiles
 from dopt.report.figures import Claim
+from dopt.report.figures import over as ratio
 from dopt.report.style import COLOURS, WIDTHS
 
 WORKERS = 16
@@ -141,7 +142,7 @@ def claims(results: Mapping[str, Results]) -> list[Claim]:
 
     def over(part: str, target: float, what: str) -> float:
         cells = reached(results[part], target).set_index("topology")[what]
-        return float(cells["ring"] / cells["complete"])
+        return ratio(cells["ring"], cells["complete"])
 
     first, last = TARGETS
     seconds = pace(results["alike"])

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from dopt import Results
 from dopt.report import curves
 from dopt.report.cells import best, scores, tuned
-from dopt.report.figures import Claim
+from dopt.report.figures import Claim, over
 from dopt.report.style import WIDTHS, look
 
 DRAWS = list(range(10))  # of the cluster
@@ -206,7 +206,7 @@ def claims(results: Mapping[str, Results]) -> list[Claim]:
         Claim(
             f"delay-adaptive at γ = {ORIGINAL:g}: seconds to f - f* ≤ 1 (at most {LONG:g} counted) over Ringmaster's",
             10,
-            late / fast,
+            over(late, fast),
             ">=",
         ),
         Claim("delay-adaptive, tuned here: whether the best rate is at the edge of its grid", 0, int(top["edge"])),

@@ -60,6 +60,8 @@ class Claim:
       sense: "=", "<=" or ">=": how the measured value must lie to the expected one; words must be equal.
       tolerance, absolute: what it may miss, as a share of the expected value, and in its unit.
       differs: why our run does not show it, where it does not; it is then an error if it does.
+      never: the measured value may be infinite, which means "never reached"; without it nothing infinite holds.
+      null: what would be measured if it were not so; a claim so wide that it would hold then, too, says nothing.
     """
 
     statement: str
@@ -69,14 +71,19 @@ class Claim:
     tolerance: float = 0.0
     absolute: float = 0.0
     differs: str = ""
+    never: bool = False
+    null: float | None = None
 
     @property
     def holds(self) -> bool:
-        """Whether the measured value is as the claim says; what is not a number never is."""
-        if not _number(self.expected) or self.measured == self.expected:
+        """Whether the measured value is as the claim says; what is not a number never is, nor what is infinite by accident."""
+        if not _number(self.expected):
             return bool(self.measured == self.expected)
         if not _number(self.measured) or math.isnan(self.measured):
             return False
+        if not (math.isfinite(self.measured) and math.isfinite(self.expected)):
+            reached = self.measured != math.inf
+            return self.never and not reached and (self.sense == ">=" or self.expected == math.inf)
         miss = float(self.measured) - float(self.expected)
         room = self.absolute + self.tolerance * abs(self.expected)
         return bool({"=": abs(miss), "<=": miss, ">=": -miss}[self.sense] <= room)
@@ -104,19 +111,32 @@ class Claim:
     @property
     def says(self) -> str:
         """What is expected, in words."""
-        return f"{'' if self.sense == '=' else self.sense + ' '}{short(self.expected)}"
+        said = f"{'' if self.sense == '=' else self.sense + ' '}{short(self.expected)}"
+        return f"{said} or never" if self.never and self.expected != math.inf else said
 
     @property
     def row(self) -> tuple[str, ...]:
         """What tables say of it, under `COLUMNS`."""
         return self.statement, self.says, short(self.measured), self.may_miss, self.verdict
 
-    def widened(self) -> Claim:
-        """As it can be asked of a tenth of the seeds."""
+    @property
+    def can_fail(self) -> bool:
+        """Whether it would if it were not so: at `null`; where none is given, at half and at twice an expected value."""
+        if self.null is not None:
+            wrong: tuple[float, ...] = (self.null,)
+        elif _number(self.expected) and self.expected != 0 and self.sense == "=":
+            wrong = self.expected / 2, 2 * self.expected
+        else:
+            wrong = ()
+        return not any(replace(self, measured=value).holds for value in wrong)
+
+    def widened(self) -> Claim | None:
+        """As it can be asked of a tenth of the seeds; None: not at all, since so wide it could not fail any more."""
         if not _number(self.expected):
             return self
         bare = self.sense != "=" and not (self.tolerance or self.absolute)
-        return replace(self, tolerance=SLACK if bare else WIDER * self.tolerance, absolute=WIDER * self.absolute)
+        wide = replace(self, tolerance=SLACK if bare else WIDER * self.tolerance, absolute=WIDER * self.absolute)
+        return wide if wide.can_fail else None
 
 
 def _number(x: Any) -> bool:
@@ -124,8 +144,20 @@ def _number(x: Any) -> bool:
 
 
 def short(x: Any) -> str:
-    """A value as tables of claims write it: four digits."""
-    return f"{float(x):.4g}" if _number(x) else str(x)
+    """A value as tables of claims write it: four digits; what is infinite was never reached."""
+    if not _number(x):
+        return str(x)
+    return "never" if x == math.inf else f"{float(x):.4g}"
+
+
+def over(a: float, b: float) -> float:
+    """a/b of costs that may be infinite (never reached): infinite where only a is; NaN, for which nothing holds, where b is."""
+    return float(a) / float(b) if math.isfinite(b) else math.nan
+
+
+def of_fewer(claims: Sequence[Claim]) -> list[Claim]:
+    """Claims as they can be asked of a tenth of the seeds."""
+    return [wide for claim in claims if (wide := claim.widened()) is not None]
 
 
 # -- the files --
@@ -201,6 +233,14 @@ def _sized(content: dict[str, Any], size: str, changes: Mapping[str, Any]) -> di
     for key, value in changes.items():
         parameters[key] = spec.choice(value)
     return {**content, "parameters": parameters}
+
+
+def claims_of(name: str, module: ModuleType, results: Mapping[str, Results], folder: Path, size: str) -> list[Claim]:
+    """What a figure claims of its results at a size; where `fast` runs fewer seeds, what can be asked of so few."""
+    claims: list[Claim] = module.claims(results)
+    usual, asked = (parts(name, module, folder, Path(), each) for each in ("", size))
+    fewer = size == "fast" and any(asked[part].content != usual[part].content for part in usual)
+    return of_fewer(claims) if fewer else claims
 
 
 def find_run(identity: str, folder: Path) -> Run | None:

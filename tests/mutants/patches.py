@@ -1,0 +1,57 @@
+"""What mutants are made of: a context in which a method, a law or a rule is a wrong one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from typing import Any, NamedTuple
+from unittest import mock
+
+from dopt.algorithms import ALGORITHMS
+from dopt.registry import Registry
+
+Patch = Callable[[], AbstractContextManager[Any]]
+
+
+class Mutant(NamedTuple):
+    """A figure whose runs are made by something wrong.
+
+    Attributes:
+      figure: its name.
+      wrong: what was made wrong, in words.
+      patch: () -> the context in which it is.
+      parts: the sweeps that it touches; the others are those of the right code. None: all.
+      size: of the figure; "fast", or "" (usual) where a tenth of the seeds cannot tell.
+    """
+
+    figure: str
+    wrong: str
+    patch: Patch
+    parts: tuple[str, ...] | None = None
+    size: str = "fast"
+
+
+def attribute(owner: Any, name: str, value: Any) -> Patch:
+    """`owner.name` is another value."""
+    return lambda: mock.patch.object(owner, name, value)
+
+
+def entry(registry: Registry, name: str, make: Callable[..., Any]) -> Patch:
+    """A plug-in is made by another function, of the same options."""
+    return lambda: mock.patch.dict(registry, {name: replace(registry[name], make=make)})
+
+
+def imposter(name: str, other: str) -> Patch:
+    """What is asked for as one plug-in method is another, which takes the same options."""
+    return lambda: mock.patch.dict(ALGORITHMS, {name: replace(ALGORITHMS[other], name=name)})
+
+
+def traits(name: str, **changes: Any) -> Patch:
+    """The harness knows other things of a method."""
+
+    def patched() -> AbstractContextManager[Any]:
+        known = ALGORITHMS[name]
+        return mock.patch.dict(ALGORITHMS, {name: replace(known, traits={**known.traits, **changes})})
+
+    return patched

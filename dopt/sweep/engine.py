@@ -239,8 +239,11 @@ def _work(
     total = sum(len(p.runs) for p in planned)
     there = {name for name in names if store.finished(name, show.say)}
     show.start(total, sum(len(runs) for p in planned for name, runs in p.slabs if name in there))
-    for name in there:
-        _log(store, tracker, name)
+    for name, runs in ((name, runs) for p in planned for name, runs in p.slabs if name in there):
+        if _unlogged(store, tracker, name, runs):
+            with store.locked(name, wait=False) as mine:
+                if mine:  # else somebody else is at it
+                    _log(store, tracker, name, runs)
     missing = [(p, name, runs) for p in planned for name, runs in p.slabs if name not in there]
     while missing:
         left = []
@@ -254,19 +257,26 @@ def _work(
                     show.slab(name, len(runs))
                     _slab(p, name, runs, store, devices, show, check)
                 diverged = int(store.read_slab(name)[0]["diverged"].sum())
-                _log(store, tracker, name)
+                _log(store, tracker, name, runs)
             show.done(len(runs), diverged)
         if len(left) == len(missing):
             time.sleep(0.2)
         missing = left
 
 
-def _log(store: Store, tracker: Tracker, name: str) -> None:
-    """Hand a slab to W&B, once."""
-    mark = store.folder / "locks" / f"{name}.logged-{tracker.mode}"
-    if tracker.mode != "off" and not mark.exists():
-        tracker.log(*store.read_slab(name))
-        mark.touch()
+def _marks(store: Store, name: str) -> Path:
+    return store.folder / "locks" / f"{slug(name)}.logged"
+
+
+def _unlogged(store: Store, tracker: Tracker, name: str, runs: Sequence[Run]) -> bool:
+    """Whether W&B lacks a run of the slab."""
+    return bool(tracker.lacks([run.id for run in runs], _marks(store, name)))
+
+
+def _log(store: Store, tracker: Tracker, name: str, runs: Sequence[Run]) -> None:
+    """Hand W&B what it lacks of a slab."""
+    if _unlogged(store, tracker, name, runs):
+        tracker.log(*store.read_slab(name), _marks(store, name))
 
 
 def _slab(

@@ -47,6 +47,9 @@ class Coordination(NamedTuple):
 
     batch: int | None = None  # gradients of an update; None: one, and pushes of one instant pull one by one
     limit: int | None = None  # a gradient whose staleness exceeds it is dropped; None: none is
+    counts_dropped: bool = (
+        False  # the staleness that `limit` bounds counts all gradients since the pull, dropped ones too
+    )
     stop: bool = False  # work that has become staler than `limit` is aborted at once
     waits: bool = False  # who has pushed waits for the update that its gradient goes into
     slack: int | None = None  # who is more than so many pushes ahead of the slowest waits; None: nobody

@@ -479,22 +479,24 @@ def updates(
     limit: float = np.inf,
     stop: bool = False,
     waits: Callable[[int, list[int], list[Push]], bool] = lambda i, clock, pushes: False,
+    counts_dropped: bool = False,
 ) -> Iterator[list[Push]]:
     """The pushes that each update consumes, in the order of (time, worker).
 
     Without `full` every accepted push is an update, and whoever pushed pulls before the next push of that instant is
     handled. With it, accepted pushes collect until they are `full`, and all of an instant are handled before any pull.
-    A push older than `limit` is dropped; with `stop`, work that an update makes older is begun anew at once. Whoever
+    A push older than `limit` is dropped (older in updates; or, if it `counts_dropped`, in pushes); with `stop`, work that an update makes older is begun anew at once. Whoever
     `waits` (worker, pushes of each worker until now, pushes collected) stays idle, and pulls when it need not any more.
     A computation of infinite length never ends; when nothing ends any more, there are no further updates.
     """
     n, H = len(s.start), option(s, "local_steps", 1)
     now, version, pushes = 0.0, 0, []
     read, clock, begun, due, idle = [0] * n, [0] * n, [0] * n, {}, set(range(n))
+    handled, seen = 0, [0] * n
     while True:
         for i in sorted(idle):
             if not waits(i, clock, pushes):
-                read[i] = version
+                read[i], seen[i] = version, handled
                 due[i] = now + sum(s.seconds(i, m) for m in range(begun[i] * H, begun[i] * H + H))
                 begun[i] += 1
                 idle.remove(i)
@@ -509,7 +511,9 @@ def updates(
             idle.add(i)
         for i in arrived:
             clock[i] += 1
-            if version - read[i] > limit:
+            age = handled - seen[i] if counts_dropped else version - read[i]
+            handled += 1
+            if age > limit:
                 continue
             pushes.append(Push(i, begun[i] - 1, read[i], version - read[i]))
             if full is None or full(pushes):
@@ -566,7 +570,8 @@ def delay_adaptive_sgd(s: Setting) -> np.ndarray:
 
 
 def drop_stale_sgd(s: Setting) -> np.ndarray:
-    return scaled_by_staleness(s, limit=option(s, "max_staleness", len(s.start)))
+    limit, count = option(s, "max_staleness", len(s.start)), s.options.get("count", "applied")
+    return scaled_by_staleness(s, limit=limit, counts_dropped=count == "arrivals")
 
 
 def ringmaster_sgd(s: Setting) -> np.ndarray:

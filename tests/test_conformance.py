@@ -305,6 +305,12 @@ TABLE = [
     arriving("staleness_aware_sgd", {"power": 0.7}, is_sgd(), is_async(**{"algorithm.power": 0.0})),
     arriving("delay_adaptive_sgd", {"threshold": 3}, is_sgd(), is_async(**{"algorithm.threshold": 1000})),
     arriving("drop_stale_sgd", {"max_staleness": 2}, is_sgd(), is_async(**{"algorithm.max_staleness": 1000})),
+    arriving(
+        "drop_stale_sgd",
+        {"max_staleness": 6, "count": "arrivals"},
+        is_sgd(),
+        is_async(**{"algorithm.max_staleness": 1000}),
+    ),
     arriving("ringmaster_sgd", {"threshold": 3}, is_sgd(), is_async(**{"algorithm.threshold": 1000})),
     arriving(
         "ringmaster_sgd",

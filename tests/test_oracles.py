@@ -273,6 +273,16 @@ def test_malenia_is_the_mean_of_the_workers_means() -> None:
     assert scalars(run("malenia_sgd", s, batch=3)) == [1, 1 - 0.5 * (6 + 20) / 2]
 
 
+def test_drop_stale_counts_updates_or_all_that_arrived() -> None:
+    def accepted(count: str) -> list[tuple[int, int]]:
+        return [push[:2] for (push,) in consumed("drop_stale_sgd", s, max_staleness=1, count=count)]
+
+    # at 1, of three workers, the last is dropped; at 2, worker 0 is one update old, and two gradients
+    s = by_hand([1, [1, 9], [1, 9]], 4)
+    assert accepted("applied") == [(0, 0), (1, 0), (0, 1), (0, 2)]
+    assert accepted("arrivals") == [(0, 0), (1, 0), (0, 2), (0, 3)]
+
+
 def test_fedbuff_weighs_differences_and_divides_by_their_number() -> None:
     s = by_hand([1, 1.5], 2)  # rounds end at 2, 3, 4 (old), 6
     expected = [1, 0.25, 0.25 + (-0.75 / np.sqrt(2) - 0.1875) / 2]

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 import pytest
 from quadratics import quadratics, random_quadratics
+from refusals import refused
 
 import dopt
 from dopt import InputError, Problem, Run, algorithms, schedule, theory
@@ -204,3 +205,20 @@ def test_every_server_rule_says_what_it_tells_the_clock() -> None:
         how = ALGORITHMS[name].traits["coordination"](algorithms.options(name, {}), 8)
         schedule.check(how, 8)
         assert (how.batch is not None) == (name in COLLECTS)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"algorithm.count": "updates"}, "algorithm.count: must be applied or arrivals, got 'updates'"),
+        (
+            {"algorithm.count": "arrivals", "algorithm.max_staleness": 2},
+            "limit (algorithm.max_staleness): of the last 10801 gradients all were older than 2 arrivals",
+        ),
+    ],
+)
+def test_a_count_that_is_none_or_leaves_nothing_is_refused_in_one_line(
+    options: dict[str, Any], said: str, capsys: pytest.CaptureFixture
+) -> None:
+    fields = {"algorithm": "drop_stale_sgd", "workers": 8, "learning_rate": 0.1, "steps": 50, "problem": "consensus"}
+    refused(capsys, ["run", *(f"--{name}={value}" for name, value in (fields | options).items())], said)

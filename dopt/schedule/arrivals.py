@@ -86,6 +86,10 @@ def check(how: Coordination, workers: int) -> None:
         raise InputError(
             f"batch: with waits, each worker brings one gradient, so it must not exceed workers={workers}, got {how.batch}"
         )
+    if how.counts_dropped and how.stop:
+        raise InputError(
+            "stop: only a limit on updates stops work, got one that counts dropped gradients; leave it out"
+        )
     for name, value in (("limit", how.limit), ("slack", how.slack)):
         if value is not None and value < 0:
             raise InputError(f"{name}: must not be negative, got {value}")

@@ -16,6 +16,7 @@ from dopt.schedule.table import ABORTED, APPLIED, DROPPED, PENDING, TYPES, Sched
 from dopt.types import Coordination, InputError
 
 LAND, PORT, CRASH, RETURN = range(4)
+PATIENCE = 10_000  # gradients dropped in a row, and 100 for each worker, after which no more is hoped for
 Seconds = Callable[[int, int], np.ndarray]  # (worker, count) -> [count] seconds of the worker's first ones
 
 
@@ -103,6 +104,8 @@ class _Loop:
         self.read, self.number, self.epoch = [0] * n, [-1] * n, [0] * n
         self.pulled, self.begin, self.done = [0.0] * n, [0.0] * n, [0.0] * n
         self.fetched, self.busy = [False] * n, [False] * n
+        self.seen = [0] * n  # gradients delivered when it pulled
+        self.dropped = 0  # gradients in a row
         # whose work is too stale
         self.readers: dict[int, list[int]] = {}  # version -> who pulled it; some have gone on since
         self.oldest = 0  # nobody who reads an older version is still at work, where those are stopped
@@ -151,7 +154,7 @@ class _Loop:
             self.leave(i)
             return
         fetch = self.version > self.read[i] and self.send is None
-        self.fetched[i], self.read[i], self.pulled[i] = fetch, self.version, now
+        self.fetched[i], self.read[i], self.pulled[i], self.seen[i] = fetch, self.version, now, self.delivered
         self.number[i] += 1
         if fetch:
             if self.service[i]:
@@ -197,7 +200,8 @@ class _Loop:
         """Worker i's gradient lands; of a rule with batches, all that land at this instant do."""
         free: list[int] = []  # who pulls then
         for j in self.here(i):
-            accepted = self.version - self.read[j] <= self.limit
+            accepted = self.age(j) <= self.limit
+            self.dropped = 0 if accepted else self.dropped + 1
             self.note(j, APPLIED if accepted else DROPPED)
             (self.holding if self.how.waits and accepted else free).append(j)
             if accepted and self.full(j):
@@ -215,6 +219,16 @@ class _Loop:
             free = self.allowed(i, self.how.slack)
         for j in sorted(free):
             self.start(j)
+
+    def age(self, i: int) -> int:
+        """What has come since worker i pulled: updates, or gradients."""
+        if not self.how.counts_dropped:
+            return self.version - self.read[i]
+        if self.dropped > PATIENCE + 100 * self.workers and self.last_step < math.inf:
+            raise InputError(
+                f"limit (algorithm.max_staleness): of the last {self.dropped} gradients all were older than {self.how.limit} arrivals; those of {self.workers} workers are {self.workers - 1} arrivals old in the mean, so give more, or count=applied"
+            )
+        return self.delivered - self.seen[i]
 
     def here(self, i: int) -> list[int]:
         """Whose pushes are handled before anybody pulls."""

@@ -1,6 +1,11 @@
 """x <- x + u(g) if τ <= max_staleness; else g is thrown away: kicking out the hopeless worker.
 
-The lecture's parameter server; in theory Koloskova et al. 2022, 2206.08307 (dropping what is older than a threshold).
+The lecture's parameter server; in theory Koloskova et al. 2022, 2206.08307 (dropping what is older than a threshold). What τ counts
+since the pull is the `count`:
+
+applied: updates, the staleness that is reported and that theory speaks of. Some gradient is always young enough.
+arrivals: gradients, those that were thrown away, too, as the code of 2206.08307 does. Then n workers of one speed are n - 1
+  arrivals behind, and of a smaller `max_staleness` nothing would be left: that is refused.
 """
 
 from __future__ import annotations
@@ -12,16 +17,18 @@ import optax
 
 from dopt.algorithms.asynchronous.server import arriving, stepping
 from dopt.algorithms.method import Method, at_least
-from dopt.types import Coordination
+from dopt.types import Coordination, InputError
 
 
 def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
     limit = options["max_staleness"]
-    return Coordination(limit=workers if limit is None else limit)
+    return Coordination(limit=workers if limit is None else limit, counts_dropped=options["count"] == "arrivals")
 
 
 @arriving(
-    source="Koloskova et al. 2022, 2206.08307, section 4", coordination=_coordination, scheduled=("max_staleness",)
+    source="Koloskova et al. 2022, 2206.08307, section 4",
+    coordination=_coordination,
+    scheduled=("max_staleness", "count"),
 )
 def drop_stale_sgd(
     optimizer: optax.GradientTransformation,
@@ -29,14 +36,18 @@ def drop_stale_sgd(
     *,
     learning_rate: Any = None,
     max_staleness: int | None = None,
+    count: str = "applied",
     workers: int | None = None,
 ) -> Method:
     """Asynchronous SGD that throws away gradients that are too stale.
 
     Args:
       max_staleness: the largest staleness that is applied; None: the number of workers.
+      count: applied or arrivals, as above. In one's own loop, `staleness` is what you count.
       workers: n.
     """
+    if count not in ("applied", "arrivals"):
+        raise InputError(f"algorithm.count: must be applied or arrivals, got {count!r}")
     limit = workers if max_staleness is None else max_staleness
     at_least("max_staleness", limit or 0, 0)
     return stepping(optimizer, accepts=lambda staleness: True if limit is None else staleness <= limit)

@@ -8,12 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from quadratics import quadratics, random_quadratics
 from refusals import refused
 
 import dopt
-from dopt import Problem, Result, Run, cluster, compression, network, theory
+from dopt import Problem, Result, Run, algorithms, cluster, compression, network, theory
 from dopt.clock import machines_of
 from dopt.group import Group
 from dopt.report import schedule as report
@@ -179,6 +180,21 @@ def test_fsdp_holds_an_nth_of_the_model_and_of_the_optimizer_on_each_device() ->
     # the carry is all that comes out: parameters and two moments
     assert held[0] == pytest.approx(3 * model, rel=0.01)
     assert held[1] == pytest.approx(3 * model / 8, rel=0.01)
+
+
+def test_a_step_of_fsdp_gathers_the_model_once_and_scatters_the_gradient_once() -> None:
+    """ZeRO stage 2, 2(n-1)/n models; stage 3 would gather again in the backward pass."""
+    method, params = algorithms.make("fsdp_sgd", optax.adam(0.1)), {"a": jnp.ones((3, 4)), "b": jnp.ones(2)}
+
+    def step(x: jax.Array) -> Any:
+        state, piece = method.init(params), method.place(params)
+        grads = jax.grad(lambda p: jnp.tanh(x @ p["a"]).sum() + jnp.sum(p["b"] ** 2))(method.read(state, piece))
+        return method.update(grads, state, piece)[0]
+
+    mesh = jax.make_mesh((8,), (dopt.AXIS,), axis_types=(jax.sharding.AxisType.Auto,))
+    over = jax.sharding.PartitionSpec(dopt.AXIS)
+    shown = str(jax.make_jaxpr(jax.shard_map(step, mesh=mesh, in_specs=over, out_specs=over))(jnp.ones((8, 3))))
+    assert shown.count("all_gather[") == shown.count("reduce_scatter[") == 1
 
 
 # -- bytes and seconds --

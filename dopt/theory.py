@@ -368,7 +368,7 @@ def elastic_fixed_point(
 ) -> np.ndarray:
     """[d]: where center and mean of EASGD end, right after an exchange. Zhang, Choromanska, LeCun 2015, 1412.6651.
 
-    With yᵢ the models before it, xᵢ = (1 - β)yᵢ + βz and yᵢ = (I - Pᵢ)xᵢ + Pᵢbᵢ (`local_pulls`), and z rests where z = ȳ. So
+    Of `easgd` with order gradient_first: an exchange follows the local steps. With yᵢ the models before it, xᵢ = (1 - β)yᵢ + βz and yᵢ = (I - Pᵢ)xᵢ + Pᵢbᵢ (`local_pulls`), and z rests where z = ȳ. So
     yᵢ = Qᵢ(β(I - Pᵢ)z + Pᵢbᵢ), Qᵢ = (I - (1 - β)(I - Pᵢ))⁻¹, and one linear solve gives z.
 
     Args:

@@ -92,6 +92,7 @@ SWEEPS |= {
         "metric": METRIC,
         "parameters": {
             "algorithm": {"value": "easgd"},
+            "algorithm.order": {"value": "gradient_first"},  # of which the closed form is
             H: {"values": [4, 16]},
             "learning_rate": {"values": [0.03, 0.1]},
             "steps": {"value": 8192},

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from dopt.files import reason
 from dopt.registry import Registry, did_you_mean
+from dopt.text import quoted, shown
 from dopt.types import InputError, MachineError
 from dopt.version import VERSION
 
@@ -212,7 +213,19 @@ def parser() -> Parser:
     return top
 
 
+def _check_once(arguments: Sequence[str]) -> None:
+    """Refuse a flag that is given twice: of its values only the last would be read."""
+    seen = set()
+    for word in arguments:
+        flag = word.partition("=")[0]
+        if flag in seen and flag != "--set":
+            raise InputError(f"{shown(flag.removeprefix('--'))}: is given twice; leave one out")
+        if flag.startswith("--"):
+            seen.add(flag)
+
+
 def _command(arguments: list[str]) -> int:
+    _check_once(arguments)
     known, rest = parser().parse_known_args(_joined(arguments) if arguments[:1] == ["show"] else arguments)
     dotted = _dotted(known, rest) if known.command in ("run", "show") else {}
     if rest and not dotted:
@@ -263,14 +276,9 @@ def _dotted(known: argparse.Namespace, rest: list[str]) -> dict[str, Any]:
 
 def _value(name: str, text: str) -> Any:
     """A value as YAML reads it: a number, true, none, a list, a word."""
-    from yaml import YAMLError
+    from dopt.sweep import plain
 
-    from dopt.sweep.spec import load_yaml
-
-    try:
-        return None if text in ("None", "none", "null") else load_yaml(text)
-    except YAMLError as error:
-        raise InputError(f"{name}: {text!r} is not a value ({getattr(error, 'problem', 'not YAML')})") from error
+    return None if text in ("None", "none", "null") else plain.load(text, f"{name}: {quoted(text)}")
 
 
 def _devices(count: int | None) -> list[Any] | None:
@@ -307,11 +315,13 @@ def _sweep(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
     from dopt.sweep import spec
     from dopt.sweep.engine import sweep
 
-    changes = {}
+    changes: dict[str, Any] = {}
     for text in args.set:
         name, equals, value = text.partition("=")
         if not equals or not name:
-            raise InputError(f"set: must be KEY=VALUE, got {text!r}")
+            raise InputError(f"set: must be KEY=VALUE, got {quoted(text)}")
+        if name in changes:
+            raise InputError(f"set: {quoted(name)} is given twice")
         changes[name] = _value(name, value)
     if args.dry_run:
         return _dry_run(spec.read(args.file, changes), _devices(args.devices))
@@ -349,8 +359,7 @@ def _dry_run(asked: Any, devices: list[Any] | None) -> int:
 
     planned = prepare(asked, devices)
     out = _console()
-    merged = f" ({asked.merged} more merged)" if asked.merged else ""
-    out.print(f"{asked.name}: {len(asked.runs)} runs{merged}, {len(planned)} groups", highlight=False)
+    out.print(f"{asked.words()}, {len(planned)} groups", highlight=False)
     rows = []
     for number, p in enumerate(planned):
         memory = "unknown" if p.memory is None else f"{p.memory / 2**20:.1f} MiB"

@@ -639,6 +639,12 @@ class Group:
     def _reported(self, recorded: dict[str, np.ndarray]) -> list[str]:
         return [name for name in recorded if name != "finite" and (name != "loss" or self._asked("loss"))]
 
+    def records(self, name: str) -> bool:
+        """Whether its runs have that metric."""
+        there = name in metrics.CHOICES or name in self.problem.metrics
+        compares = self.problem.optimum is not None and self.first.eval_samples is None
+        return self._asked(name) and there and (compares or name != "suboptimality")
+
     @cached_property
     def optimum(self) -> float | None:
         """f*, where it is known, asked for, and comparable with what metrics look at."""

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import difflib
 import inspect
+import math
+import re
 import types
 import typing
+import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
+from dopt.text import LONGEST, quoted
 from dopt.types import InputError
 
 
@@ -19,7 +23,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     known = sorted(known)
     if not known:
         return ""
-    near = difflib.get_close_matches(str(name), known, n=1, cutoff=0.6)
+    near = difflib.get_close_matches(str(name)[:LONGEST], known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
@@ -76,34 +80,102 @@ def readable(given: Mapping[str, Any], own: Iterable[str], registry: Mapping[str
 def _keyword_only(function: Callable) -> tuple[dict[str, Any], dict[str, Any]]:
     """(type hints, defaults) of a function's keyword-only parameters."""
     parameters = inspect.signature(function).parameters.values()
-    return typing.get_type_hints(function), {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+    return typing.get_type_hints(function, include_extras=True), {
+        p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY
+    }
+
+
+LARGEST = 2**63  # whole numbers are smaller in absolute value
 
 
 def coerce(name: str, value: Any, hint: Any) -> Any:
-    """`value` as the type that `hint` asks for (an int is a fine float); InputError where it is another type."""
+    """`value` as the type that `hint` asks for (an int is a fine float); InputError where it is another type.
+
+    No number is NaN, whole numbers have at most 63 bits, and those of a type with a `Range` lie in it.
+    """
     if hint is Any:
         return value
     origin = typing.get_origin(hint)
+    if origin is typing.Annotated:
+        return _ranged(name, value, *typing.get_args(hint))
     if origin in (typing.Union, types.UnionType):
-        for choice in typing.get_args(hint):
-            try:
-                return coerce(name, value, choice)
-            except InputError:
-                continue
-    elif hint is type(None) and value is None:
+        return _one_of(name, value, hint)
+    if hint is type(None) and value is None:
         return None
-    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    elif hint is int and isinstance(value, float) and value.is_integer():
-        return int(value)
-    elif hint is int and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    elif (origin or hint) in (tuple, list) and isinstance(value, list | tuple):
-        return tuple(value)
-    elif hint in (bool, str) and isinstance(value, hint):
-        return value
-    wanted = getattr(hint, "__name__", None) if origin is None else str(hint).replace("NoneType", "none")
-    raise InputError(f"{name}: must be {wanted}, got {value!r} ({type(value).__name__})")
+    if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
+        return _numeric(name, value, hint)
+    if (origin or hint) in (tuple, list) and isinstance(value, list | tuple):
+        inner = typing.get_args(hint)
+        return tuple(coerce(name, x, inner[0]) for x in value) if inner else tuple(value)
+    if hint in (bool, str) and isinstance(value, hint):
+        return _text(name, value) if hint is str else value
+    raise InputError(f"{name}: must be {_called(hint)}, got {quoted(value)} ({type(value).__name__})")
+
+
+@dataclass(frozen=True)
+class Range:
+    """What an option may be, as part of its type: Annotated[int, Range(1)]."""
+
+    low: float
+    high: float = math.inf  # itself not allowed where it is infinite
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high and math.isfinite(value)
+
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return f"must be finite and at least {self.low}"
+        return f"must lie in [{self.low}, {self.high}]"
+
+
+def _ranged(name: str, value: Any, hint: Any, limits: Range) -> Any:
+    found = coerce(name, value, hint)
+    if found not in limits:
+        raise InputError(f"{name}: {limits}, got {quoted(value)}")
+    return found
+
+
+def _one_of(name: str, value: Any, hint: Any) -> Any:
+    """As the first type of a union that takes it; a number out of its range says so."""
+    choices = typing.get_args(hint)
+    for choice in choices:
+        try:
+            return coerce(name, value, choice)
+        except InputError as error:
+            if isinstance(value, int | float) and typing.get_origin(choice) is typing.Annotated:
+                raise error
+    raise InputError(f"{name}: must be {_called(hint)}, got {quoted(value)} ({type(value).__name__})")
+
+
+def _numeric(name: str, value: int | float, hint: Any) -> int | float:
+    if value != value:
+        raise InputError(f"{name}: must be finite, got {value}")
+    try:
+        found = hint(value)
+    except OverflowError as error:  # of infinity as an int, or of an int past the floats
+        raise InputError(f"{name}: must be {_called(hint)} that is finite, got {quoted(value)}") from error
+    if hint is int and (found != value or abs(found) >= LARGEST):
+        limit = " of at most 63 bits" if found == value else ""
+        raise InputError(f"{name}: must be {_called(hint)}{limit}, got {quoted(value)} ({type(value).__name__})")
+    return found
+
+
+def _text(name: str, value: str) -> str:
+    """No name has a NUL or half a character in it: neither is a file's, nor can it be written down."""
+    if any(c == "\0" or unicodedata.category(c) == "Cs" for c in value):
+        raise InputError(f"{name}: must be text, got {quoted(value)}")
+    return value
+
+
+def _called(hint: Any) -> str:
+    """A type's name in messages."""
+    if typing.get_origin(hint) is None:
+        return "none" if hint is type(None) else getattr(hint, "__name__", str(hint))
+    return (
+        re.sub(r"typing\.Annotated\[(\w+), Range\([^)]*\)\]", r"\1", str(hint))
+        .replace("NoneType", "none")
+        .replace("None", "none")
+    )
 
 
 class Registry(dict[str, Entry]):
@@ -124,4 +196,4 @@ class Registry(dict[str, Entry]):
         return add
 
     def __missing__(self, name: str) -> Entry:
-        raise InputError(f"{self.what}: unknown name {name!r}{did_you_mean(name, self)}")
+        raise InputError(f"{self.what}: unknown name {quoted(name)}{did_you_mean(name, self)}")

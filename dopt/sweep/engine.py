@@ -152,6 +152,8 @@ def sweep(
     """
     show = show or Show()
     asked = spec.parse(source, changes=set) if isinstance(source, Mapping) else spec.read(source, set)
+    if asked.left_out:
+        show.say(asked.words())
     store = Store(results if results is not None else default_folder(asked.name, set))
     store.check_writable()
     with interruptible() as check:
@@ -172,6 +174,7 @@ def default_folder(name: str, changes: Mapping[str, Any] | None) -> Path:
 def prepare(asked: spec.Sweep, devices: Sequence[Any] | None) -> list[planning.Planned]:
     """Groups, widths and slabs of a new sweep; every check that a run can fail is made before anything is compiled."""
     built = [(key, runs, _group(runs, devices)) for key, runs in planning.groups_of(asked.runs).items()]
+    _check_metric(asked.metric.get("name"), [made for _, _, made in built])
     planned = []
     for number, (key, runs, made) in enumerate(built):
         begin = time.perf_counter()
@@ -182,6 +185,12 @@ def prepare(asked: spec.Sweep, devices: Sequence[Any] | None) -> list[planning.P
         one.compile_seconds = time.perf_counter() - begin
         planned.append(one)
     return planned
+
+
+def _check_metric(name: str | None, built: Sequence[group.Group]) -> None:
+    """Refuse a metric of the sweep that none of its runs will have."""
+    if name is not None and not any(made.records(name) for made in built):
+        raise InputError(f"sweep.metric.name: no run of this sweep has {name}; see the metrics in a run's history")
 
 
 def _group(runs: Sequence[Run], devices: Sequence[Any] | None) -> group.Group:

@@ -8,22 +8,30 @@ from __future__ import annotations
 
 import itertools
 import math
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import yaml
 
 from dopt.config import Run
-from dopt.registry import did_you_mean
+from dopt.data import SETS
+from dopt.metrics import CHOICES as METRICS
+from dopt.problems import PROBLEMS
+from dopt.registry import coerce, did_you_mean
+from dopt.sweep import plain
+from dopt.text import quoted, shown
 from dopt.types import InputError
 
 KEYS = ("program", "command", "name", "description", "project", "entity", "method", "metric", "parameters", "run_cap")
 METRIC_KEYS = ("name", "goal", "target")
-PARAMETER_KEYS = ("value", "values", "distribution", "probabilities", "min", "max", "mu", "sigma", "q")
+FIXED = ("value", "values", "probabilities")
+RANGE = ("min", "max")
+BELL = ("mu", "sigma")
+PARAMETER_KEYS = (*FIXED, "distribution", *RANGE, *BELL, "q")
+MOST = 10**6  # runs of a sweep
+WIDEST = 2**62  # whole numbers that are drawn
 
 
 @dataclass(frozen=True)
@@ -36,6 +44,13 @@ class Sweep:
     metric: Mapping[str, Any]  # name, goal, target
     project: str
     merged: int  # runs left out, since they differ only in what their method does not read
+    left_out: int = 0  # points of a grid past its run_cap
+
+    def words(self) -> str:
+        """How many runs it has, and what became of the others."""
+        kept = len(self.runs) + self.merged
+        cap = f" (run_cap: the first {kept} points of {kept + self.left_out})" * bool(self.left_out)
+        return f"{self.name}: {len(self.runs)} runs" + f" ({self.merged} more merged)" * bool(self.merged) + cap
 
 
 def read(path: str | Path, changes: Mapping[str, Any] | None = None) -> Sweep:
@@ -44,29 +59,26 @@ def read(path: str | Path, changes: Mapping[str, Any] | None = None) -> Sweep:
     Raises:
       InputError: the file is missing, is not YAML, or says something that no run can mean.
     """
+    return parse(content_of(path), default_name=Path(path).stem, changes=changes)
+
+
+def content_of(path: str | Path) -> Any:
+    """What a sweep file says, as data."""
     path = Path(path)
     if not path.is_file():
         near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
         raise InputError(f"sweep: no file {str(path)!r}{near}")
     try:
-        content = load_yaml(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"sweep: {path} is not YAML ({' '.join(str(error).split())})") from error
-    return parse(content, default_name=path.stem, changes=changes)
-
-
-class _Loader(yaml.SafeLoader):
-    """The safe loader, to which 1e-3 is a number, too."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+0123456789.")
-)
+        with path.open(encoding="utf-8") as file:
+            text = file.read(plain.LARGEST + 1)  # of a larger one the rest need not be read to be refused
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"sweep: {path} is not YAML that can be read ({error})") from error
+    return plain.load(text, f"sweep: {path}")
 
 
 def load_yaml(text: str) -> Any:
     """YAML of plain data only."""
-    return _Loader(text).get_single_data()
+    return plain.load(text, "sweep: the text")
 
 
 def parse(content: Any, default_name: str = "sweep", changes: Mapping[str, Any] | None = None) -> Sweep:
@@ -74,38 +86,75 @@ def parse(content: Any, default_name: str = "sweep", changes: Mapping[str, Any] 
     if not isinstance(content, Mapping):
         raise InputError(f"sweep: must be a mapping with method and parameters, got {type(content).__name__}")
     _known("sweep", content, KEYS)
-    parameters = content.get("parameters")
-    if not isinstance(parameters, Mapping) or not parameters:
-        raise InputError("sweep.parameters: must map each parameter to value, values or a distribution")
-    parameters = {**parameters, **{name: choice(value) for name, value in (changes or {}).items()}}
-    for name, parameter in parameters.items():
-        if not isinstance(name, str):
-            raise InputError(f"sweep.parameters: a name must be a word, got {name!r}")
-        if not isinstance(parameter, Mapping):
-            raise InputError(
-                f"sweep.parameters.{name}: must be a mapping such as `value: {parameter}`, got {parameter!r}"
-            )
-        _known(f"sweep.parameters.{name}", parameter, PARAMETER_KEYS)
-    metric = content.get("metric") or {}
-    _known("sweep.metric", metric, METRIC_KEYS)
-    if metric.get("goal", "minimize") not in ("minimize", "maximize"):
-        raise InputError(f"sweep.metric.goal: must be minimize or maximize, got {metric['goal']!r}")
-    if not isinstance(metric.get("target", 0.0), int | float):
-        raise InputError(f"sweep.metric.target: must be a number, got {metric['target']!r}")
-    method = content.get("method", "grid")
-    if method == "grid":
-        rows, varied = _grid(parameters)
-    elif method == "random":
-        rows, varied = _random(parameters, content.get("run_cap"))
-    else:
-        raise InputError(f"sweep.method: must be grid or random, got {method!r} (bayes needs the W&B agent)")
+    name = _word("name", content.get("name"), default_name)
+    project = _word("project", content.get("project"), "dopt")
+    metric = _metric(content.get("metric"))
+    points = _points(content, _parameters(content.get("parameters"), changes or {}))
     distinct: dict[str, Run] = {}
-    for row in rows:
+    for row in points.rows:
         resolved = Run.from_dict(row).resolve(unread="drop")
         distinct.setdefault(resolved.id, resolved)
     runs = tuple(distinct.values())
-    name = str(content.get("name", default_name))
-    return Sweep(name, runs, varied, dict(metric), str(content.get("project", "dopt")), len(rows) - len(runs))
+    if "name" in metric:
+        _check_recorded(metric["name"], runs)
+    return Sweep(name, runs, points.varied, metric, project, points.asked - len(runs), points.left_out)
+
+
+def _word(key: str, given: Any, default: str) -> str:
+    if given is None:
+        return default
+    if isinstance(given, bool) or not isinstance(given, str | int | float) or not str(given).strip():
+        raise InputError(f"sweep.{key}: must be a name, got {quoted(given)}")
+    return str(given)
+
+
+def _metric(given: Any) -> dict[str, Any]:
+    """Its name, goal and target, checked as far as no run is needed for it."""
+    metric = {} if given is None else given
+    _known("sweep.metric", metric, METRIC_KEYS)
+    if "name" in metric and not isinstance(metric["name"], str):
+        raise InputError(f"sweep.metric.name: must be the name of a metric, got {quoted(metric['name'])}")
+    if metric.get("goal", "minimize") not in ("minimize", "maximize"):
+        raise InputError(f"sweep.metric.goal: must be minimize or maximize, got {quoted(metric['goal'])}")
+    if "target" in metric:
+        metric = {**metric, "target": _number("sweep.metric.target", metric["target"])}
+    return dict(metric)
+
+
+def _check_recorded(name: str, runs: Sequence[Run]) -> None:
+    """Refuse a metric that no run of the sweep records, as far as their fields tell."""
+    known = {*METRICS, "accuracy", "rmse"}
+    foreign = any(not PROBLEMS[str(run.problem)].make.__module__.startswith("dopt.") for run in runs)
+    if name not in known and not foreign:  # a problem from elsewhere may measure what it likes
+        raise InputError(f"sweep.metric.name: no run has a metric {quoted(name)}{did_you_mean(name, known)}")
+    if not any(_may_record(run, name) for run in runs):
+        raise InputError(
+            f"sweep.metric.name: no run of this sweep has {name}; their problems, data and `metrics` leave it out"
+        )
+
+
+def _may_record(run: Run, name: str) -> bool:
+    if run.metrics is not None:
+        return name in run.metrics
+    needs = {"accuracy": ("classes", "text"), "rmse": ("ratings",)}.get(name)
+    return needs is None or (run.data is not None and SETS[run.data].traits["kind"] in needs)
+
+
+def _parameters(given: Any, changes: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Each parameter's mapping, its keys known and not at odds."""
+    if not isinstance(given, Mapping) or not given:
+        raise InputError("sweep.parameters: must map each parameter to value, values or a distribution")
+    parameters = {**given, **{name: choice(value) for name, value in changes.items()}}
+    for name, parameter in parameters.items():
+        if not isinstance(name, str):
+            raise InputError(f"sweep.parameters: a name must be a word, got {quoted(name)}")
+        what = f"sweep.parameters.{shown(name)}"
+        if not isinstance(parameter, Mapping):
+            raise InputError(f"{what}: must be a mapping such as `value: {quoted(parameter)}`, got {quoted(parameter)}")
+        _known(what, parameter, PARAMETER_KEYS)
+        if "value" in parameter and "values" in parameter:
+            raise InputError(f"{what}: has value and values; leave one out")
+    return parameters
 
 
 def choice(value: Any) -> dict[str, Any]:
@@ -122,118 +171,217 @@ def grid(fixed: Mapping[str, Any], swept: Mapping[str, Sequence[Any]] | None = N
 
 def _known(what: str, given: Any, known: Sequence[str]) -> None:
     if not isinstance(given, Mapping):
-        raise InputError(f"{what}: must be a mapping with some of {', '.join(known)}, got {given!r}")
+        raise InputError(f"{what}: must be a mapping with some of {', '.join(known)}, got {quoted(given)}")
     for name in given:
         if name not in known:
-            raise InputError(f"{what}: unknown key {name!r}{did_you_mean(str(name), known)}")
+            raise InputError(f"{what}: unknown key {quoted(name)}{did_you_mean(str(name), known)}")
 
 
-def _grid(parameters: Mapping[str, Mapping[str, Any]]) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    choices = {}
-    for name, parameter in parameters.items():
-        if "values" in parameter:
-            values = parameter["values"]
-            if not isinstance(values, list) or not values:
-                raise InputError(
-                    f"sweep.parameters.{name}.values: must be a list of at least one value, got {values!r}"
-                )
-            choices[name] = values
-        elif "value" in parameter:
-            choices[name] = [parameter["value"]]
-        else:
-            raise InputError(
-                f"sweep.parameters.{name}: a grid needs value or values; distributions need method: random"
-            )
-    rows = [dict(zip(choices, row, strict=True)) for row in itertools.product(*choices.values())]
-    return rows, tuple(name for name, values in choices.items() if len(values) > 1)
+class _Points(NamedTuple):
+    """What a sweep asks for, one point after the other, not resolved yet."""
+
+    rows: Iterable[dict[str, Any]]
+    varied: tuple[str, ...]
+    asked: int
+    left_out: int  # points of a grid past run_cap
+
+
+def _points(content: Mapping[str, Any], parameters: Mapping[str, Mapping[str, Any]]) -> _Points:
+    method, cap = content.get("method", "grid"), content.get("run_cap")
+    if cap is not None:
+        cap = coerce("sweep.run_cap", cap, int)
+        if not 1 <= cap <= MOST:
+            raise InputError(f"sweep.run_cap: must lie in 1..{MOST}, got {quoted(cap)}")
+    if method == "grid":
+        return _grid(parameters, cap)
+    if method == "random":
+        return _random(parameters, cap)
+    raise InputError(f"sweep.method: must be grid or random, got {quoted(method)} (bayes needs the W&B agent)")
+
+
+def _grid(parameters: Mapping[str, Mapping[str, Any]], cap: int | None) -> _Points:
+    """The product of all values in the file's order; of it the first `run_cap`, as a W&B agent would stop."""
+    choices = {name: _choices(f"sweep.parameters.{shown(name)}", p) for name, p in parameters.items()}
+    size = math.prod(map(len, choices.values()))
+    count = size if cap is None else min(size, cap)
+    if count > MOST:
+        sizes = " x ".join(str(len(values)) for values in choices.values() if len(values) > 1)
+        raise InputError(
+            f"sweep: a grid of {size} runs ({sizes}); at most {MOST} are made, so take fewer values, or run_cap"
+        )
+    points = itertools.islice(itertools.product(*choices.values()), count)
+    rows = (dict(zip(choices, point, strict=True)) for point in points)
+    varied = tuple(name for name, values in choices.items() if len(values) > 1)
+    return _Points(rows, varied, count, size - count)
+
+
+def _choices(what: str, parameter: Mapping[str, Any]) -> list[Any]:
+    """The values of one parameter of a grid."""
+    kind = "constant" if "value" in parameter else "categorical"
+    if "value" not in parameter and "values" not in parameter:
+        raise InputError(f"{what}: a grid needs value or values; distributions need method: random")
+    if parameter.get("distribution", kind) != kind:
+        raise InputError(f"{what}.distribution: a grid takes all values, got {quoted(parameter['distribution'])}")
+    for name in parameter:
+        if name not in ("value", "values", "distribution"):
+            raise InputError(f"{what}.{name}: a grid does not read it; leave it out, or use method: random")
+    return [parameter["value"]] if "value" in parameter else _values(what, parameter)
+
+
+def _values(what: str, parameter: Mapping[str, Any]) -> list[Any]:
+    values = parameter.get("values")
+    if not isinstance(values, list) or not values:
+        raise InputError(f"{what}.values: must be a list of at least one value, got {quoted(values)}")
+    return values
 
 
 Draw = Callable[[np.random.Generator], Any]
 
 
-def _random(parameters: Mapping[str, Mapping[str, Any]], cap: Any) -> tuple[list[dict[str, Any]], tuple[str, ...]]:
-    if not isinstance(cap, int) or cap < 1:
-        raise InputError(f"sweep.run_cap: a random sweep needs the number of runs, got {cap!r}")
-    draws = {name: _draw(f"sweep.parameters.{name}", parameter) for name, parameter in parameters.items()}
+def _random(parameters: Mapping[str, Mapping[str, Any]], cap: int | None) -> _Points:
+    if cap is None:
+        raise InputError("sweep.run_cap: a random sweep needs the number of runs, got None")
+    draws = {name: _draw(f"sweep.parameters.{shown(name)}", parameter) for name, parameter in parameters.items()}
     rng = np.random.default_rng(0)  # the same file means the same runs
     rows = [{name: draw(rng) for name, draw in draws.items()} for _ in range(cap)]
     varied = tuple(name for name in draws if len({str(row[name]) for row in rows}) > 1)
-    return rows, varied
+    return _Points(rows, varied, cap, 0)
 
 
 def _draw(what: str, p: Mapping[str, Any]) -> Draw:
-    """How one parameter of a random sweep is drawn."""
-    if "value" in p:
-        return lambda rng: p["value"]
-    kind = p.get(
-        "distribution",
-        "categorical"
-        if "values" in p
-        else "int_uniform"
-        if isinstance(p.get("min"), int) and isinstance(p.get("max"), int)
-        else "uniform",
-    )
-    if kind in ("categorical", "categorical_w_probabilities"):
-        values, weights = p.get("values"), p.get("probabilities")
-        if not isinstance(values, list) or not values:
-            raise InputError(f"{what}.values: must be a list of at least one value, got {values!r}")
-        if weights is not None and not _are_probabilities(weights, len(values)):
-            raise InputError(f"{what}.probabilities: must be one for each value and sum to 1, got {weights!r}")
-        return lambda rng: values[rng.choice(len(values), p=weights)]
-    if kind == "constant":
-        raise InputError(f"{what}.value: a constant needs its value")
-
-    def number(name: str, default: float | None = None) -> float:
-        value = p.get(name, default)
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InputError(f"{what}.{name}: {kind} needs a number, got {value!r}")
-        return float(value)
-
+    """How one parameter of a random sweep is drawn; what it does not read is refused."""
+    kind = p.get("distribution", _default_kind(p))
     if not isinstance(kind, str):
-        raise InputError(f"{what}.distribution: must be a name, got {kind!r}")
-    base, q = (kind.removeprefix("q_"), number("q", 1.0)) if kind.startswith("q_") else (kind, None)
-    shapes: dict[str, Callable[[], Draw]] = {
-        "uniform": lambda: _between(what, number("min"), number("max"), lambda rng, a, b: rng.uniform(a, b)),
-        "int_uniform": lambda: _between(
-            what, number("min"), number("max"), lambda rng, a, b: int(rng.integers(int(a), int(b) + 1))
-        ),
-        "log_uniform_values": lambda: _between(
-            what,
-            number("min"),
-            number("max"),
-            lambda rng, a, b: math.exp(rng.uniform(math.log(a), math.log(b))),
-            positive=True,
-        ),
-        "log_uniform": lambda: _between(
-            what, number("min"), number("max"), lambda rng, a, b: math.exp(rng.uniform(a, b))
-        ),
-        "normal": lambda: _bell(number("mu", 0.0), number("sigma", 1.0), lambda z: z),
-        "log_normal": lambda: _bell(number("mu", 0.0), number("sigma", 1.0), math.exp),
-    }
-    if base not in shapes:
-        raise InputError(f"{what}.distribution: unknown name {kind!r}{did_you_mean(str(kind), shapes)}")
-    draw = shapes[base]()
-    if q is None:
-        return draw
-    if not q > 0:
-        raise InputError(f"{what}.q: must be positive, got {q:g}")
-    return lambda rng: (int if q.is_integer() else float)(round(draw(rng) / q) * q)
+        raise InputError(f"{what}.distribution: must be a name, got {quoted(kind)}")
+    if kind == "constant":
+        _reads(what, kind, p, ("value",))
+        if "value" not in p:
+            raise InputError(f"{what}.value: a constant needs its value")
+        return lambda rng: p["value"]
+    if kind in ("categorical", "categorical_w_probabilities"):
+        _reads(what, kind, p, ("values", "probabilities"))
+        return _categorical(what, p)
+    base = kind.removeprefix("q_")
+    if base not in SHAPES:
+        raise InputError(f"{what}.distribution: unknown name {quoted(kind)}{did_you_mean(kind, SHAPES)}")
+    names, make = SHAPES[base]
+    rule = f"{kind} needs a number"
+    _reads(what, kind, p, (*names, *["q"] * (base != kind)))
+    draw = make(what, *(_number(f"{what}.{name}", p.get(name, default), rule) for name, default in names.items()))
+    q = _number(f"{what}.q", p.get("q", 1.0), rule) if base != kind else None
+    return _finite(what, draw if q is None else _rounded(what, draw, q))
+
+
+def _default_kind(p: Mapping[str, Any]) -> str:
+    if "value" in p:
+        return "constant"
+    if "values" in p:
+        return "categorical"
+    return "int_uniform" if all(isinstance(p.get(name), int) for name in RANGE) else "uniform"
+
+
+def _reads(what: str, kind: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
+    for name in given:
+        if name not in (*names, "distribution"):
+            raise InputError(f"{what}.{name}: {kind} does not read it; leave it out")
+
+
+def _number(what: str, value: Any, rule: str = "must be a number") -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InputError(f"{what}: {rule}, got {quoted(value)}")
+    found = coerce(what, value, float)
+    if not math.isfinite(found):
+        raise InputError(f"{what}: must be finite, got {found}")
+    return found
+
+
+def _categorical(what: str, p: Mapping[str, Any]) -> Draw:
+    values, weights = _values(what, p), p.get("probabilities")
+    if weights is not None and not _are_probabilities(weights, len(values)):
+        raise InputError(f"{what}.probabilities: must be one for each value and sum to 1, got {quoted(weights)}")
+    return lambda rng: values[rng.choice(len(values), p=weights)]
 
 
 def _are_probabilities(weights: Any, count: int) -> bool:
     return (
         isinstance(weights, list)
         and len(weights) == count
-        and all(isinstance(w, int | float) and w >= 0 for w in weights)
+        and all(isinstance(w, int | float) and not isinstance(w, bool) and 0 <= w <= 1 for w in weights)
         and abs(sum(weights) - 1) <= 1e-9
     )
 
 
-def _between(what: str, a: float, b: float, draw: Callable[..., Any], positive: bool = False) -> Draw:
-    if not a <= b or (positive and a <= 0):
-        raise InputError(f"{what}: needs {'0 < ' if positive else ''}min <= max, got min={a:g}, max={b:g}")
-    return lambda rng: draw(rng, a, b)
+def _rounded(what: str, draw: Draw, q: float) -> Draw:
+    if not q > 0:
+        raise InputError(f"{what}.q: must be positive, got {q:g}")
+    return lambda rng: (int if q.is_integer() else float)(round(draw(rng) / q) * q)
 
 
-def _bell(mu: float, sigma: float, of: Callable[[float], float]) -> Draw:
-    return lambda rng: of(float(rng.normal(mu, sigma)))
+def _finite(what: str, draw: Draw) -> Draw:
+    """The same draw, which must stay within the numbers."""
+
+    def checked(rng: np.random.Generator) -> Any:
+        try:
+            value = draw(rng)
+        except OverflowError:
+            value = math.inf
+        if not math.isfinite(value):
+            raise InputError(f"{what}: draws numbers that are too large; narrow its law")
+        return value
+
+    return checked
+
+
+def _uniform(what: str, low: float, high: float) -> Draw:
+    _ordered(what, low, high)
+    if not math.isfinite(high - low):
+        raise InputError(f"{what}: max - min must be finite, got min={low:g}, max={high:g}")
+    return lambda rng: rng.uniform(low, high)
+
+
+def _int_uniform(what: str, low: float, high: float) -> Draw:
+    _ordered(what, low, high)
+    for name, value in zip(RANGE, (low, high), strict=True):
+        if not value.is_integer() or abs(value) > WIDEST:
+            raise InputError(f"{what}.{name}: int_uniform needs a whole number, got {value:g}")
+    return lambda rng: int(rng.integers(int(low), int(high) + 1))
+
+
+def _log_uniform(what: str, low: float, high: float) -> Draw:
+    draw = _uniform(what, low, high)
+    return lambda rng: math.exp(draw(rng))
+
+
+def _log_uniform_values(what: str, low: float, high: float) -> Draw:
+    if low <= 0:
+        raise InputError(f"{what}: needs 0 < min <= max, got min={low:g}, max={high:g}")
+    _ordered(what, low, high)
+    return _log_uniform(what, math.log(low), math.log(high))
+
+
+def _ordered(what: str, low: float, high: float) -> None:
+    if not low <= high:
+        raise InputError(f"{what}: needs min <= max, got min={low:g}, max={high:g}")
+
+
+def _normal(what: str, mu: float, sigma: float) -> Draw:
+    if sigma < 0:
+        raise InputError(f"{what}.sigma: must not be negative, got {sigma:g}")
+    return lambda rng: float(rng.normal(mu, sigma))
+
+
+def _log_normal(what: str, mu: float, sigma: float) -> Draw:
+    draw = _normal(what, mu, sigma)
+    return lambda rng: math.exp(draw(rng))
+
+
+BETWEEN: Mapping[str, float | None] = dict.fromkeys(RANGE)  # what a law reads, with defaults; None: it must be given
+AROUND: Mapping[str, float | None] = {"mu": 0.0, "sigma": 1.0}
+SHAPES: Mapping[str, tuple[Mapping[str, float | None], Callable[[str, float, float], Draw]]] = {
+    "uniform": (BETWEEN, _uniform),
+    "int_uniform": (BETWEEN, _int_uniform),
+    "log_uniform_values": (BETWEEN, _log_uniform_values),
+    "log_uniform": (BETWEEN, _log_uniform),
+    "normal": (AROUND, _normal),
+    "log_normal": (AROUND, _log_normal),
+}

@@ -8,7 +8,6 @@ import math
 import os
 import platform
 import shutil
-import signal
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError
@@ -21,6 +20,8 @@ from dopt.registry import Registry, did_you_mean
 from dopt.text import quoted, shown
 from dopt.types import InputError, MachineError
 from dopt.version import VERSION
+from dopt.watch import in_thread
+from dopt_command import ends_at_once
 
 SCHEDULE = {  # fields of a run that its clock reads
     "workers": "default: 8",
@@ -52,6 +53,12 @@ class Parser(argparse.ArgumentParser):
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; exit codes 0, 2 (input), 1 (the machine refuses, a figure's claim fails, doctor finds a fault), 130/143 (interrupted)."""
     given = sys.argv[1:] if arguments is None else list(arguments)
+    with ends_at_once(given):
+        return in_thread(lambda: _code(given))
+
+
+def _code(given: list[str]) -> int:
+    """The exit code of a command, whose errors are one line."""
     try:
         return _command(given)
     except InputError as error:
@@ -63,12 +70,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 141
         print(f"dopt: {_machine_says(error)}", file=sys.stderr)
         return 1
-    except KeyboardInterrupt as interrupt:
-        number = getattr(interrupt, "number", signal.SIGINT)
-        alone = given[:1] == ["run"] and not any(word.startswith("--checkpoint-every") for word in given)
-        kept = "" if alone else "; what was finished is kept, the same command goes on from there"
-        print(f"dopt: interrupted{kept}", file=sys.stderr)
-        return 128 + number
 
 
 def _machine_says(error: MemoryError | OSError) -> str:

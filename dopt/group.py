@@ -40,8 +40,7 @@ from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
 from dopt.problems import PROBLEMS, Shards
 from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program, Turns
 from dopt.types import AXIS, InputError, Problem, Tree
-
-Look = Callable[[int, int], int]  # (segments done, of how many) -> how many to do before looking again
+from dopt.watch import Look
 
 # fields that may differ within a group; whatever else differs starts another
 TRACED = ("learning_rate", "seed", "topology", "weights", "delay", "link_loss", "cluster", "strict")
@@ -776,4 +775,4 @@ def _own_matrix(graph: Any, run: Run, needs: str | None) -> Any:
     return (w, w) if pair else w
 
 
-__all__ = ["Compiled", "Group", "Look", "Outcome", "key", "make_problem"]
+__all__ = ["Compiled", "Group", "Outcome", "key", "make_problem"]

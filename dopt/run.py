@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from dopt.checkpoints import Checkpoints, Keeper
 from dopt.config import Run, identity
 from dopt.group import Group
 from dopt.types import Problem, Tree
+from dopt.watch import Look, in_thread, pace
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def run(
     graph: Any = None,
     start: Tree = None,
     devices: Sequence[Any] | None = None,
-    look: Callable[[int, int], int] | None = None,
+    look: Look | None = None,
     checkpoint: Checkpoints | None = None,
 ) -> Result:
     """Make one run happen.
@@ -80,7 +81,21 @@ def run(
     Raises:
       InputError: something in the description does not fit, or the checkpoints are of another run or other devices;
         nothing was compiled yet.
+      MachineError: the machine has not enough memory, or cannot write checkpoints.
+      KeyboardInterrupt: as soon as it comes.
     """
+    return in_thread(lambda: _run(run, problem, graph, start, devices, look, checkpoint))
+
+
+def _run(
+    run: Run,
+    problem: Problem | None,
+    graph: Any,
+    start: Tree,
+    devices: Sequence[Any] | None,
+    look: Look | None,
+    checkpoint: Checkpoints | None,
+) -> Result:
     resolved = run.resolve(problem=problem, graph=graph)
     own = {
         name: value for name, value in (("problem", problem), ("graph", graph), ("start", start)) if value is not None
@@ -91,7 +106,7 @@ def run(
     number = identity(resolved, own)
     keeper = None if checkpoint is None else Keeper(checkpoint, number, group.devices)
     try:
-        (outcome,) = group.compile(1).execute([resolved], look, keeper)
+        (outcome,) = group.compile(1).execute([resolved], look or pace(), keeper)
     finally:
         if keeper is not None:
             keeper.close()

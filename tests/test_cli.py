@@ -8,10 +8,9 @@ import io
 import math
 import os
 import re
-import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -360,42 +359,6 @@ def test_bad_input_in_a_process_is_one_line_too() -> None:
     done = process("run", *flags(topology="hypercube", workers=12))
     assert (done.returncode, done.stdout) == (2, "")
     assert re.fullmatch(r"dopt: workers: hypercube needs a power of two, got 12; try .*\n", done.stderr)
-
-
-# -- signals ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-@pytest.mark.parametrize("command", ["run", "sweep"])
-def test_a_signal_between_chunks_ends_the_command(
-    command: str, number: signal.Signals, code: int, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pace = engine.pace
-    looks: list[int] = []
-
-    def interrupted(*args: Any) -> Callable[[int, int], int]:
-        look = pace(*args)
-
-        def after_the_first(done: int, total: int) -> int:
-            looks.append(done)
-            if len(looks) == 2:
-                os.kill(os.getpid(), number)
-            return look(done, total)
-
-        return after_the_first
-
-    monkeypatch.setattr(engine, "pace", interrupted)
-    before = signal.getsignal(number)
-    arguments = ["run", *flags()] if command == "run" else ["sweep", written(grid())]
-    assert main([*arguments, "--results", "results", "--wandb", "off"]) == code
-    assert len(looks) == 2
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("dopt: interrupted")
-    assert ("is kept" in err) == (command == "sweep")  # a single run keeps nothing
-    assert err.count("\n") == 1
-    assert signal.getsignal(number) is before
-    assert not list(Path("results").rglob("*.parquet"))
 
 
 # -- what it says -----------------------------------------------------------------------------------------------------

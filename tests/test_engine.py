@@ -16,12 +16,12 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import dopt
-from dopt import InputError, Problem, Result, Run, execute
+from dopt import InputError, Problem, Result, Run, execute, watch
 from dopt.algorithms import ALGORITHMS
 from dopt.config import RATES, SCHEDULES
 from dopt.group import Compiled, Group, Outcome, key
 from dopt.program import LONGEST
-from dopt.sweep import engine, plan
+from dopt.sweep import plan
 from dopt.sweep.store import Store
 
 DIM = 4
@@ -287,7 +287,7 @@ def test_chunks_and_pacing_change_no_bit() -> None:
 
     whole = compiled.execute(runs)
     assert asked == []
-    for look in (one, lambda done, total: 3, lambda done, total: 0, engine.pace(lambda: None)):
+    for look in (one, lambda done, total: 3, lambda done, total: 0, watch.pace()):
         for a, b in zip(whole, compiled.execute(runs, look), strict=True):
             same(a, b)
     total = len(compiled.group.common.start)

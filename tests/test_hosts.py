@@ -68,13 +68,12 @@ COMMAND = """
 import sys
 from pathlib import Path
 from dopt.cli import main
-from dopt.sweep import engine
+from dopt.group import Compiled
 
-pace = engine.pace
-def marked(check):
-    look = pace(check)
-    return lambda done, total: (done and Path(sys.argv[1]).touch(), look(done, total))[1]
-engine.pace = marked
+execute = Compiled.execute
+def marked(self, runs, look, keeper):
+    return execute(self, runs, lambda done, total: (done and Path(sys.argv[1]).touch(), look(done, total))[1], keeper)
+Compiled.execute = marked
 sys.exit(main(sys.argv[2:]))
 """
 

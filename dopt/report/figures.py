@@ -18,9 +18,11 @@ import importlib.util
 import math
 import multiprocessing
 import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -261,22 +263,20 @@ def find_run(identity: str, folder: Path) -> Run | None:
 # -- running --
 
 
-class _Helper(Show):
-    """Says nothing, and ends when whom it helps has ended."""
-
-    def chunk(self, share: float) -> None:
-        parent = multiprocessing.parent_process()
-        if parent is not None and not parent.is_alive():
-            os._exit(1)
-
-
 def _help(todo: Sequence[Part]) -> None:
     """Run sweeps, quietly: whatever goes wrong, whom it helps will find and tell it."""
-    try:
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(InputError, OSError, MemoryError):
         for part in todo:
-            sweep(part.content, results=part.folder, show=_Helper())
-    except (InputError, KeyboardInterrupt):
-        return
+            sweep(part.content, results=part.folder)
+
+
+def _end_with_parent() -> None:
+    """Whom it helps may be killed, and then nobody ends the helper."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 @contextmanager
@@ -290,14 +290,25 @@ def helped(todo: Sequence[Part], jobs: int) -> Iterator[None]:
     begins = [len(missing) * j // jobs for j in range(2, jobs)]
     orders = [missing[::-1], *([*missing[i:], *missing[:i]] for i in begins)][: jobs - 1] if missing else []
     helpers = [spawn.Process(target=_help, args=(order,), daemon=True) for order in orders]
-    for helper in helpers:
-        helper.start()
+    with _deaf():
+        for helper in helpers:
+            helper.start()
     try:
         yield
     finally:
         for helper in helpers:
             helper.terminate()
             helper.join()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started now never hear Ctrl-C, which a terminal sends to all: who started them ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def is_full(part: Part) -> bool:

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 import platform
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -29,17 +26,9 @@ from dopt.sweep.results import Results, load
 from dopt.sweep.store import Store, slug
 from dopt.sweep.tracking import Tracker
 from dopt.types import InputError
+from dopt.watch import check, in_thread, pace
 
-CHUNK = 0.25  # seconds between two looks
 PACKAGES = ("dopt", "jax", "jaxlib", "optax", "flax", "networkx", "numpy", "scipy", "scikit-learn")
-
-
-class Interrupted(KeyboardInterrupt):
-    """SIGINT or SIGTERM between two chunks; what is finished is kept."""
-
-    def __init__(self, number: int):
-        super().__init__()
-        self.number = number
 
 
 class Show:
@@ -53,54 +42,9 @@ class Show:
     def stop(self) -> None: ...
 
 
-@contextmanager
-def interruptible() -> Iterator[Callable[[], None]]:
-    """A check to call between chunks: raises `Interrupted` once a signal has come. A second signal ends at once."""
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: None
-        return
-    before: dict[int, Any] = {}
-
-    def handle(number: int, frame: Any) -> None:
-        came.append(number)
-        signal.signal(number, before[number])
-
-    def check() -> None:
-        if came:
-            raise Interrupted(came[0])
-
-    for wanted in (signal.SIGINT, signal.SIGTERM):
-        before[wanted] = signal.signal(wanted, handle)
-    try:
-        yield check
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def pace(check: Callable[[], None], tell: Callable[[float], None] = lambda share: None) -> group.Look:
-    """A look between chunks that keeps them about `CHUNK` seconds long."""
-    last: list[tuple[float, int]] = []
-
-    def look(done: int, total: int) -> int:
-        check()
-        now = time.perf_counter()
-        tell(done / total)
-        size = 1
-        if done > 1 and last:  # segment 0 is a record without steps, and says nothing about the others
-            then, before = last.pop()
-            size = min(round(CHUNK * (done - before) / max(now - then, 1e-6)), 4 * (done - before))
-        last[:] = [(now, done)]
-        return max(1, size)
-
-    return look
-
-
 def run_one(run: Run, devices: Sequence[Any] | None = None, checkpoint: Checkpoints | None = None) -> Result:
-    """`dopt.run`, stopped by a signal within a chunk."""
-    with interruptible() as check:
-        return execute(run, devices=devices, look=pace(check), checkpoint=checkpoint)
+    """The run, as the command makes it."""
+    return execute(run, devices=devices, checkpoint=checkpoint)
 
 
 def keep_one(result: Result, results: str | Path | None, wandb: str, say: Callable[[str], None]) -> list[Path]:
@@ -148,21 +92,31 @@ def sweep(
 
     Raises:
       InputError: the sweep cannot mean anything, or the folder holds another one or cannot be written.
-      Interrupted: SIGINT or SIGTERM; finished slabs are kept.
+      MachineError: the folder cannot be written, or the machine has not enough memory; finished slabs are kept.
+      KeyboardInterrupt: as soon as it comes; finished slabs are kept.
     """
-    show = show or Show()
+    return in_thread(lambda: _sweep(source, results, set, wandb, devices, show or Show()))
+
+
+def _sweep(
+    source: str | Path | Mapping[str, Any],
+    results: str | Path | None,
+    set: Mapping[str, Any] | None,
+    wandb: str,
+    devices: Sequence[Any] | None,
+    show: Show,
+) -> Results:
     asked = spec.parse(source, changes=set) if isinstance(source, Mapping) else spec.read(source, set)
     if asked.left_out:
         show.say(asked.words())
     store = Store(results if results is not None else default_folder(asked.name, set))
     store.check_writable()
-    with interruptible() as check:
-        try:
-            planned = _plan(asked, store, devices)
-            tracker = Tracker(wandb, group=asked.name, folder=store.folder, project=asked.project, say=show.say)
-            _work(planned, store, tracker, devices, show, check)
-        finally:
-            show.stop()
+    try:
+        planned = _plan(asked, store, devices)
+        tracker = Tracker(wandb, group=asked.name, folder=store.folder, project=asked.project, say=show.say)
+        _work(planned, store, tracker, devices, show)
+    finally:
+        show.stop()
     return load(store.folder)
 
 
@@ -241,7 +195,6 @@ def _work(
     tracker: Tracker,
     devices: Sequence[Any] | None,
     show: Show,
-    check: Callable[[], None],
 ) -> None:
     """Do every slab that is missing; those that another process works on are waited for, and done if it dies."""
     names = [name for p in planned for name, _ in p.slabs]
@@ -264,7 +217,7 @@ def _work(
                     continue
                 if not store.finished(name, show.say):
                     show.slab(name, len(runs))
-                    _slab(p, name, runs, store, devices, show, check)
+                    _slab(p, name, runs, store, devices, show)
                 diverged = int(store.read_slab(name)[0]["diverged"].sum())
                 _log(store, tracker, name, runs)
             show.done(len(runs), diverged)
@@ -295,7 +248,6 @@ def _slab(
     store: Store,
     devices: Sequence[Any] | None,
     show: Show,
-    check: Callable[[], None],
 ) -> None:
     if p.group is None:
         p.group = _group(p.runs, devices)
@@ -305,7 +257,7 @@ def _slab(
         p.compiled[width] = p.group.compile(width)
         p.compile_seconds = time.perf_counter() - begin
     begin = time.perf_counter()
-    outcomes = p.compiled[width].execute(runs, pace(check, show.chunk))
+    outcomes = p.compiled[width].execute(runs, pace(show.chunk))
     seconds = time.perf_counter() - begin
     manifest = {
         "slab": name,
@@ -318,6 +270,7 @@ def _slab(
         "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
         "notes": p.group.notes,
     }
+    check()
     store.write_slab(name, *tables(runs, outcomes), manifest)
 
 

@@ -1,0 +1,119 @@
+"""Work in a thread of its own while the main thread waits for it: Python hears signals in the main thread alone, between two
+of its own instructions, and JAX compiles and computes in C++ for minutes.
+
+So Ctrl-C arrives at once, whatever the work is doing. Work that nobody waits for any more stops at its next `check`.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Generic, TypeVar
+
+import jax
+
+T = TypeVar("T")
+Look = Callable[[int, int], int]  # (segments done, of how many) -> how many to do before looking again
+
+CHUNK = 0.25  # seconds between two looks
+WAIT = 0.1  # seconds of one wait; short ones, since not every system wakes a waiting thread for a signal
+GRACE = 1.0  # seconds in which abandoned work may end in good order
+STACK = 2**26  # bytes: a compiler's recursion is deep, and some systems give threads little
+# what JAX keeps for each thread by itself, and a caller may have set around us
+SETTINGS = (
+    *("enable_x64", "default_device", "default_matmul_precision", "default_prng_impl", "threefry_partitionable"),
+    *("debug_nans", "debug_infs", "disable_jit", "log_compiles", "numpy_dtype_promotion", "numpy_rank_promotion"),
+)
+
+
+class AbandonedError(BaseException):
+    """Nobody waits for this work any more. It is no Exception, so that nobody takes it for a failure of the work."""
+
+
+class _Work(Generic[T]):
+    """What a thread does, and what came of it."""
+
+    def __init__(self, work: Callable[[], T]):
+        self.work = work
+        self.abandoned = threading.Event()
+        self.done = threading.Event()
+        self.result: list[T] = []
+        self.error: BaseException | None = None
+        self.settings = {name: getattr(jax.config, f"jax_{name}") for name in SETTINGS}
+
+    def __call__(self) -> None:
+        try:
+            _current.set(self)
+            with _set(self.settings):
+                self.result.append(self.work())
+        except BaseException as error:  # the main thread raises it again
+            self.error = error
+        finally:
+            self.done.set()
+
+
+_current: contextvars.ContextVar[_Work | None] = contextvars.ContextVar("current", default=None)
+
+
+def in_thread(work: Callable[[], T]) -> T:
+    """`work()`, with the caller's context variables and JAX settings; where this is not the main thread, here and now.
+
+    Raises:
+      KeyboardInterrupt: as soon as it comes. The work is abandoned: it ends at its next `check`.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return work()
+    task = _Work(work)
+    before = threading.stack_size(STACK)
+    try:
+        threading.Thread(target=contextvars.copy_context().run, args=(task,), daemon=True, name="dopt").start()
+    finally:
+        threading.stack_size(before)
+    try:
+        while not task.done.wait(WAIT):
+            pass
+    except BaseException:
+        task.abandoned.set()
+        task.done.wait(GRACE)
+        raise
+    if task.error is not None:
+        raise task.error
+    return task.result[0]
+
+
+def check() -> None:
+    """Stop work that was abandoned."""
+    task = _current.get()
+    if task is not None and task.abandoned.is_set():
+        raise AbandonedError
+
+
+def pace(tell: Callable[[float], None] = lambda share: None) -> Look:
+    """A look between chunks that keeps them about `CHUNK` seconds long, and stops abandoned work."""
+    last: list[tuple[float, int]] = []
+
+    def look(done: int, total: int) -> int:
+        check()
+        now = time.perf_counter()
+        tell(done / total)
+        size = 1
+        if done > 1 and last:  # segment 0 is a record without steps, and says nothing about the others
+            then, before = last.pop()
+            size = min(round(CHUNK * (done - before) / max(now - then, 1e-6)), 4 * (done - before))
+        last[:] = [(now, done)]
+        return max(1, size)
+
+    return look
+
+
+@contextmanager
+def _set(settings: dict[str, object]) -> Iterator[None]:
+    """JAX's settings of another thread, where this one has others."""
+    with ExitStack() as stack:
+        for name, value in settings.items():
+            if getattr(jax.config, f"jax_{name}") != value:
+                stack.enter_context(getattr(jax, name)(value))
+        yield

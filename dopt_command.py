@@ -1,0 +1,67 @@
+"""The command `dopt` from its first moment on: SIGINT and SIGTERM end it at once, in every phase, with one line that says what is kept.
+
+Nothing is lost by it: whatever dopt writes appears under its name when it is whole. A module outside the package, since what
+the package imports takes seconds, in which signals come, too.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+
+def main() -> int:
+    """The command, with the arguments of the process."""
+    with ends_at_once(sys.argv[1:]):
+        from dopt.cli import main as command
+
+        return command()
+
+
+@contextmanager
+def ends_at_once(arguments: Sequence[str]) -> Iterator[None]:
+    """While it lasts, a signal ends the process with code 130 or 143. Only the main thread can hear, so elsewhere nothing changes.
+
+    The work must be done by another thread (`dopt.watch`), or a long call into C++ holds the signal back.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    line = f"dopt: interrupted{kept(arguments)}\n".encode()
+
+    def end(number: int, frame: Any) -> None:
+        _stop_helpers()
+        # a progress display may have hidden the cursor, and stands in the middle of a line
+        os.write(2, b"\x1b[?25h\n" + line if os.isatty(2) else line)
+        os._exit(128 + number)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def kept(arguments: Sequence[str]) -> str:
+    """What an interrupted command keeps, in words."""
+    command = next(iter(arguments), "")
+    if command in ("sweep", "figures"):
+        return "; what was finished is kept, the same command goes on from there"
+    if command != "run":
+        return ""
+    if any(word.startswith("--checkpoint-every") for word in arguments):
+        return "; its last checkpoint is kept, the same command goes on from there"
+    return "; a single run keeps nothing without --checkpoint-every"
+
+
+def _stop_helpers() -> None:
+    """End the processes that help us."""
+    if "multiprocessing" in sys.modules:
+        for helper in sys.modules["multiprocessing"].active_children():
+            helper.kill()

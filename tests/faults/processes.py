@@ -1,0 +1,79 @@
+"""The command in processes of its own, which are killed, and what they leave."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 120.0  # seconds, on a busy machine
+# the command; each phase leaves a mark, a file of its name, when it begins: arguments are a folder for marks, and the command's
+COMMAND = """
+import sys
+from pathlib import Path
+import dopt_command
+
+MARKS = Path(sys.argv[1])
+sys.argv[1:] = sys.argv[2:]
+
+def marked(name, f):
+    def call(*args, **kwargs):
+        (MARKS / name).touch()
+        return f(*args, **kwargs)
+    return call
+"""
+PHASES = """
+with dopt_command.ends_at_once(sys.argv[1:]):
+    (MARKS / "imports").touch()
+    import jax
+    import dopt
+    from dopt import group, topology
+    from dopt.cli import main
+    from dopt.sweep import store
+
+group.topology.make = marked("graph", topology.make)
+group.Group.compile = marked("compile", group.Group.compile)
+group.Compiled.execute = marked("device", group.Compiled.execute)
+store.Store.write_slab = marked("write", store.Store.write_slab)
+"""
+END = "\nsys.exit(main())\n"
+
+
+def start(
+    marks: Path, arguments: Sequence[str], *, code: str = "", devices: int = 1, cwd: Path | None = None, **env: str
+) -> subprocess.Popen[str]:
+    """The command in a process of its own; `code` runs before it."""
+    own = {
+        "JAX_PLATFORMS": "cpu",
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONWARNINGS": "error",
+        **env,
+    }
+    marks.mkdir(exist_ok=True)
+    command = [sys.executable, "-c", COMMAND + PHASES + code + END, str(marks), *arguments]
+    return subprocess.Popen(
+        command, env=os.environ | own, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def wait_for(process: subprocess.Popen[str], there: Path) -> None:
+    """Until the file is there."""
+    end = time.monotonic() + LIMIT
+    while not there.exists():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < end, f"{there.name} never came"
+        time.sleep(0.002)
+
+
+def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr)."""
+    try:
+        out, err = process.communicate(timeout=LIMIT)
+    finally:
+        process.kill()
+    return process.returncode, out, err

@@ -6,6 +6,7 @@ the package imports takes seconds, in which signals come, too.
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
@@ -18,6 +19,11 @@ from typing import Any
 def main() -> int:
     """The command, with the arguments of the process."""
     with ends_at_once(sys.argv[1:]):
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(
+                stream, io.TextIOWrapper
+            ):  # so that no signal loses a line, and no name is one that cannot be printed
+                stream.reconfigure(line_buffering=True, errors="backslashreplace")
         from dopt.cli import main as command
 
         return command()

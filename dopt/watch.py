@@ -6,7 +6,10 @@ So Ctrl-C arrives at once, whatever the work is doing. Work that nobody waits fo
 
 from __future__ import annotations
 
+import atexit
 import contextvars
+import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,6 +24,7 @@ Look = Callable[[int, int], int]  # (segments done, of how many) -> how many to 
 CHUNK = 0.25  # seconds between two looks
 WAIT = 0.1  # seconds of one wait; short ones, since not every system wakes a waiting thread for a signal
 GRACE = 1.0  # seconds in which abandoned work may end in good order
+INTERRUPTED = 130  # exit code
 STACK = 2**26  # bytes: a compiler's recursion is deep, and some systems give threads little
 # what JAX keeps for each thread by itself, and a caller may have set around us
 SETTINGS = (
@@ -77,11 +81,20 @@ def in_thread(work: Callable[[], T]) -> T:
             pass
     except BaseException:
         task.abandoned.set()
-        task.done.wait(GRACE)
+        if not task.done.wait(GRACE):
+            atexit.register(_leave, task.done)
         raise
     if task.error is not None:
         raise task.error
     return task.result[0]
+
+
+def _leave(done: threading.Event) -> None:
+    """End the process where a session ends before abandoned work does: Python would wait for it, or take it down in a crash."""
+    if not done.wait(GRACE):
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
 
 
 def check() -> None:

@@ -43,22 +43,21 @@ store.Store.write_slab = marked("write", store.Store.write_slab)
 END = "\nsys.exit(main())\n"
 
 
+def environment(devices: int = 1, **env: str) -> dict[str, str]:
+    """Of a process that finds this dopt, and compiles as users do."""
+    flags = f"--xla_force_host_platform_device_count={devices}"
+    own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    return os.environ | own | {"JAX_ENABLE_COMPILATION_CACHE": "0"} | env
+
+
 def start(
     marks: Path, arguments: Sequence[str], *, code: str = "", devices: int = 1, cwd: Path | None = None, **env: str
 ) -> subprocess.Popen[str]:
     """The command in a process of its own; `code` runs before it."""
-    own = {
-        "JAX_PLATFORMS": "cpu",
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "PYTHONPATH": str(ROOT),
-        "PYTHONWARNINGS": "error",
-        **env,
-    }
     marks.mkdir(exist_ok=True)
     command = [sys.executable, "-c", COMMAND + PHASES + code + END, str(marks), *arguments]
-    return subprocess.Popen(
-        command, env=os.environ | own, cwd=cwd, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment(devices, **env), cwd=cwd, text=True, stdout=pipe, stderr=pipe)
 
 
 def wait_for(process: subprocess.Popen[str], there: Path) -> None:

@@ -15,7 +15,7 @@ import yaml
 
 import dopt
 
-from .processes import ROOT, end, start, wait_for
+from .processes import end, environment, start, wait_for
 
 SOON = 2.0  # seconds
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
@@ -109,19 +109,20 @@ fields = {SHORT!r}
 run = dopt.Run.from_dict(fields | {{"steps": 10}})
 dopt.run(run)
 def slow(params, batch):
-    x = jnp.outer(params, params)
-    for i in range(1500):
+    x = jnp.outer(jnp.ones(50), jnp.ones(50)) * params.sum()
+    for i in range(3000):
         x = jnp.sin(x @ x) + i
     return x.sum()
 own = None
 if {phase!r} == "compile":
     import numpy as np
     own = dopt.Problem(lambda key: jnp.ones(30), slow, np.zeros((4, 2, 1)))
+    run = dopt.Run(algorithm="gossip_sgd", workers=4, learning_rate=0.1, steps=10)
 else:
     run = dopt.Run.from_dict(fields | {{"steps": 300_000_000, "record_every": 300_000_000, "problem.dim": 256}})
 came = []
 def send():
-    time.sleep(3)
+    time.sleep(4)  # tracing is Python and would be interrupted anyway; then comes XLA
     came.append(time.monotonic())
     os.kill(os.getpid(), signal.SIGINT)
 threading.Thread(target=send).start()
@@ -131,6 +132,6 @@ except KeyboardInterrupt:
     print(time.monotonic() - came[0] < {SOON}, flush=True)
 print(dopt.run(dopt.Run.from_dict(fields | {{"steps": 20}})).history["step"][-1], flush=True)
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, env=environment())
     assert (done.stdout.split(), done.stderr) == (["True", "20"], "")
     assert done.returncode in (0, 130)  # 130: the compiler was still at work when the session ended

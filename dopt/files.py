@@ -1,17 +1,22 @@
-"""A file appears under its name when it is whole, or not at all: whatever dopt writes goes through `whole`."""
+"""Files: one appears under its name when it is whole, or not at all (whatever dopt writes goes through `whole`); and digests."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
+import stat
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import lru_cache
 from pathlib import Path
 
 from dopt.types import MachineError
 
 TEMPORARY = ".tmp-"
+SETTLED = 2.0  # seconds after which the next change of a file shows in its time stamp for sure
 
 
 @contextmanager
@@ -51,6 +56,26 @@ def write(path: str | Path, content: str | bytes) -> None:
     """The file with this content; text in UTF-8."""
     with whole(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+
+
+def digest(path: str | Path) -> str:
+    """sha256 of a file, computed once for each state that it was in; OSError where it cannot be read, or is no file."""
+    state = os.stat(path)
+    if not stat.S_ISREG(state.st_mode):
+        raise OSError(errno.EINVAL, "it is no file")
+    if time.time() - max(state.st_mtime, state.st_ctime) < SETTLED:
+        return _sha256(path)
+    return _digest(os.path.abspath(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: str, *state: int) -> str:
+    return _sha256(path)
+
+
+def _sha256(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def sync(path: Path) -> None:

@@ -35,7 +35,7 @@ from dopt import (
 from dopt.algorithms import ALGORITHMS
 from dopt.algorithms.asynchronous.server import Arrivals
 from dopt.checkpoints import Keeper
-from dopt.config import OWN, UNTRACED, UNWEIGHTED, Run, make_optimizer, make_rate, options_of
+from dopt.config import OWN, UNTRACED, Run, make_optimizer, make_rate, options_of
 from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
 from dopt.problems import PROBLEMS, Shards
 from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program, Turns
@@ -142,7 +142,7 @@ class Group:
         self.dtype = np.dtype(self.first.precision)
         self.needs = wiring.needs_of(self.first)
         self.own_graph = graph
-        self.own_matrix = None if graph is None else _own_matrix(graph, self.first, self.needs)
+        self.own_matrix = None if graph is None else wiring.own_matrix(graph, self.first)
         for run in runs if self.needs is not None else ():
             self._check(run)
         self.problem, self.notes = self._problem(problem)
@@ -173,7 +173,7 @@ class Group:
         if run.strict and self.own_matrix is not None:
             mixing.check(self.own_matrix, run.algorithm, self.needs or "")
         elif run.strict:
-            wiring.check(run.algorithm, *wiring.source(run))
+            wiring.check(run)
         if run.options.get("link_loss.policy") == "renormalise":
             w = self.matrix(run)
             mixing.check_own_weight(w[0] if isinstance(w, tuple) else w, run.algorithm)
@@ -222,7 +222,7 @@ class Group:
     def _graph(self, run: Run) -> nx.Graph:
         graph = self.own_graph
         if graph is None:
-            graph = topology.make(str(run.topology), run.workers, **options_of(run, "topology"))
+            graph = wiring.network(run)
         if not isinstance(graph, nx.Graph):
             raise InputError("delay: edges needs one graph that stays, whose edges have an attribute `delay`")
         return graph
@@ -752,27 +752,6 @@ def make_problem(run: Run) -> Problem:
     parts = data.PARTITIONS[str(run.partition)].make(dataset.train["y"], run.workers, **options_of(run, "partition"))
     train, counts = data.shard(dataset.train, parts)
     return entry.make(Shards(train, counts, dataset.test, dataset.classes), run.workers, **options)
-
-
-def _own_matrix(graph: Any, run: Run, needs: str | None) -> Any:
-    """W of what was handed over: a graph, a sequence of them, a matrix, or a pair (R, C) of matrices."""
-    if isinstance(graph, topology.Network):
-        if len(graph) != run.workers:
-            raise InputError(f"graph: has {len(graph)} nodes, got workers={run.workers}; set workers to {len(graph)}")
-        return wiring.wired(graph, run.workers, run.weights, options_of(run, "weights"), needs)
-    pair = needs == "row and column stochastic"
-    if isinstance(graph, tuple):
-        if not pair or len(graph) != 2:
-            raise InputError(
-                f"graph: {run.algorithm} takes {'two matrices (R, C)' if pair else 'one matrix'}, got {len(graph)}"
-            )
-        return tuple(mixing.as_matrix(part, run.workers) for part in graph)
-    w = mixing.as_matrix(graph, run.workers)
-    if needs in UNWEIGHTED:
-        return wiring.wired(nx.from_numpy_array(w != 0, create_using=nx.Graph), run.workers, None, {}, needs)
-    if pair and not mixing.is_doubly_stochastic(w):
-        raise InputError(f"graph: {run.algorithm} takes two matrices (R, C), got one that is not doubly stochastic")
-    return (w, w) if pair else w
 
 
 __all__ = ["Compiled", "Group", "Outcome", "key", "make_problem"]

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from dopt.checkpoints import Checkpoints, Keeper
-from dopt.config import Run, identity
+from dopt.config import Run
+from dopt.config.identity import digests, fresh, hashed
 from dopt.group import Group
-from dopt.types import Problem, Tree
+from dopt.types import InputError, Problem, Tree
 from dopt.watch import Look, in_thread, pace
 
 
@@ -21,7 +22,7 @@ class Result:
 
     Attributes:
       run: the resolved run.
-      id: its identity, content of own data and graphs included.
+      id: its identity: fields, and the content of all that they stand for or that was handed over, code included.
       history: name -> NumPy array [records]: step, gradients, time (s), bytes_sent, and the metrics; NaN from the step at
         which the run diverged.
       params: leaves [workers, ...], of server methods [1, ...]; with a layout in its form, which
@@ -103,7 +104,10 @@ def _run(
     if resolved.executor == "vmap" and devices:
         devices = devices[:1]  # one run has no runs to split
     group = Group([resolved], problem=problem, graph=graph, start=start, devices=devices)
-    number = identity(resolved, own)
+    found = digests(resolved, own)
+    number, unhashed = hashed(resolved.to_dict(), found), fresh(found)
+    if checkpoint is not None and unhashed:
+        raise InputError(f"checkpoint: {unhashed[0]}, so that nobody could tell whose a checkpoint is; leave it out")
     keeper = None if checkpoint is None else Keeper(checkpoint, number, group.devices)
     try:
         (outcome,) = group.compile(1).execute([resolved], look or pace(), keeper)
@@ -119,5 +123,9 @@ def _run(
         outcome.spectral_gap,
         outcome.stalled_step,
         outcome.extra,
-        (*group.notes, *stalling(resolved, outcome.stalled_step)),
+        (
+            *group.notes,
+            *(f"{line}; the run has an id of its own, and nothing reuses it" for line in unhashed),
+            *stalling(resolved, outcome.stalled_step),
+        ),
     )

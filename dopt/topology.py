@@ -123,14 +123,19 @@ def adjacency(network: Network) -> np.ndarray:
     return met
 
 
+def places(graph: Graph) -> dict[Any, int]:
+    """Node -> its worker."""
+    order = range(len(graph)) if set(graph) == set(range(len(graph))) else list(graph)
+    return {node: i for i, node in enumerate(order)}
+
+
 def attribute(graph: Graph, name: str | None, missing: float = 0.0) -> np.ndarray:
     """[n, n] what the edge (u, v) says of `name`, at [v, u]; 1 for every edge where `name` is None.
 
     Raises:
       InputError: it is not a number.
     """
-    order = range(len(graph)) if set(graph) == set(range(len(graph))) else list(graph)
-    place = {node: i for i, node in enumerate(order)}
+    place = places(graph)
     a = np.zeros((len(graph), len(graph)))
     for u, v, data in graph.edges(data=True):
         found = 1.0 if name is None else data.get(name, missing)

@@ -1,54 +1,30 @@
-"""A resolved run's graph as its mixing matrix, and who hears whom when it mixes. Host."""
+"""What a resolved run's mixing matrix must be, and who hears whom when it mixes. Host."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from dopt import algorithms, mixing, topology
+from dopt import mixing
 from dopt.config import Run, options_of
+from dopt.config.matrices import KEPT, Source, matrix, matrix_of, needs_of, network, own_matrix, source, wired
 
 
-def needs_of(run: Run) -> str | None:
-    """The kind of mixing matrix that a resolved run's method asks for."""
-    return algorithms.needs(run.algorithm, options_of(run, "algorithm"))
-
-
-def matrix(run: Run) -> Any:
-    """W of a resolved run, as its fields say: [n, n], a period [period, n, n], random `Matchings`, or a pair (R, C)."""
-    return _matrix(*source(run))
-
-
-def source(run: Run) -> tuple[Any, ...]:
-    """All that a mixing matrix follows from."""
-    options = (json.dumps(options_of(run, prefix)) for prefix in ("topology", "weights"))
-    return run.topology, run.workers, next(options), run.weights, next(options), needs_of(run)
+def check(run: Run) -> None:
+    """Refuse a matrix with which the run's method is not defined."""
+    of = source(run)
+    if of in KEPT.get():
+        mixing.check(matrix_of(of), run.algorithm, of.needs or "")
+    else:
+        _check(run.algorithm, of)
 
 
 @lru_cache(maxsize=256)
-def _matrix(name: Any, workers: int, options: str, rule: Any, rule_options: str, needs: str | None) -> Any:
-    return wired(topology.make(name, workers, **json.loads(options)), workers, rule, json.loads(rule_options), needs)
-
-
-def wired(network: topology.Network, workers: int, rule: Any, options: dict[str, Any], needs: str | None) -> Any:
-    if needs == "tree":
-        return mixing.as_matrix(mixing.weights(mixing.spanning_tree(network), "metropolis"), workers)
-    if needs == "pairs":
-        return mixing.as_matrix(mixing.weights(network, "metropolis"), workers)
-    w = mixing.as_matrix(mixing.weights(network, rule, **options), workers)
-    if needs != "row and column stochastic":
-        return w
-    # what is doubly stochastic serves for both; else C splits what R, over the same links, averages
-    return (w, w) if mixing.is_doubly_stochastic(w) else (w, mixing.weights(network, "push"))
-
-
-@lru_cache(maxsize=256)
-def check(method: str, *source: Any) -> None:
-    mixing.check(_matrix(*source), method, source[-1])
+def _check(method: str, of: Source) -> None:
+    mixing.check(matrix_of(of), method, of.needs or "")
 
 
 def mixings(run: Run, steps: Any) -> Any:
@@ -60,3 +36,6 @@ def mixings(run: Run, steps: Any) -> Any:
 def links_of(run: Run, w: Any) -> Callable[[int], np.ndarray]:
     """Mixing -> [n, n] bool: whom each worker hears."""
     return mixing.links(w[0] if isinstance(w, tuple) else w, run.seed)
+
+
+__all__ = ["check", "links_of", "matrix", "mixings", "needs_of", "network", "own_matrix", "source", "wired"]

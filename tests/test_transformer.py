@@ -102,7 +102,7 @@ def test_the_command_refuses_text_in_one_line(capsys: pytest.CaptureFixture, tmp
         return ["run", *(part for name, value in given.items() for part in (f"--{name}", str(value)))]
 
     missing = str(tmp_path / "none.txt")
-    refused(capsys, command(problem="transformer", **{"data.file": missing}), "data.file: no file", missing)
+    refused(capsys, command(problem="transformer", **{"data.file": missing}), "data.file: cannot read", missing)
     refused(capsys, command(problem="transformer", data="digits"), "data: transformer learns from text, got digits")
     refused(capsys, command(problem="softmax", data="text"), "data: softmax learns from classes, got text", "digits")
     refused(

@@ -1,8 +1,8 @@
 """A run as it was asked for (`run`), checked (`resolve`), and known by a hash (`identity`); optax by name (`optimizers`)."""
 
 from dopt.config.identity import SCHEMA, identity
+from dopt.config.matrices import UNWEIGHTED
 from dopt.config.optimizers import OPTIMIZERS, RATES, SCHEDULES, UNTRACED, make_optimizer, make_rate
-from dopt.config.resolve import UNWEIGHTED
 from dopt.config.run import HORIZONS, OWN, Run, options_of
 
 __all__ = [

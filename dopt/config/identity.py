@@ -1,74 +1,222 @@
-"""What a run is: the hash of everything that can change its result."""
+"""What a run is: a hash of its resolved fields, and of the content of all that they stand for.
+
+Digests are values: of the graph as it was drawn, of the matrix as it was made, of the data's files (or its arrays, where dopt or a
+dependency has it), of traces and tables of links, of the code of whatever was written outside dopt, and of what was handed over. The
+id is a hash of fields and digests alone, so that it can be checked anywhere; only the digests need the things themselves.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from pathlib import Path
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
-from dopt import topology
-from dopt.config.run import OWN, Run
-from dopt.types import InputError, Problem
+from dopt import cluster, compression, data, delays, files, mixing, network, topology
+from dopt.algorithms import ALGORITHMS
+from dopt.config import code, matrices
+from dopt.config.run import OWN, Run, options_of
+from dopt.problems import PROBLEMS
+from dopt.registry import Entry, Registry
+from dopt.types import InputError
 
-SCHEMA = 1  # of the fields and their meaning: part of a run's identity
+SCHEMA = 2  # of the fields and their meaning: part of a run's identity
+FRESH = "fresh "  # begins a digest of what has none, which is another one each time
+PLUGINS: tuple[tuple[str, Registry], ...] = (  # fields and options that name what may be written outside dopt
+    ("algorithm", ALGORITHMS),
+    ("algorithm.compressor", compression.COMPRESSORS),
+    ("problem", PROBLEMS),
+    ("data", data.SETS),
+    ("partition", data.PARTITIONS),
+    ("topology", topology.TOPOLOGIES),
+    ("topology.base", topology.TOPOLOGIES),
+    ("weights", mixing.WEIGHTS),
+    ("weights.base", mixing.WEIGHTS),
+    ("delay", delays.DELAYS),
+    ("cluster", cluster.LAWS),
+    ("cluster.profile", cluster.PROFILES),
+    ("cluster.reduce", network.REDUCTIONS),
+)
+FILES = ("cluster.file", "cluster.links")
+
+Memo = dict[Any, str]  # digests of code that were made in the same call
 
 
 def identity(resolved: Run, own: Mapping[str, Any] | None = None) -> str:
-    """Hash of a resolved run and of the content of what was handed over (`own`: name -> tree of arrays, or graph)."""
-    content = {"schema": SCHEMA, **resolved.to_dict()}
-    files = (
-        ("topology", topology.is_file),
-        ("weights", lambda w: bool(Path(w).suffix)),
-        ("cluster.file", lambda w: True),
-        ("data.file", lambda w: True),
-        ("cluster.links", lambda w: True),
-    )
-    for name, is_file in files:
-        if (
-            content.get(name)
-            and content[name] != OWN
-            and is_file(content[name])
-            and not content[name].startswith("networkx:")
-        ):
-            try:
-                content[f"{name}.content"] = hashlib.sha256(Path(content[name]).read_bytes()).hexdigest()
-            except OSError as error:
-                raise InputError(f"{name}: no file {content[name]!r} ({error.strerror})") from error
-    for name, value in (own or {}).items():
-        content[f"{name}.content"] = _digest(value)
+    """16 hex digits of a resolved run and of what was handed over (`own`: problem, graph, start -> what it is)."""
+    return hashed(resolved.to_dict(), digests(resolved, own))
+
+
+def hashed(fields: Mapping[str, Any], digests: Mapping[str, str]) -> str:
+    """16 hex digits of resolved fields and digests."""
+    content = {"schema": SCHEMA, "fields": dict(fields), "digests": dict(digests)}
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 
-def _digest(value: Any) -> str:
-    import jax
-
-    if isinstance(value, topology.Periodic):
-        return _digest([_links(graph) for graph in value.graphs])
-    if isinstance(value, topology.Matchings):
-        value = (value.workers, value.partners, value.probability, value.weight)
-    if isinstance(value, nx.Graph):
-        value = _links(value)
-    if isinstance(value, Problem):  # a function has no content to hash: its name stands for it
-        loss = (
-            f"{getattr(value.loss, '__module__', '')}.{getattr(value.loss, '__qualname__', type(value.loss).__name__)}"
-        )
-        value = (value.data, value.counts, value.test, value.start, [loss, value.weighted])
-    leaves, tree = jax.tree.flatten(value)
-    digest = hashlib.sha256(str(tree).encode())
-    for leaf in leaves:
-        array = np.asarray(leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(array.tobytes() if array.dtype.kind in "biufc" else str(leaf).encode())
-    return digest.hexdigest()
+def identify(runs: Iterable[Run]) -> None:
+    """Give each of many resolved runs its digests; code that they share is hashed once."""
+    memo: Memo = {}
+    for run in runs:
+        if "digests" not in vars(run):
+            vars(run)["digests"] = digests(run, memo=memo)
 
 
-def _links(graph: nx.Graph) -> list[np.ndarray]:
-    """Who sends to whom, with the weights and delays that edges carry."""
-    a = topology.adjacency(graph)
-    carried = [topology.attribute(graph, name) for name in ("weight", "delay") if nx.get_edge_attributes(graph, name)]
-    return [a, *carried]
+def digests(resolved: Run, own: Mapping[str, Any] | None = None, memo: Memo | None = None) -> dict[str, str]:
+    """Name -> digest of all that a resolved run's fields stand for, and of what was handed over.
+
+    Raises:
+      InputError: a file cannot be read, or the graph, its matrix or the data cannot be made.
+    """
+    fields, memo = resolved.to_dict(), {} if memo is None else memo
+    found = {f"code of {name}": _code(entry, memo) for name, entry in outside(fields)}
+    if resolved.topology not in (None, OWN):
+        found["graph"] = _graph_of(resolved)
+        found["matrix"] = _matrix_of(resolved)
+    if resolved.data is not None:
+        found["data"] = data.digest(resolved.data, **options_of(resolved, "data"))
+    for name in FILES:
+        if fields.get(name):
+            found[name] = _content(name, fields[name])
+    for name, value in (own or {}).items():
+        found[name] = graph_digest(value) if name == "graph" else _value(value)
+        if name == "graph":
+            found["matrix"] = matrix_digest(matrices.own_matrix(value, resolved))
+    return found
+
+
+def fresh(digests: Mapping[str, str]) -> tuple[str, ...]:
+    """One line for each thing that has no digest, and why."""
+    return tuple(
+        f"{name} cannot be hashed: it has {digest.removeprefix(FRESH).partition(' ')[2]}"
+        for name, digest in digests.items()
+        if digest.startswith(FRESH)
+    )
+
+
+def differences(before: Mapping[str, str], today: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of what is no longer what it was; what has no digest never is."""
+    return tuple(
+        name
+        for name in dict.fromkeys([*before, *today])
+        if before.get(name) != today.get(name) or before[name].startswith(FRESH)
+    )
+
+
+def _content(name: str, path: str) -> str:
+    try:
+        return files.digest(path)
+    except (OSError, ValueError) as error:
+        why = files.reason(error) if isinstance(error, OSError) else error
+        raise InputError(f"{name}: no file {path!r} ({why})") from error
+
+
+# -- code and values --------------------------------------------------------------------------------------------------
+
+
+def outside(fields: Mapping[str, Any]) -> list[tuple[str, Entry]]:
+    """The plug-ins of a run that were written outside dopt."""
+    named = ((name, known, fields.get(name)) for name, known in PLUGINS)
+    entries = ((name, known[value]) for name, known, value in named if isinstance(value, str) and value in known)
+    return [(name, entry) for name, entry in entries if any(map(code.is_outside, _functions(entry)))]
+
+
+def _functions(entry: Entry) -> Sequence[Any]:
+    return [entry.make, *(trait for trait in entry.traits.values() if callable(trait))]
+
+
+def _code(entry: Entry, memo: Memo) -> str:
+    key = id(entry)
+    if key not in memo:
+        memo[key] = _value((entry.make, dict(entry.traits)))
+    return memo[key]
+
+
+def _value(value: Any) -> str:
+    try:
+        return code.digest(value)
+    except code.UnknownError as error:
+        return f"{FRESH}{uuid.uuid4().hex} {error}"
+
+
+# -- graphs and matrices ----------------------------------------------------------------------------------------------
+
+
+def _graph_of(run: Run) -> str:
+    return _drawn_digest(matrices.drawn(str(run.topology), run.workers, options_of(run, "topology")))
+
+
+@lru_cache(maxsize=65536)
+def _drawn_digest(of: matrices.Drawn) -> str:
+    return graph_digest(matrices.drawn_network(of))
+
+
+def _matrix_of(run: Run) -> str:
+    of = matrices.source(run)
+    return matrix_digest(matrices.matrix_of(of)) if of in matrices.KEPT.get() else _source_digest(of)
+
+
+@lru_cache(maxsize=65536)
+def _source_digest(of: matrices.Source) -> str:
+    return matrix_digest(matrices.matrix_of(of))
+
+
+def graph_digest(graph: Any) -> str:
+    """Who sends to whom, with the weights and delays that edges carry; of a matrix that stands for a graph, the matrix."""
+    if isinstance(graph, topology.Periodic):
+        return _hash("periodic", *map(graph_digest, graph.graphs))
+    if isinstance(graph, nx.Graph):
+        return _hash("graph", len(graph), graph.is_directed(), *_edges(graph))
+    return matrix_digest(graph)
+
+
+def _edges(graph: nx.Graph) -> list[str]:
+    """The edges by the numbers of their workers, in order."""
+    place = topology.places(graph)
+    carried = ("weight", "delay")
+    found = []
+    for u, v, said in graph.edges(data=True):
+        ends = (place[u], place[v])
+        ends = ends if graph.is_directed() else (min(ends), max(ends))
+        found.append((*ends, *(_number(said.get(name)) for name in carried)))
+    return [str(edge) for edge in sorted(found)]
+
+
+def _number(value: Any) -> str:
+    """A number as it is read: 1 and 1.0 are one."""
+    try:
+        return "" if value is None else float(value).hex()
+    except (TypeError, ValueError, OverflowError):
+        return repr(value)
+
+
+def matrix_digest(w: Any) -> str:
+    """Of W's bytes, of those of a pair (R, C), or of the description of random matchings."""
+    if isinstance(w, tuple):
+        return _hash("pair", *map(matrix_digest, w))
+    if isinstance(w, topology.Matchings):
+        return _hash("matchings", w.workers, w.weight, *map(_array, (w.partners, w.probability)))
+    return _hash("matrix", _array(w))
+
+
+def _array(values: Any) -> str:
+    if values is None:
+        return "none"
+    array = np.ascontiguousarray(values.toarray() if hasattr(values, "toarray") else values)
+    return _hash(str(array.dtype), str(array.shape), array.tobytes())
+
+
+def _hash(*parts: Any) -> str:
+    said = hashlib.sha256()
+    for part in parts:
+        content = part if isinstance(part, bytes) else str(part).encode()
+        said.update(b"%d:" % len(content))
+        said.update(content)
+    return said.hexdigest()
+
+
+__all__ = ["SCHEMA", "differences", "digests", "fresh", "hashed", "identify", "identity"]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import typing
 from collections.abc import Callable, Mapping
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,7 @@ import optax
 
 from dopt import algorithms, cluster, delays, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS
-from dopt.config.identity import identity
+from dopt.config.matrices import UNWEIGHTED, network_of
 from dopt.config.optimizers import dry_step, optimizer_options, schedule_options
 from dopt.config.run import HORIZONS, OWN, PREFIXES, Run, of
 from dopt.data import PARTITIONS, SETS
@@ -31,7 +30,6 @@ PLUGS: tuple[tuple[str, Registry, tuple[str, ...]], ...] = (  # and what is read
     ("topology", topology.TOPOLOGIES, ()),
     ("weights", mixing.WEIGHTS, ()),
 )
-UNWEIGHTED = {"tree": "relay_sgd", "pairs": "ad_psgd"}  # what a method may need that has no weights
 
 
 @cache
@@ -54,7 +52,7 @@ def resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
     making.records()
     resolved = Run(**making.values, options=making.options)
     if problem is None and graph is None:
-        vars(resolved)["id"] = identity(resolved)  # resolving it once more would give the same
+        vars(resolved)["_resolved"] = resolved  # resolving it once more would give the same
     return resolved
 
 
@@ -175,7 +173,7 @@ class _Resolving:
             values["topology"] = values["topology"] or "ring"
             self.take("topology", _topology_options(values["topology"], self.given["topology"]))
             # the default follows from the kind of graph, which only the graph itself tells
-            rule = _default_rule(values["topology"], values["workers"], json.dumps(self.own("topology")))
+            rule = mixing.default_rule(network_of(values["topology"], values["workers"], self.own("topology")))
             self.take("weights", _weights(values, self.needs, rule, weights, self.leave))
 
     def links(self) -> None:
@@ -283,11 +281,6 @@ def _topology_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     if name.startswith("networkx:") or topology.is_file(name):
         return dict(given)
     return topology.TOPOLOGIES[name].options(given, "topology")
-
-
-@lru_cache(maxsize=256)
-def _default_rule(name: str, workers: int, options: str) -> str | None:
-    return mixing.default_rule(topology.make(name, workers, **json.loads(options)))
 
 
 def _weights(

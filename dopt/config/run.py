@@ -98,10 +98,21 @@ class Run:
 
     @cached_property
     def id(self) -> str:
-        """16 hex digits: a hash of all resolved fields, the schema's number, and the content of own files."""
-        from dopt.config.identity import identity
+        """16 hex digits: a hash of all that can change the result, `dopt.config.identity`."""
+        from dopt.config.identity import hashed
 
-        return identity(self.resolve(unread="drop"))
+        return hashed(self._resolved.to_dict(), self.digests)
+
+    @cached_property
+    def digests(self) -> Mapping[str, str]:
+        """What the resolved fields stand for today: name -> digest of the graph, matrix, data, files and code."""
+        from dopt.config.identity import digests
+
+        return digests(self._resolved)
+
+    @cached_property
+    def _resolved(self) -> Run:
+        return self.resolve(unread="drop")
 
 
 def options_of(run: Run, prefix: str) -> dict[str, Any]:

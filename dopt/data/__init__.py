@@ -6,12 +6,17 @@ into the cache last. Importing this is cheap: scikit-learn and pooch are importe
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Callable
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from dopt.data import cifar10, digits, factors, libsvm, mnist, ratings, sparse, text
 from dopt.data.base import SETS, Dataset
 from dopt.data.partition import PARTITIONS, by_label, contiguous, dirichlet, iid, shard
+from dopt.files import digest as file_digest
+from dopt.registry import Entry
 
 __all__ = [
     "PARTITIONS",
@@ -20,6 +25,7 @@ __all__ = [
     "by_label",
     "cifar10",
     "contiguous",
+    "digest",
     "digits",
     "dirichlet",
     "factors",
@@ -34,7 +40,6 @@ __all__ = [
 ]
 
 
-@lru_cache(maxsize=4)  # a sweep reads one or two sets, many times; MNIST alone takes 0.4 GB
 def load(name: str, **options: Any) -> Dataset:
     """The set registered as `name`; the arrays are shared between callers, and read-only.
 
@@ -42,5 +47,48 @@ def load(name: str, **options: Any) -> Dataset:
       InputError: an unknown name or option, or a file that is missing, damaged or of another content than published.
     """
     entry = SETS[name]
-    dataset: Dataset = entry.make(**entry.options(options, "data"))
-    return dataset
+    chosen = tuple(entry.options(options, "data").items())
+    return _load(entry.make, chosen, _content(_paths(entry, chosen)))
+
+
+def digest(name: str, **options: Any) -> str:
+    """Digest of a set: of the bytes of its files, or of its arrays where it lies in none.
+
+    Raises:
+      InputError: as `load`.
+    """
+    entry = SETS[name]
+    chosen = tuple(entry.options(options, "data").items())
+    paths = _paths(entry, chosen)
+    if not all(path.is_file() for path in paths):
+        load(name, **options)  # fetches them, or says why not
+    return _content(paths) if paths else _arrays(name, entry.make, chosen)
+
+
+def _paths(entry: Entry, options: tuple[tuple[str, Any], ...]) -> tuple[Path, ...]:
+    return entry.traits["files"](**dict(options)) if "files" in entry.traits else ()
+
+
+def _content(paths: tuple[Path, ...]) -> str:
+    """Digest of files' bytes, and of which are there."""
+    found = [(path.name, file_digest(path) if path.is_file() else "") for path in paths]
+    return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+@lru_cache(maxsize=4)  # a sweep reads one or two sets, many times; MNIST alone takes 0.4 GB
+def _load(make: Callable[..., Dataset], options: tuple[tuple[str, Any], ...], content: str) -> Dataset:
+    return make(**dict(options))
+
+
+load.cache_clear = _load.cache_clear  # type: ignore[attr-defined]
+
+
+@lru_cache(maxsize=4096)
+def _arrays(name: str, make: Callable[..., Dataset], options: tuple[tuple[str, Any], ...]) -> str:
+    found, said = load(name, **dict(options)), hashlib.sha256()
+    for part in (found.train, found.test or {}):
+        for leaf, array in sorted(part.items()):
+            said.update(f"{leaf} {array.dtype} {array.shape}".encode())
+            said.update(array.data)
+    said.update(str(found.classes).encode())
+    return said.hexdigest()

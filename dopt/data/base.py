@@ -5,6 +5,8 @@ The trait `kind` of a set says what a sample is, and so which problems can learn
 - classes: x [d] float64, features, and y [] int32, the class;
 - text: x [context] int32, characters by their numbers, and y [context] int32, each one's successor;
 - ratings: x [2] int32, a user and an item, and y [] float64, what the one gives the other.
+
+The trait `files` is options -> the paths that it reads, of a set that lies in files.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from dopt.data.base import SETS, Dataset, samples
-from dopt.data.files import find
+from dopt.data.files import find, place
 from dopt.types import InputError
 
 URL = "https://www.cs.toronto.edu/~kriz/"
@@ -29,11 +29,24 @@ TRAIN, TEST = [f"data_batch_{i}.bin" for i in range(1, 6)], ["test_batch.bin"]
 IMAGE = 3 * 32 * 32
 
 
-@SETS.register(source="Krizhevsky 2009; " + URL + ARCHIVE, kind="classes")
+def _unpacked() -> Path | None:
+    """The user's folder of unpacked files, if there is one."""
+    own = os.environ.get("DOPT_DATA_DIR")
+    folder = Path(own).expanduser() / FOLDER if own else None
+    return folder if folder is not None and folder.is_dir() else None
+
+
+def files() -> tuple[Path, ...]:
+    """The unpacked files, or the archive."""
+    folder = _unpacked()
+    return (place(ARCHIVE),) if folder is None else tuple(folder / name for name in (*TRAIN, *TEST))
+
+
+@SETS.register(source="Krizhevsky 2009; " + URL + ARCHIVE, kind="classes", files=files)
 def cifar10() -> Dataset:
     """CIFAR-10, 3072 features, 10 classes: 50000 samples to train, 10000 held out."""
-    own = Path(os.environ.get("DOPT_DATA_DIR") or ".").expanduser() / FOLDER
-    if os.environ.get("DOPT_DATA_DIR") and own.is_dir():
+    own = _unpacked()
+    if own is not None:
         return _dataset(lambda name: _content(own / name), own)
     path = find(ARCHIVE, URL + ARCHIVE, read=_published)
     try:

@@ -24,6 +24,18 @@ def read_bytes(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def place(name: str) -> Path:
+    """Where the file `name` lies, or would lie once it is fetched."""
+    return _own(name) or cache_folder() / name
+
+
+def _own(name: str) -> Path | None:
+    """The file in the user's folder, if it is there."""
+    own = os.environ.get("DOPT_DATA_DIR")
+    path = Path(own).expanduser() / name if own else None
+    return path if path is not None and path.is_file() else None
+
+
 def unpack(path: Path) -> bytes:
     """The content of a .gz file; InputError, naming the file, where it is cut off or damaged."""
     try:
@@ -51,10 +63,10 @@ def find(name: str, url: str, sha256: str | None = None, read: Callable[[Path], 
       sha256: of the bytes that `read` gives; None: published by nobody, see the module.
       read: the bytes that are checked; `unpack` for files whose packing differs from copy to copy.
     """
-    own = os.environ.get("DOPT_DATA_DIR")
-    if own and (Path(own).expanduser() / name).is_file():
-        return Path(own).expanduser() / name
-    path = cache_folder() / name
+    mine = _own(name)
+    if mine is not None:
+        return mine
+    path, own = cache_folder() / name, os.environ.get("DOPT_DATA_DIR")
     if path.is_file():
         verify(path, path, sha256, read)
         return path

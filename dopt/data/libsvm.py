@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from dopt.data.base import SETS, Dataset, samples
-from dopt.data.files import find
+from dopt.data.files import find, place
 from dopt.types import InputError
 
 URL = "https://www.csie.ntu.edu.tw/~cjlin/libsvmtools/datasets/binary/"
@@ -61,6 +61,17 @@ def read(path: Path, features: int) -> Dataset:
     return Dataset(samples(x, np.searchsorted(known, labels)), test, 2)
 
 
+def files(name: str) -> Callable[[], tuple[Path, ...]]:
+    """What finds the set's file, and that of its test set if there is one."""
+
+    def found() -> tuple[Path, ...]:
+        path = place(name)
+        held_out = path.with_name(f"{path.name}.t")
+        return (path, held_out) if held_out.is_file() else (path,)
+
+    return found
+
+
 def _reader(name: str, features: int) -> Callable[[], Dataset]:
     def load() -> Dataset:
         return read(find(name, URL + name, SHA256.get(name)), features)
@@ -70,4 +81,4 @@ def _reader(name: str, features: int) -> Callable[[], Dataset]:
 
 
 for _name, _features in FEATURES.items():
-    SETS.register(name=_name, source=URL + _name, kind="classes")(_reader(_name, _features))
+    SETS.register(name=_name, source=URL + _name, kind="classes", files=files(_name))(_reader(_name, _features))

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from dopt.data.base import SETS, Dataset, samples
-from dopt.data.files import find, unpack
+from dopt.data.files import find, place, unpack
 from dopt.types import InputError
 
 URL = "https://ossci-datasets.s3.amazonaws.com/mnist/"
@@ -54,7 +54,11 @@ def part(name: str) -> dict[str, np.ndarray]:
     return samples(images.reshape(-1, 784) / 255, labels)
 
 
-@SETS.register(source="LeCun et al., Proc. IEEE 86(11), 1998; " + URL, kind="classes")
+@SETS.register(
+    source="LeCun et al., Proc. IEEE 86(11), 1998; " + URL,
+    kind="classes",
+    files=lambda: tuple(place(name) for name in SHA256),
+)
 def mnist() -> Dataset:
     """MNIST, 784 features, 10 classes: 60000 samples to train, 10000 held out."""
     return Dataset(part("train"), part("t10k"), 10)

@@ -15,14 +15,18 @@ from pathlib import Path
 import numpy as np
 
 from dopt.data.base import SETS, Dataset, frozen
-from dopt.data.files import find
+from dopt.data.files import find, place
 from dopt.types import InputError
 
 URL = "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt"
 SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
 
 
-@SETS.register(source="scikit-learn, descriptions of its data sets; or a file of your own", kind="text")
+@SETS.register(
+    source="scikit-learn, descriptions of its data sets; or a file of your own",
+    kind="text",
+    files=lambda file, **options: () if file is None else (Path(file),),
+)
 def text(*, file: str | None = None, context: int = 32) -> Dataset:
     """Text by characters: that of `file` (UTF-8), else 43 000 English ones that come with scikit-learn."""
     if file is None:
@@ -34,7 +38,9 @@ def text(*, file: str | None = None, context: int = 32) -> Dataset:
     return samples_of(_decoded(content, file), context, file)
 
 
-@SETS.register(source="Karpathy, char-rnn, 2015; " + URL, kind="text")
+@SETS.register(
+    source="Karpathy, char-rnn, 2015; " + URL, kind="text", files=lambda **options: (place("tinyshakespeare.txt"),)
+)
 def shakespeare(*, context: int = 64) -> Dataset:
     """Shakespeare's plays by characters, 1 115 394 of 65 kinds: 15 686 samples to train at the default context."""
     path = find("tinyshakespeare.txt", URL, SHA256)

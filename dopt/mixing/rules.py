@@ -176,13 +176,13 @@ def given(graph: Graph) -> np.ndarray:
         raise InputError(f"weights: given needs numbers as weights of the edges ({error})") from error
 
 
-@rule(source="Boyd-Diaconis-Xiao 2004, fastest mixing Markov chain", undirected=True)
+@rule(source="Boyd-Diaconis-Xiao 2004, fastest mixing Markov chain", undirected=True, solver=True)
 def fastest(graph: Graph) -> np.ndarray:
     """Symmetric and nonnegative with the least ‖W - J‖₂, by a convex solver."""
     return _least_norm(graph, "fastest", nonnegative=True)
 
 
-@rule(source="Xiao-Boyd 2004, fastest distributed linear averaging", undirected=True, signed=True)
+@rule(source="Xiao-Boyd 2004, fastest distributed linear averaging", undirected=True, signed=True, solver=True)
 def fastest_linear(graph: Graph) -> np.ndarray:
     """Symmetric with the least ‖W - J‖₂ whatever the signs, by a convex solver."""
     return _least_norm(graph, "fastest_linear", nonnegative=False)

@@ -1,0 +1,507 @@
+"""A digest of code and of values: the exact text that a function was written in, and all that it closes over.
+
+Of a function: the text of its module and of the modules that it imports, line and column, defaults, closure cells, and the globals that it
+names. What is installed counts by name and version, dopt itself by its schema, and Python's own library not at all. So the
+digest is the same in every process, folder and version of Python, and another one as soon as anybody edits what it rests on.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import dis
+import enum
+import functools
+import hashlib
+import importlib.machinery
+import importlib.metadata
+import inspect
+import linecache
+import pathlib
+import site
+import sys
+import sysconfig
+import types
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import networkx as nx
+import numpy as np
+
+from dopt.files import digest as file_digest
+
+OWN = "dopt"
+PLAIN = (bool, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), range, slice)
+NAMES = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # instructions that read a global
+STARTS = ("RESUME", "MAKE_CELL", "COPY_FREE_VARS", "RETURN_GENERATOR", "NOP")  # instructions of no place in the text
+
+
+class UnknownError(Exception):
+    """Something of which no digest can be made; the message says what."""
+
+
+def digest(value: Any) -> str:
+    """64 hex digits of a value.
+
+    Raises:
+      UnknownError: it is, or holds, something of unknown kind, or a function without source.
+    """
+    walk = _Walk()
+    try:
+        walk.feed(value)
+    except RecursionError:
+        raise UnknownError("it is nested too deeply") from None
+    return walk.hash.hexdigest()
+
+
+def is_outside(value: Any) -> bool:
+    """Whether a plug-in's function was written outside dopt."""
+    return not isinstance(value, types.FunctionType) or _top(value.__globals__.get("__name__")) != OWN
+
+
+class _Walk:
+    """Feeds values to a hash, each with its kind and its length, so that no two different ones give the same bytes."""
+
+    def __init__(self) -> None:
+        self.hash = hashlib.sha256()
+        self.met: dict[int, int] = {}  # functions and classes by id, in the order in which they came; and what is open
+        self.kept: list[Any] = []  # so that no id is given anew
+
+    def say(self, *words: str | bytes | int) -> None:
+        for word in words:
+            content = word if isinstance(word, bytes) else str(word).encode("utf-8", "surrogatepass")
+            self.hash.update(b"%d:" % len(content))
+            self.hash.update(content)
+
+    def again(self, value: Any) -> bool:
+        """Whether the value was met before, which is said then: so circles end."""
+        if id(value) in self.met:
+            self.say("again", self.met[id(value)])
+            return True
+        self.met[id(value)] = len(self.kept)
+        self.kept.append(value)
+        return False
+
+    def feed(self, value: Any) -> None:
+        if type(value) in PLAIN:
+            self.say(type(value).__name__, repr(value))
+        elif type(value) is int:
+            self.say("int", hex(value))
+        elif isinstance(value, np.ndarray | np.generic | jax.Array):
+            self.array(value)
+        elif isinstance(value, list | tuple | set | frozenset | Mapping) or dataclasses.is_dataclass(value):
+            self.parts(value)
+        else:
+            self.thing(value)
+
+    def array(self, value: Any) -> None:
+        if isinstance(value, jax.core.Tracer):
+            raise UnknownError("a value that JAX is tracing")
+        if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+            self.say("key", str(jax.random.key_impl(value)))
+            value = jax.random.key_data(value)
+        if isinstance(value, np.ma.MaskedArray):
+            self.say("masked")
+            self.array(np.ma.getmaskarray(value))
+        found = np.asarray(value)
+        self.say("array", str(found.dtype), str(found.shape), str(getattr(value, "weak_type", False)))
+        if found.dtype.hasobject:
+            self.parts(found.ravel().tolist())
+        else:
+            self.say(np.ascontiguousarray(found).tobytes())
+
+    def parts(self, value: Any) -> None:
+        """A container, piece by piece; one that holds itself ends."""
+        if isinstance(value, type):
+            self.thing(value)
+            return
+        if id(value) in self.met:
+            self.again(value)
+            return
+        self.again(value)
+        self.kind(value)
+        if isinstance(value, Mapping):
+            self.mapping(value)
+        elif isinstance(value, set | frozenset):
+            self.each(sorted(digest(x) for x in value))
+        elif isinstance(value, list | tuple):
+            self.each(value)
+            self.mapping(getattr(value, "__dict__", {}))  # of a named tuple that holds more than its fields
+        else:
+            self.mapping({f.name: getattr(value, f.name, "(not set)") for f in dataclasses.fields(value)})
+        del self.met[id(value)]  # what is shared is no other than what is equal
+
+    def kind(self, value: Any) -> None:
+        if type(value) in (list, tuple, dict, set, frozenset):
+            self.say(type(value).__name__)
+        else:
+            self.feed(type(value))
+
+    def each(self, values: Any) -> None:
+        self.say(len(values))
+        for value in values:
+            self.feed(value)
+
+    def mapping(self, values: Mapping[Any, Any]) -> None:
+        """Words in the order of the alphabet, other keys as they come."""
+        keys = sorted(values) if all(isinstance(key, str) for key in values) else list(values)
+        self.say(len(keys))
+        for key in keys:
+            self.feed(key)
+            self.feed(values[key])
+
+    def thing(self, value: Any) -> None:
+        """What is neither plain, nor an array, nor a container."""
+        library = _installed_name(value)
+        if library is not None:
+            self.say("named", *library)
+            return
+        for kind, how in KINDS:
+            if isinstance(value, kind):
+                if not isinstance(value, types.FunctionType | type) or not self.again(value):
+                    how(self, value)
+                return
+        if not callable(getattr(value, "__wrapped__", None)) or _origin_of(type(value)) is None:
+            raise UnknownError(f"{_short(value)}, which is of an unknown kind")
+        self.kind(value)  # as of jax.jit, or of a cache
+        self.feed(value.__wrapped__)
+
+    def function(self, value: types.FunctionType) -> None:
+        code = value.__code__
+        library = _origin(code.co_filename, value.__globals__)
+        if library is None:
+            self.say("function", source(value), *place(code))
+            self.globals(value)
+        else:
+            self.say("function", *library, code.co_qualname, *(place(code) if library[0] == "installed" else ()))
+        self.feed(value.__defaults__)
+        self.feed(value.__kwdefaults__)
+        self.say(len(value.__closure__ or ()))
+        for cell in value.__closure__ or ():
+            try:
+                self.feed(cell.cell_contents)
+            except ValueError:
+                self.say("empty")
+        self.mapping({name: x for name, x in vars(value).items() if name != "__wrapped__"})
+
+    def globals(self, value: types.FunctionType) -> None:
+        """What the function reads from its module."""
+        for name in sorted(_names(value.__code__)):
+            if name in value.__globals__:
+                self.say("global", name)
+                self.feed(value.__globals__[name])
+
+    def klass(self, value: type) -> None:
+        library = _origin_of(value)
+        if library is not None:
+            self.say("class", *library, value.__qualname__)
+            return
+        module = sys.modules.get(value.__module__)
+        file = getattr(module, "__file__", None)
+        if file is None:
+            raise UnknownError(f"class {value.__qualname__}, whose source is nowhere")
+        self.say("class", value.__qualname__, module_text(file, vars(module)))
+        self.each(value.__bases__)
+        for name, member in sorted(vars(value).items()):
+            inner = inspect.unwrap(getattr(member, "__func__", getattr(member, "fget", member)))
+            if isinstance(inner, types.FunctionType) and not inner.__code__.co_filename.startswith("<"):
+                self.say(name)
+                self.feed(inner)
+
+    def module(self, value: types.ModuleType) -> None:
+        file = getattr(value, "__file__", None)
+        library = _origin(file or "", vars(value))
+        if library is not None:
+            self.say("module", *library, value.__name__)
+        elif file is not None:
+            self.say("module", module_text(file, vars(value)))
+        else:
+            raise UnknownError(f"module {value.__name__}, whose source is nowhere")
+
+    def built_in(self, value: Any) -> None:
+        owner = value.__self__
+        if owner is not None and not isinstance(owner, types.ModuleType | type):
+            raise UnknownError(f"{_short(value)}, which is bound to an object")
+        self.say("built in", str(value.__module__), value.__qualname__)
+
+    def partial(self, value: functools.partial) -> None:
+        self.kind(value)
+        self.feed(value.func)
+        self.feed(value.args)
+        self.feed(value.keywords)
+
+    def method(self, value: types.MethodType) -> None:
+        self.say("method")
+        self.feed(value.__func__)
+        self.feed(value.__self__)
+
+    def custom(self, value: Any) -> None:
+        """A function with a derivative of its own."""
+        self.kind(value)
+        self.mapping({k: v for k, v in vars(value).items() if not k.startswith("__")})
+
+    def member(self, value: enum.Enum) -> None:
+        self.kind(value)
+        self.say(value.name)
+
+    def graph(self, value: nx.Graph) -> None:
+        self.kind(value)
+        self.feed(dict(value.nodes(data=True)))
+        self.feed(list(value.edges(data=True)))
+
+    def text(self, value: Any) -> None:
+        self.say(type(value).__name__, str(value))
+
+
+KINDS: tuple[tuple[Any, Callable[[_Walk, Any], None]], ...] = (
+    (types.FunctionType, _Walk.function),
+    (enum.Enum, _Walk.member),
+    (type, _Walk.klass),
+    (types.ModuleType, _Walk.module),
+    ((types.BuiltinFunctionType, types.MethodWrapperType), _Walk.built_in),
+    (types.MethodType, _Walk.method),
+    (functools.partial, _Walk.partial),
+    ((jax.custom_jvp, jax.custom_vjp), _Walk.custom),
+    (nx.Graph, _Walk.graph),
+    ((np.dtype, pathlib.PurePath, types.GenericAlias), _Walk.text),
+)
+
+
+def _short(value: Any) -> str:
+    return " ".join(repr(value).split())[:80]
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """The globals that a code object, and those within it, name."""
+    found = {i.argval for i in dis.get_instructions(code) if i.opname in NAMES}
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            found |= _names(inner)
+    return found
+
+
+def place(code: types.CodeType) -> tuple[int, int, int]:
+    """(line, line and column of the first thing that it does): tells two functions of one line apart."""
+    found = [
+        (at.lineno, at.col_offset)
+        for operation in dis.get_instructions(code)
+        if operation.opname not in STARTS
+        and (at := operation.positions) is not None
+        and at.lineno is not None
+        and at.col_offset is not None
+        and (at.col_offset or at.end_col_offset)
+    ]
+    return code.co_firstlineno, *min(found, default=(0, 0))
+
+
+# -- where code comes from --------------------------------------------------------------------------------------------
+
+
+def _top(name: Any) -> str:
+    return str(name or "").partition(".")[0]
+
+
+@cache
+def _folders() -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(where packages are installed, where Python's library lies)."""
+    paths = sysconfig.get_paths()
+    sites = {paths["purelib"], paths["platlib"], *site.getsitepackages(), site.getusersitepackages()}
+    library = {paths["stdlib"], paths["platstdlib"]}
+    return tuple(str(Path(p).resolve()) for p in sites), tuple(str(Path(p).resolve()) for p in library)
+
+
+@lru_cache(maxsize=4096)
+def _kind_of(file: str) -> str:
+    """Library (Python's), installed, or own."""
+    sites, library = _folders()
+    path = Path(file).resolve()
+    if any(path.is_relative_to(folder) for folder in sites) or {"site-packages", "dist-packages"} & set(path.parts):
+        return "installed"
+    return "library" if file.startswith("<frozen") or any(path.is_relative_to(p) for p in library) else "own"
+
+
+@cache
+def version_of(top: str) -> tuple[str, ...]:
+    """What an installed module counts for: its distributions with their versions."""
+    found = importlib.metadata.packages_distributions().get(top, [])
+    return tuple(sorted({f"{name}=={importlib.metadata.version(name)}" for name in found}))
+
+
+def _origin(file: str, module: Mapping[str, Any]) -> tuple[str, ...] | None:
+    """What code counts for that is dopt's, Python's or installed; None: it is the user's, and its text counts."""
+    top = _top(module.get("__name__"))
+    if top == OWN:
+        return (OWN,)
+    if not file or file.startswith("<"):  # made by a program, or built in: as the module around it
+        file = str(module.get("__file__") or "")
+        if not file:
+            return ("library",) if top in sys.stdlib_module_names and top != "__main__" else None
+    kind = _kind_of(file)
+    return None if kind == "own" else ("library",) if kind == "library" else ("installed", top, *version_of(top))
+
+
+def _origin_of(value: type) -> tuple[str, ...] | None:
+    if value.__module__ == "builtins":
+        return ("library",)
+    module = sys.modules.get(value.__module__)
+    return _origin("", vars(module)) if module is not None else None
+
+
+def _installed_name(value: Any) -> tuple[str, ...] | None:
+    """Module and name of something that a library has under that name, with the library's version; None: it is no such thing."""
+    name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
+    module = sys.modules.get(str(getattr(value, "__module__", None)))
+    if isinstance(value, np.ufunc):
+        module = np
+    if module is None or not isinstance(name, str) or vars(module).get(name) is not value:
+        return None
+    library = _origin("", vars(module))
+    return None if library is None else (*library, module.__name__, name)
+
+
+# -- text -------------------------------------------------------------------------------------------------------------
+
+
+def source(function: types.FunctionType) -> str:
+    """Digest of the text that a function was written in, and of what that imports.
+
+    Raises:
+      UnknownError: there is no such text, or it is another one than what was loaded.
+    """
+    file, module = function.__code__.co_filename, function.__globals__
+    found = module_text(file, module)
+    by_hooks = type(module.get("__loader__")) is not importlib.machinery.SourceFileLoader  # they may write it anew
+    if Path(file).is_file() and not by_hooks and function.__code__ not in _compiled(file, file_digest(file)):
+        raise UnknownError(f"{function.__qualname__}, whose file {Path(file).name} was changed since it was loaded")
+    return found
+
+
+@lru_cache(maxsize=64)
+def _compiled(file: str, content: str) -> frozenset[types.CodeType]:
+    """All code in a file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return frozenset(_within(compile(Path(file).read_bytes(), file, "exec", dont_inherit=True)))
+        except (SyntaxError, ValueError, OSError):
+            return frozenset()
+
+
+def _within(code: types.CodeType) -> Iterator[types.CodeType]:
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from _within(inner)
+
+
+def module_text(file: str, module: Mapping[str, Any]) -> str:
+    """Digest of a module's text and of all that it imports, and these import."""
+    if Path(file).is_file():
+        first = _read(file, str(module.get("__package__") or ""))
+    else:
+        lines = linecache.getlines(file, dict(module))
+        if not lines:
+            raise UnknownError(f"code of {module.get('__name__')}, whose source is nowhere")
+        text = "".join(lines)
+        sha = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        first = _Text(sha, _imports(text, str(module.get("__package__") or "")))
+    found: dict[str, str] = {}
+    waiting = list(first.imports)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name], more = _imported(name)
+            waiting += more
+    said = "\n".join(f"{name} {what}" for name, what in sorted(found.items()) if what)
+    return hashlib.sha256(f"{first.sha}\n{said}".encode()).hexdigest()
+
+
+class _Text(NamedTuple):
+    sha: str
+    imports: tuple[str, ...]  # full names of what may be modules
+
+
+def _read(file: str, package: str) -> _Text:
+    try:
+        return _parsed(file, package, file_digest(file))
+    except OSError as error:
+        raise UnknownError(f"{Path(file).name}, which cannot be read ({error.strerror})") from None
+
+
+@lru_cache(maxsize=1024)
+def _parsed(file: str, package: str, content: str) -> _Text:
+    text = Path(file).read_bytes() if file.endswith((".py", ".pyw")) or not Path(file).suffix else b""
+    return _Text(content, _imports(text, package))
+
+
+def _imports(text: str | bytes, package: str) -> tuple[str, ...]:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError):  # a notebook's own words
+        return ()
+    found: dict[str, None] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            above = package.split(".")[: len(package.split(".")) - node.level + 1] if node.level else []
+            base = ".".join([*filter(None, above), *filter(None, [node.module])])
+            names = [base, *(f"{base}.{alias.name}" if base else alias.name for alias in node.names)]
+        else:
+            continue
+        for name in filter(None, names):
+            parts = name.split(".")
+            found.update(dict.fromkeys(".".join(parts[: i + 1]) for i in range(len(parts))))
+    return tuple(found)
+
+
+def _imported(name: str) -> tuple[str, tuple[str, ...]]:
+    """(what a module's name counts for: "" for nothing, a version, or its text's digest; what it imports)."""
+    top = _top(name)
+    if top == OWN:
+        return "", ()
+    file, package = _find(name)
+    if file is None:
+        return "", ()
+    kind = _kind_of(file)
+    if kind == "library":
+        return "", ()
+    if kind == "installed":
+        return (" ".join(version_of(top)), ()) if name == top else ("", ())
+    text = _read(file, name if package else name.rpartition(".")[0])
+    return text.sha, text.imports
+
+
+def _find(name: str) -> tuple[str | None, bool]:
+    """(the file of a module, whether it is a package), without running any of it; (None, _): it has none."""
+    there = sys.modules.get(name)
+    if there is not None:
+        return getattr(there, "__file__", None), hasattr(there, "__path__")
+    parent, _, _ = name.rpartition(".")
+    path = None
+    if parent:
+        path = _search(parent)
+        if path is None:
+            return None, False
+    spec = importlib.machinery.PathFinder.find_spec(name, path)
+    found = spec.origin if spec is not None and spec.has_location else None
+    return found, spec is not None and spec.submodule_search_locations is not None
+
+
+def _search(package: str) -> list[str] | None:
+    """Where the parts of a package lie."""
+    there = sys.modules.get(package)
+    if there is not None:
+        return list(getattr(there, "__path__", [])) or None
+    parent = package.rpartition(".")[0]
+    within = _search(parent) if parent else None
+    if parent and within is None:
+        return None
+    spec = importlib.machinery.PathFinder.find_spec(package, within)
+    return list(spec.submodule_search_locations or []) or None if spec is not None else None

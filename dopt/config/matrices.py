@@ -1,0 +1,168 @@
+"""A resolved run's graph and its mixing matrix, made once for each distinct set of fields; and what was handed over as one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import networkx as nx
+
+from dopt import algorithms, files, mixing, topology
+from dopt.config.run import Run, options_of
+from dopt.registry import Registry
+from dopt.types import InputError
+
+UNWEIGHTED = {"tree": "relay_sgd", "pairs": "ad_psgd"}  # what a method may need that has no weights
+
+
+class Drawn(NamedTuple):
+    """All that a graph follows from."""
+
+    name: str
+    workers: int
+    options: str  # as JSON
+    content: str  # digest of its file
+    makers: tuple[Callable | None, ...]  # what names stand for today
+
+
+class Source(NamedTuple):
+    """All that a mixing matrix follows from."""
+
+    graph: Drawn
+    weights: str | None
+    weight_options: str  # as JSON
+    needs: str | None  # the kind of matrix that the method asks for
+    content: str  # digest of its file
+    makers: tuple[Callable | None, ...]  # what names stand for today
+
+
+KEPT: ContextVar[Mapping[Source, Any]] = ContextVar("KEPT", default=MappingProxyType({}))  # solved for once
+
+
+def needs_of(run: Run) -> str | None:
+    """The kind of mixing matrix that a resolved run's method asks for."""
+    return algorithms.needs(run.algorithm, options_of(run, "algorithm"))
+
+
+def source(run: Run) -> Source:
+    """What the mixing matrix of a resolved run follows from."""
+    rule, options = run.weights, options_of(run, "weights")
+    is_file = rule is not None and bool(Path(rule).suffix)
+    base = options.get("base")
+    return Source(
+        drawn(str(run.topology), run.workers, options_of(run, "topology")),
+        rule,
+        json.dumps(options),
+        needs_of(run),
+        _content(str(rule)) if is_file else "",
+        (_made(mixing.WEIGHTS, rule), _made(mixing.WEIGHTS, base)),
+    )
+
+
+def drawn(name: str, workers: int, options: Mapping[str, Any]) -> Drawn:
+    """What a graph follows from."""
+    is_file = topology.is_file(name) and not name.startswith("networkx:")
+    makers = _made(topology.TOPOLOGIES, name), _made(topology.TOPOLOGIES, options.get("base"))
+    return Drawn(name, workers, json.dumps(options), _content(name) if is_file else "", makers)
+
+
+def _made(known: Registry, name: Any) -> Callable | None:
+    """What a name stands for today."""
+    return known[name].make if isinstance(name, str) and name in known else None
+
+
+def _content(path: str) -> str:
+    """Digest of a file; nothing of one that cannot be read, of which its reader says why."""
+    try:
+        return files.digest(path)
+    except (OSError, ValueError):
+        return ""
+
+
+def network(run: Run) -> topology.Network:
+    """The graph of a resolved run."""
+    return network_of(str(run.topology), run.workers, options_of(run, "topology"))
+
+
+def network_of(name: str, workers: int, options: Mapping[str, Any]) -> topology.Network:
+    """The graph of that name; it is drawn once."""
+    return drawn_network(drawn(name, workers, options))
+
+
+@lru_cache(maxsize=64)
+def drawn_network(of: Drawn) -> topology.Network:
+    return topology.make(of.name, of.workers, **json.loads(of.options))
+
+
+def matrix(run: Run) -> Any:
+    """W of a resolved run, as its fields say: [n, n], a period [period, n, n], random `Matchings`, or a pair (R, C)."""
+    return matrix_of(source(run))
+
+
+def matrix_of(of: Source) -> Any:
+    """W that follows from these; the one that is kept, if one is."""
+    kept = KEPT.get().get(of)
+    return _matrix(of) if kept is None else kept
+
+
+@lru_cache(maxsize=256)
+def _matrix(of: Source) -> Any:
+    return wired(drawn_network(of.graph), of.graph.workers, of.weights, json.loads(of.weight_options), of.needs)
+
+
+@contextmanager
+def keeping(found: Mapping[Source, Any]) -> Iterator[None]:
+    """While it lasts, these matrices are the runs', as they were found once, and none of them is solved for again."""
+    token = KEPT.set({**KEPT.get(), **found})
+    try:
+        yield
+    finally:
+        KEPT.reset(token)
+
+
+def is_solved(run: Run) -> bool:
+    """Whether the matrix is a solver's answer, of which another machine or version may find another one."""
+    rules = (run.weights, run.options.get("weights.base"))
+    return needs_of(run) not in (None, *UNWEIGHTED) and any(
+        isinstance(rule, str) and rule in mixing.WEIGHTS and mixing.WEIGHTS[rule].traits.get("solver") for rule in rules
+    )
+
+
+def wired(network: topology.Network, workers: int, rule: Any, options: dict[str, Any], needs: str | None) -> Any:
+    if needs == "tree":
+        return mixing.as_matrix(mixing.weights(mixing.spanning_tree(network), "metropolis"), workers)
+    if needs == "pairs":
+        return mixing.as_matrix(mixing.weights(network, "metropolis"), workers)
+    w = mixing.as_matrix(mixing.weights(network, rule, **options), workers)
+    if needs != "row and column stochastic":
+        return w
+    # what is doubly stochastic serves for both; else C splits what R, over the same links, averages
+    return (w, w) if mixing.is_doubly_stochastic(w) else (w, mixing.weights(network, "push"))
+
+
+def own_matrix(graph: Any, run: Run) -> Any:
+    """W of what was handed over: a graph, a sequence of them, a matrix, or a pair (R, C) of matrices."""
+    needs = needs_of(run)
+    if isinstance(graph, topology.Network):
+        if len(graph) != run.workers:
+            raise InputError(f"graph: has {len(graph)} nodes, got workers={run.workers}; set workers to {len(graph)}")
+        return wired(graph, run.workers, run.weights, options_of(run, "weights"), needs)
+    pair = needs == "row and column stochastic"
+    if isinstance(graph, tuple):
+        if not pair or len(graph) != 2:
+            raise InputError(
+                f"graph: {run.algorithm} takes {'two matrices (R, C)' if pair else 'one matrix'}, got {len(graph)}"
+            )
+        return tuple(mixing.as_matrix(part, run.workers) for part in graph)
+    w = mixing.as_matrix(graph, run.workers)
+    if needs in UNWEIGHTED:
+        return wired(nx.from_numpy_array(w != 0, create_using=nx.Graph), run.workers, None, {}, needs)
+    if pair and not mixing.is_doubly_stochastic(w):
+        raise InputError(f"graph: {run.algorithm} takes two matrices (R, C), got one that is not doubly stochastic")
+    return (w, w) if pair else w

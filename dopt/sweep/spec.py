@@ -7,6 +7,7 @@ distribution; metric with name, goal and target.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def parse(content: Any, default_name: str = "sweep", changes: Mapping[str, Any] 
     distinct: dict[str, Run] = {}
     for row in points.rows:
         resolved = Run.from_dict(row).resolve(unread="drop")
-        distinct.setdefault(resolved.id, resolved)
+        distinct.setdefault(json.dumps(resolved.to_dict(), sort_keys=True, default=list), resolved)
     runs = tuple(distinct.values())
     if "name" in metric:
         _check_recorded(metric["name"], runs)

@@ -306,6 +306,10 @@ class Group:
             raise InputError(
                 f"batch_size: must be a multiple of problem.micro_batches={pieces}, got {'the full local gradient' if batch is None else batch}; use batch_size={pieces}"
             )
+        if problem.weighted and self.method.traits["weighs"] is None:
+            raise InputError(
+                f"problem.weighted: {self.first.algorithm} has no rule for workers of unequal weight; use weighted=false, or local_sgd, diloco or fedbuff"
+            )
         notes = [problem.note] if problem.note and self._asked("suboptimality") else []
         if self.first.eval_samples is not None and problem.optimum is not None and self._asked("suboptimality"):
             notes.append("suboptimality is left out: f* is known for all samples, not for eval_samples of them")
@@ -392,7 +396,13 @@ class Group:
             peers=self.peers,
             parts=self.method.traits["join"] is not None,
             center=self.method.traits["center"],
+            weighs=self.weighs,
         )
+
+    @property
+    def weighs(self) -> str:
+        """What counts by a worker's share of the samples; a problem that is not weighted has equal ones."""
+        return self.method.traits["weighs"] if self.problem.weighted else "gradients"
 
     def _build(self, inputs: Inputs, mixes: tuple[mixing.Mix, ...] | None = None) -> Any:
         run, options = self.first, options_of(self.first, "algorithm")
@@ -461,7 +471,10 @@ class Group:
 
         of_rows = (line.worker, line.batch, line.staleness.astype(np.int32))
         columns = [filled(x[found.rows]) for x in of_rows]
-        columns += [filled(found.weight.astype(self.dtype)), filled(found.read), filled(found.write)]
+        weight = found.weight
+        if self.weighs == "arrivals":
+            weight = weight * shards.shares(self.problem)[line.worker[found.rows]]
+        columns += [filled(weight.astype(self.dtype)), filled(found.read), filled(found.write)]
         partner = None
         if self.peers:
             meets = wiring.links_of(run, self.matrix(run))(0)

@@ -111,6 +111,7 @@ class Program:
     peers: bool = False  # driven by arrivals, without a server: all workers' models are there
     parts: bool = False  # each worker keeps but a part of the model
     center: Callable[[Any], Tree] | None = None  # state -> a model that all share beside their own
+    weighs: str = "gradients"  # what counts by a worker's share: those, or "models", or "arrivals" at a server
 
     # -- pieces that workers and servers share --
 
@@ -152,7 +153,7 @@ class Program:
         `worker` says whose, where `data` is stacked over all.
         """
         at = () if worker is None else (worker,)
-        share = data.share[at]
+        share = data.share[at] if self.weighs == "gradients" else jnp.ones_like(data.share[at])
         if index is None:
             return jax.grad(self.loss)(params, jax.tree.map(lambda a: a[at], data.whole), share, key)
         batch = jax.tree.map(lambda a: a[*at, index], data.samples)
@@ -263,6 +264,7 @@ class Program:
         def step(k: Any, here: tuple[Any, Any], staleness: Any, params: Tree, state: Any) -> tuple[Tree, Any]:
             mine, drawn = here
             extra = {} if staleness is None else {"staleness": staleness}
+            extra |= {"share": data.share} if self.weighs == "models" else {}
             grads = self.gradient(method.read(state, params, **extra), data, *drawn)
             updates, new = method.update(grads, state, params, **extra)
             moved = optax.apply_updates(params, updates)

@@ -46,8 +46,13 @@ def split(problem: Problem, dtype: np.dtype, eval_samples: int | None, full: boo
     samples = jax.tree.map(clean, problem.data)
     whole = _shard(samples, number)
     seen = whole if eval_samples is None else _shard(*_evenly(samples, number, eval_samples))
-    share = number * len(number) / number.sum() if problem.weighted else np.ones(len(number))
-    return Data(samples, number.astype(np.int32), whole if full else None, seen, share.astype(dtype))
+    return Data(samples, number.astype(np.int32), whole if full else None, seen, shares(problem).astype(dtype))
+
+
+def shares(problem: Problem) -> np.ndarray:
+    """[workers] each worker's weight in f, mean 1."""
+    number = counts(problem)
+    return number * len(number) / number.sum() if problem.weighted else np.ones(len(number))
 
 
 def _shard(samples: Tree, number: np.ndarray) -> Shard:

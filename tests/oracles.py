@@ -33,6 +33,7 @@ class Setting(NamedTuple):
     coordinate_ages: np.ndarray | None = None  # [steps, d] int: update k reads coordinate c of step k - it; None: 0
     lost: np.ndarray | None = None  # [steps, d] bool: update k's write to coordinate c is lost; None: none is
     takes_part: Callable[[int], np.ndarray] | None = None  # round -> [n] bool: whose models are averaged; None: all
+    samples: np.ndarray | None = None  # [n] n_k, by which models are weighed when they are averaged; None: all alike
 
 
 class Local:
@@ -72,6 +73,13 @@ def sharded(s: Setting) -> np.ndarray:
     return np.stack(models)[:, None]
 
 
+def average(s: Setting, X: np.ndarray, part: np.ndarray | None = None) -> np.ndarray:
+    """Σ n_k x_k / Σ n_k, over those who take part."""
+    who = range(len(X)) if part is None else np.flatnonzero(part)
+    number = np.ones(len(X)) if s.samples is None else s.samples
+    return sum(number[k] * X[k] for k in who) / sum(number[k] for k in who)
+
+
 def rounds_of(s: Setting, boundary: Callable[[np.ndarray, np.ndarray, int], np.ndarray]) -> np.ndarray:
     """xᵢ <- xᵢ + u(gᵢ) of those who take part, and after every H-th step `boundary` of (x_start, x, round), [n, d] each."""
     n, H, models, start = len(s.start), s.options["local_steps"], [s.start], s.start
@@ -92,7 +100,7 @@ def local_sgd(s: Setting) -> np.ndarray:
 
     def boundary(start: np.ndarray, X: np.ndarray, number: int) -> np.ndarray:
         part = np.ones(len(X), bool) if s.takes_part is None else s.takes_part(number)
-        return np.broadcast_to(X[part].mean(0), X.shape)
+        return np.broadcast_to(average(s, X, part), X.shape)
 
     return rounds_of(s, boundary)
 
@@ -104,10 +112,10 @@ def post_local_sgd(s: Setting) -> np.ndarray:
         X = models[k]
         G = gradients(s, X, k)
         if k < switch:
-            G = np.broadcast_to(G.mean(0), G.shape)
+            G = np.broadcast_to(average(s, G), G.shape)
         X = np.stack([X[i] + u[i].update(G[i]) for i in range(n)])
         if k >= switch and (k - switch + 1) % s.options["local_steps"] == 0:
-            X = np.broadcast_to(X.mean(0), X.shape)
+            X = np.broadcast_to(average(s, X), X.shape)
         models.append(X)
     return np.stack(models)
 
@@ -118,7 +126,7 @@ def slowmo(s: Setting) -> np.ndarray:
 
     def boundary(start: np.ndarray, X: np.ndarray, number: int) -> np.ndarray:
         nonlocal v
-        v = s.options["momentum"] * v + (start - X.mean(0)) / s.rate
+        v = s.options["momentum"] * v + (start - average(s, X)) / s.rate
         return start - s.options["slow_rate"] * s.rate * v
 
     return rounds_of(s, boundary)
@@ -130,7 +138,7 @@ def diloco(s: Setting) -> np.ndarray:
 
     def boundary(start: np.ndarray, X: np.ndarray, number: int) -> np.ndarray:
         nonlocal v
-        delta = start - X.mean(0)
+        delta = start - average(s, X)
         v = mu * v + delta
         return start - s.options["outer_learning_rate"] * (delta + mu * v)
 
@@ -680,7 +688,8 @@ def fedbuff(s: Setting) -> np.ndarray:
 
     def step(models: list[np.ndarray], pushes: list[Push]) -> np.ndarray:
         moved = [local_round(s, Local(s), models[push.read], push) - models[push.read] for push in pushes]
-        weights = [(1 + push.staleness) ** -power for push in pushes]
+        share = np.ones(len(s.start)) if s.samples is None else s.samples / s.samples.mean()
+        weights = [share[push.worker] * (1 + push.staleness) ** -power for push in pushes]
         return option(s, "server_learning_rate", 1.0) * sum(w * d for w, d in zip(weights, moved, strict=True)) / K
 
     return serve(s, step, full=lambda pushes: len(pushes) == K)

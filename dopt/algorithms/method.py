@@ -69,6 +69,7 @@ def method(
     center: Callable[[Any], Tree] | None = None,
     join: Callable[[Tree, Tree], Tree] | None = None,
     whole: bool = False,
+    weighs: str | None = "gradients",
 ) -> Callable[[Callable], Callable]:
     """Register a builder `name(optimizer, mix=None, *, learning_rate=None, **options)` under its own name.
 
@@ -92,6 +93,8 @@ def method(
       center: state -> a model that all share beside their own, which is evaluated as well.
       join: (parts, leaves [workers, ...]; shapes of the whole) -> the whole model, where each worker keeps but a part.
       whole: a model travels, or the difference of two, and not a gradient: all of it, whatever a gradient touches.
+      weighs: what counts in proportion to a worker's samples where the problem is weighted: "gradients"; "models", which are averaged
+        (`update` is told the worker's `share`, n_k over the mean); "arrivals", what is pushed to a server; None: nothing, which is refused.
     """
     return ALGORITHMS.register(
         source=source,
@@ -111,6 +114,7 @@ def method(
         center=center,
         join=join,
         whole=whole,
+        weighs=weighs,
     )
 
 
@@ -193,6 +197,14 @@ def chain(*parts: optax.GradientTransformation) -> Method:
 def mean(tree: Tree) -> Tree:
     """Average over the workers: psum over n, the all-reduce."""
     return lax.pmean(tree, AXIS)
+
+
+def mean_model(tree: Tree, share: Any = None) -> Tree:
+    """Average of the workers' models; where each has a `share` [], Σ share x / Σ share: McMahan et al. 2017, algorithm 1."""
+    if share is None:
+        return mean(tree)
+    total = lax.psum(share, AXIS)
+    return jax.tree.map(lambda x: lax.psum(share.astype(x.dtype) * x, AXIS) / total.astype(x.dtype), tree)
 
 
 def compressed(shrink: Compressor, tree: Tree, state: Any, seed: Any, step: Any) -> tuple[Tree, Any]:

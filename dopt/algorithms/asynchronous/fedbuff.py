@@ -1,6 +1,8 @@
 """x <- x + η (1/K) Σ (1 + τ)^-p Δ over K arrivals, Δ = x_H - x^v after H local steps from the model that was pulled.
 
-Nguyen et al. 2022, 2106.06639, algorithm 1 (FedBuff). The local optimizer starts afresh in each round.
+Nguyen et al. 2022, 2106.06639, algorithm 1 (FedBuff). The local optimizer starts afresh in each round. Where the problem is weighted,
+the differences of worker k count n_k over the mean of all n_k, as `LinearExampleWeight` of FLSim, its authors' code, has it; still
+divided by K, so that in the mean over equally fast workers they count n_k/N.
 """
 
 from __future__ import annotations
@@ -19,7 +21,13 @@ def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
     return Coordination(batch=options["buffer"], power=options["power"], local_steps=options["local_steps"])
 
 
-@arriving(source="Nguyen et al. 2022, 2106.06639", coordination=_coordination, scheduled=("power",), whole=True)
+@arriving(
+    source="Nguyen et al. 2022, 2106.06639",
+    coordination=_coordination,
+    scheduled=("power",),
+    whole=True,
+    weighs="arrivals",
+)
 def fedbuff(
     optimizer: optax.GradientTransformation,
     mix: None = None,

@@ -14,7 +14,11 @@ from dopt.algorithms.synchronous.rounds import rounds
 from dopt.types import Reduction
 
 
-@synchronous(source="Douillard et al. 2023, 2311.08105", reduction=lambda options: Reduction(options["local_steps"]))
+@synchronous(
+    source="Douillard et al. 2023, 2311.08105",
+    reduction=lambda options: Reduction(options["local_steps"]),
+    weighs="models",
+)
 def diloco(
     optimizer: optax.GradientTransformation,
     mix: None = None,

@@ -42,6 +42,7 @@ class ElasticState(NamedTuple):
     source="Zhang, Choromanska, LeCun 2015, 1412.6651, equations (5) and (6)",
     reduction=lambda options: Reduction(options["local_steps"]),
     center=lambda state: state.center,
+    weighs=None,
 )
 def easgd(
     optimizer: optax.GradientTransformation,

@@ -1,7 +1,8 @@
 """xᵢ <- xᵢ + u(gᵢ); after every H-th step xᵢ <- mean of x: descent alone, and an average now and then.
 
-Stich 2018, 1805.09767, algorithm 1; McMahan et al. 2017, 1602.05629 (FedAvg): with `participation` p, a random p·n of the workers take
-part in a round. The others rest, their optimizers, too; all go on from the mean of those who did.
+Stich 2018, 1805.09767, algorithm 1; McMahan et al. 2017, 1602.05629, algorithm 1 (FedAvg): with `participation` p, a random p·n of the
+workers take part in a round. The others rest, their optimizers, too; all go on from the mean of those who did. Where the problem is
+weighted, worker k's model counts n_k over the sum of those who took part.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from dopt.algorithms.method import (
     at_boundary,
     at_least,
     clock,
-    mean,
+    mean_model,
     scale,
     subtract,
     synchronous,
@@ -37,6 +38,7 @@ class LocalState(NamedTuple):
 @synchronous(
     source="Stich 2018, 1805.09767",
     reduction=lambda options: Reduction(options["local_steps"], share=options["participation"]),
+    weighs="models",
 )
 def local_sgd(
     optimizer: optax.GradientTransformation,
@@ -67,7 +69,9 @@ def local_sgd(
     def init(params: Tree) -> LocalState:
         return LocalState(inner.init(params), clock())
 
-    def update(grads: Tree, state: LocalState, params: Tree, **extra: Any) -> tuple[Tree, LocalState]:
+    def update(
+        grads: Tree, state: LocalState, params: Tree, *, share: Any = None, **extra: Any
+    ) -> tuple[Tree, LocalState]:
         updates, new = inner.update(grads, state.inner, params, **extra)
         step, mine = state.clock.step, jnp.array(True)
         if participation < 1:
@@ -77,7 +81,9 @@ def local_sgd(
         def boundary() -> Tree:
             half = add(params, updates)
             if participation == 1:
-                return subtract(mean(half), params)
+                return subtract(mean_model(half, share), params)
+            if share is not None:
+                return subtract(mean_model(half, when(mine, share, zeros(share))), params)
             total = lax.psum(when(mine, half, zeros(half)), AXIS)
             return subtract(scale(1 / count, total), params)
 

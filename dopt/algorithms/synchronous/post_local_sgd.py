@@ -1,6 +1,7 @@
 """x <- x + u(mean gᵢ) until the switch, then local SGD: xᵢ <- xᵢ + u(gᵢ), and a mean after every H-th step.
 
-Lin, Stich, Patel, Jaggi 2018, 1808.07217, section 3 (post-local SGD).
+Lin, Stich, Patel, Jaggi 2018, 1808.07217, section 3 (post-local SGD). Where the problem is weighted, so are the gradients until the
+switch, and the models after it.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from typing import Any
 import optax
 from jax import lax
 
-from dopt.algorithms.method import Method, add, at_boundary, at_least, clock, mean, subtract, synchronous
+from dopt.algorithms.method import Method, add, at_boundary, at_least, clock, mean_model, subtract, synchronous
 from dopt.algorithms.synchronous.local_sgd import LocalState
 from dopt.types import Reduction, Tree
 
@@ -18,6 +19,7 @@ from dopt.types import Reduction, Tree
 @synchronous(
     source="Lin et al. 2018, 1808.07217",
     reduction=lambda options: Reduction(options["local_steps"], begin=options["switch_step"]),
+    weighs="models",
 )
 def post_local_sgd(
     optimizer: optax.GradientTransformation,
@@ -40,14 +42,16 @@ def post_local_sgd(
     def init(params: Tree) -> LocalState:
         return LocalState(inner.init(params), clock())
 
-    def update(grads: Tree, state: LocalState, params: Tree, **extra: Any) -> tuple[Tree, LocalState]:
+    def update(
+        grads: Tree, state: LocalState, params: Tree, *, share: Any = None, **extra: Any
+    ) -> tuple[Tree, LocalState]:
         step = state.clock.step
         together = step < switch_step
-        used = lax.cond(together, lambda: mean(grads), lambda: grads)
+        used = lax.cond(together, lambda: mean_model(grads, share), lambda: grads)
         updates, new = inner.update(used, state.inner, params, **extra)
 
         def boundary() -> Tree:
-            return subtract(mean(add(params, updates)), params)
+            return subtract(mean_model(add(params, updates), share), params)
 
         def local() -> Tree:
             return at_boundary(step, local_steps, boundary, lambda: updates, begin=switch_step)

@@ -1,6 +1,6 @@
 """Rounds of local steps, and an outer transformation that steps on what a round adds up to: Δ = x_start - mean x.
 
-Local optimizers keep their state from round to round.
+Local optimizers keep their state from round to round. Where the problem is weighted, the mean is that of federated averaging.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import optax
 
-from dopt.algorithms.method import Method, add, at_boundary, at_least, clock, mean, subtract
+from dopt.algorithms.method import Method, add, at_boundary, at_least, clock, mean_model, subtract
 from dopt.types import Clock, Tree
 
 
@@ -28,12 +28,14 @@ def rounds(optimizer: optax.GradientTransformation, local_steps: int, outer: opt
     def init(params: Tree) -> RoundsState:
         return RoundsState(inner.init(params), outside.init(params), params, clock())
 
-    def update(grads: Tree, state: RoundsState, params: Tree, **extra: Any) -> tuple[Tree, RoundsState]:
+    def update(
+        grads: Tree, state: RoundsState, params: Tree, *, share: Any = None, **extra: Any
+    ) -> tuple[Tree, RoundsState]:
         updates, new = inner.update(grads, state.inner, params, **extra)
         step = state.clock.step
 
         def boundary() -> tuple[Tree, Tree, Any]:
-            delta = subtract(state.start, mean(add(params, updates)))
+            delta = subtract(state.start, mean_model(add(params, updates), share))
             stepped, after = outside.update(delta, state.outer, state.start, step=step)
             start = add(state.start, stepped)
             return subtract(start, params), start, after

@@ -1,5 +1,7 @@
 """x <- x + u(sign Σᵢ sign gᵢ): every worker has one vote on each coordinate. A tie, or a zero, moves nothing.
 
+A vote has no weight: a weighted problem is refused.
+
 Bernstein et al. 2018, signSGD with majority vote, 1802.04434, algorithm 3. A bit for each coordinate, as the paper counts.
 """
 
@@ -20,7 +22,7 @@ def _bits(model: Tree) -> tuple[int, ...]:
     return (sum(x.size for x in jax.tree.leaves(model)),)
 
 
-@synchronous(source="Bernstein et al. 2018, 1802.04434", reduction=lambda options: Reduction(bits=_bits))
+@synchronous(source="Bernstein et al. 2018, 1802.04434", reduction=lambda options: Reduction(bits=_bits), weighs=None)
 def sign_majority(optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None) -> Method:
     """Majority vote of signs (signSGD): one bit for each coordinate, up and down."""
     inner = optax.with_extra_args_support(optimizer)

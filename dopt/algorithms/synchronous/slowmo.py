@@ -16,7 +16,10 @@ from dopt.types import InputError, Reduction, Tree
 
 
 @synchronous(
-    source="Wang et al. 2019, 1910.00643", rate=True, reduction=lambda options: Reduction(options["local_steps"])
+    source="Wang et al. 2019, 1910.00643",
+    rate=True,
+    reduction=lambda options: Reduction(options["local_steps"]),
+    weighs="models",
 )
 def slowmo(
     optimizer: optax.GradientTransformation,

@@ -14,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import threefry_2x32
 
+from dopt.flags import PRNG
 from dopt.types import Key
 
-BATCHES, DELAYS, NOISE, LINKS, MESSAGES = (np.uint32(stream << 28) for stream in range(5))  # 2^28 lanes each
+# 2^28 lanes each
+BATCHES, DELAYS, NOISE, LINKS, MESSAGES, UPDATES = (np.uint32(stream << 28) for stream in range(6))
 EVERYONE = np.uint32(0xFFFFFFFF)  # in place of a worker, for what all share
 
 
@@ -59,5 +61,14 @@ def subset(seed: Any, number: Any, size: int, count: int) -> jax.Array:
 
 
 def key(seed: Any, worker: Any, number: Any, stream: Any = NOISE) -> Key:
-    """A JAX key for whatever a loss draws (noise, dropout), or an operator that rounds a message (`MESSAGES`)."""
-    return jax.random.wrap_key_data(words(seed, worker, number, stream, 2), impl="threefry2x32")
+    """A JAX key for whatever a loss draws (noise, dropout), an operator that rounds a message, or a noisy optimizer.
+
+    The latter two have streams of their own, `MESSAGES` and `UPDATES`.
+    """
+    return jax.random.wrap_key_data(words(seed, worker, number, stream, 2), impl=PRNG)
+
+
+def start(seed: Any) -> Key:
+    """The key of x⁰: `jax.random.key(seed)`, whatever JAX's flags say."""
+    word = jnp.asarray(seed).astype(jnp.uint32)
+    return jax.random.wrap_key_data(jnp.stack([jnp.zeros_like(word), word]), impl=PRNG)

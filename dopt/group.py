@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import networkx as nx
 import numpy as np
+from jax import lax
 
 from dopt import (
     checkpoints,
@@ -23,7 +24,9 @@ from dopt import (
     data,
     delays,
     divergence,
+    draws,
     execute,
+    flags,
     hosts,
     metrics,
     mixing,
@@ -35,11 +38,11 @@ from dopt import (
 from dopt.algorithms import ALGORITHMS
 from dopt.algorithms.asynchronous.server import Arrivals
 from dopt.checkpoints import Keeper
-from dopt.config import OWN, UNTRACED, Run, make_optimizer, make_rate, options_of
+from dopt.config import OWN, UNTRACED, Run, averages, make_optimizer, make_rate, options_of
 from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
 from dopt.problems import PROBLEMS, Shards
-from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program, Turns
-from dopt.types import AXIS, InputError, Problem, Tree
+from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program, Turns, averaged
+from dopt.types import AXIS, InputError, Key, Problem, Tree
 from dopt.watch import Look
 
 # fields that may differ within a group; whatever else differs starts another
@@ -135,6 +138,7 @@ class Group:
         start: Tree = None,
         devices: Sequence[Any] | None = None,
     ):
+        flags.check()
         self.first = runs[0]
         self.method = ALGORITHMS[self.first.algorithm]
         self.events = self.method.traits["events"]
@@ -282,7 +286,8 @@ class Group:
         return delays.table(run.delay, options_of(run, "delay"))
 
     def _problem(self, own: Problem | None) -> tuple[Problem, tuple[str, ...]]:
-        problem = own or make_problem(self.first)
+        with flags.fixed(self.dtype == np.float64):
+            problem = own or make_problem(self.first)
         leaves = jax.tree.leaves(problem.data)
         if not leaves or any(
             np.ndim(x) < 2 or np.shape(x)[:2] != np.shape(leaves[0])[:2] or len(x) != self.workers for x in leaves
@@ -397,6 +402,7 @@ class Group:
             parts=self.method.traits["join"] is not None,
             center=self.method.traits["center"],
             weighs=self.weighs,
+            average=averages(self.first.optimizer),
         )
 
     @property
@@ -412,11 +418,16 @@ class Group:
         given["distribution"] = inputs.delay
         options |= {name: value for name, value in given.items() if name in self.method.known}
         return self.method.make(
-            make_optimizer(run, inputs.learning_rate),
+            make_optimizer(run, inputs.learning_rate, partial(self._update_key, inputs.seed)),
             mixes[0] if mixes and len(mixes) == 1 else mixes,
             learning_rate=make_rate(run, inputs.learning_rate),
             **options,
         )
+
+    def _update_key(self, seed: Any, count: Any) -> Key:
+        """What an optimizer draws from: of each worker where each steps a model of its own, else common."""
+        common = self.events or self.method.traits["steps"] == "common"
+        return draws.key(seed, draws.EVERYONE if common else lax.axis_index(AXIS), count, draws.UPDATES)
 
     def _mixes(self, inputs: Inputs) -> tuple[mixing.Mix, ...]:
         loss = None
@@ -504,7 +515,7 @@ class Group:
     def _shape(self) -> Carry:
         """One worker's carry, as shapes."""
         inputs = self.inputs(self.first, self.timeline(self.first))
-        with jax.enable_x64(self.dtype == np.float64):
+        with flags.fixed(self.dtype == np.float64):
             if self.events:
                 return jax.eval_shape(self.program.server_init, inputs, self.start, np.int32(0))
             return self._of_one(lambda start, number: self.program.worker_init(inputs, start, number))
@@ -538,8 +549,8 @@ class Group:
         if self.start is not None:
             model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.start)
         else:
-            with jax.enable_x64(self.dtype == np.float64):
-                model = jax.eval_shape(self.problem.init, jax.random.key(0))
+            with flags.fixed(self.dtype == np.float64):
+                model = jax.eval_shape(self.problem.init, draws.start(0))
 
         def cast(x: Any) -> Any:
             floats = jax.numpy.issubdtype(x.dtype, jax.numpy.floating)
@@ -585,7 +596,7 @@ class Group:
             return method.update(params, method.init(params), params)[0]
 
         stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct((self.workers, *x.shape), x.dtype), self._model)
-        with jax.enable_x64(self.dtype == np.float64):
+        with flags.fixed(self.dtype == np.float64):
             jax.eval_shape(jax.vmap(step, axis_name=AXIS), stacked)
         rounds = options_of(self.first, "algorithm").get("rounds", 1)
         return tuple(sum(found) // rounds for found in sent)
@@ -605,7 +616,7 @@ class Group:
         number = COMMON if self.events else PER_WORKER
         first = execute.place(init, (inputs, start, number), carry, **where)
         rest = execute.place(advance, (carry, inputs, data, COMMON, COMMON, COMMON), carry, donate=True, **where)
-        with execute.room(), jax.enable_x64(self.dtype == np.float64):
+        with execute.room(), flags.fixed(self.dtype == np.float64):
             several = self.stack([self.first], [self.timeline(self.first)], width)
             given = hosts.shapes((several, self.start, self.numbers))
             begin = first.lower(*given).compile()
@@ -635,14 +646,23 @@ class Group:
         optimum = self.optimum
         if optimum is not None and "loss" in recorded:
             values["suboptimality"] = np.where(lost, np.nan, recorded["loss"] - optimum)
-        alone = self.events and not self.peers
-        params = jax.tree.map(lambda x: np.asarray(x[row])[None] if alone else np.asarray(x[row]), carry.params)
+        params, center = self._models(carry, row), carry.state.center
         if self.method.traits["join"] is not None:
             params = jax.tree.map(lambda x: x[None], self.method.traits["join"](params, self._model))
-        extra = {} if carry.state is None else {"center": jax.tree.map(lambda x: x[row][:1], carry.state)}
+        extra = {} if center is None else {"center": jax.tree.map(lambda x: x[row][:1], center)}
         gap = float("nan") if w is None else mixing.spectral_gap(w[0] if isinstance(w, tuple) else w)
         stalled = self._length(line) if getattr(line, "stalled", False) else None
         return Outcome(history | values, params, diverged, gap, stalled, extra)
+
+    def _models(self, carry: Carry, row: int) -> Tree:
+        """The models of one run that are reported, leaves [workers, ...], of a server [1, ...]."""
+        params, average = jax.tree.map(lambda x: np.asarray(x[row]), (carry.params, carry.state.average))
+        if self.events and not self.peers:
+            params, average = jax.tree.map(lambda x: x[None], (params, average))
+        if average is None:
+            return params
+        with flags.fixed(self.dtype == np.float64):
+            return jax.tree.map(np.asarray, jax.vmap(averaged)(average, params))
 
     def _length(self, line: clock.Timeline) -> int:
         """Steps of a run."""
@@ -732,7 +752,7 @@ class Compiled(NamedTuple):
           keeper: keeps checkpoints; None: there are none.
         """
         group = self.group
-        with execute.room(), jax.enable_x64(group.dtype == np.float64):
+        with execute.room(), flags.fixed(group.dtype == np.float64):
             lines = [group.timeline(run) for run in runs]
             inputs = group.stack(runs, lines, self.width)
             carry, done, total = self.start(inputs), 0, len(group.common.start)
@@ -748,8 +768,7 @@ class Compiled(NamedTuple):
                 done += chunk
                 if keeper is not None and done in due:
                     keeper.save(done, carry)
-            center = group.program.center
-            host = hosts.fetch(carry._replace(state=None if center is None else center(carry.state)))
+            host = hosts.fetch(carry._replace(state=group.program.reported(carry.state)))
             diverged = divergence.first_steps(self, inputs, host.history, len(runs))
         each = enumerate(zip(runs, lines, strict=True))
         return [group.outcome(run, line, host, row, diverged.get(row)) for row, (run, line) in each]

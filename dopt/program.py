@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+import optax.contrib
 from jax import lax
 
 from dopt import delays, draws, metrics, mixing
@@ -91,6 +92,13 @@ class Carry(NamedTuple):
     history: dict[str, Any]  # [records] each
 
 
+class Reported(NamedTuple):
+    """What of a state a result needs."""
+
+    center: Tree  # a model that all share beside their own; None: there is none
+    average: Any  # what a schedule-free optimizer's model is made of; None: it is the params
+
+
 @dataclass(frozen=True)
 class Program:
     """The static description of a group: everything that changes shapes or code."""
@@ -112,6 +120,7 @@ class Program:
     parts: bool = False  # each worker keeps but a part of the model
     center: Callable[[Any], Tree] | None = None  # state -> a model that all share beside their own
     weighs: str = "gradients"  # what counts by a worker's share: those, or "models", or "arrivals" at a server
+    average: Callable[[Any], Any] | None = None  # state -> what schedule-free averages; None: params are the model
 
     # -- pieces that workers and servers share --
 
@@ -235,6 +244,13 @@ class Program:
     def aged(self, total: Any, number: Any, largest: Any) -> dict[str, Any]:
         return {"staleness_mean": total / jnp.maximum(number, 1), "staleness_max": largest} if self.has_ages else {}
 
+    def model(self, carry: Carry) -> Tree:
+        """What is evaluated: the params, or the average that a schedule-free optimizer keeps of them."""
+        return carry.params if self.average is None else averaged(self.average(carry.state), carry.params)
+
+    def reported(self, state: Any) -> Reported:
+        return Reported(*(None if part is None else part(state) for part in (self.center, self.average)))
+
     def tests(self, params: Tree, common: Common) -> dict[str, Any]:
         return {name: f(params, common.test) for name, f in self.problem.metrics.items() if name in self.metrics}
 
@@ -242,7 +258,7 @@ class Program:
 
     def start(self, inputs: Inputs, start: Tree) -> Tree:
         """The model a worker starts from, in the run's precision."""
-        params = self.problem.init(jax.random.key(inputs.seed)) if start is None else start
+        params = self.problem.init(draws.start(inputs.seed)) if start is None else start
         return jax.tree.map(lambda x: x.astype(self.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
 
     def worker_init(self, inputs: Inputs, start: Tree, worker: Any) -> Carry:
@@ -271,7 +287,8 @@ class Program:
             return (moved, new) if mine is None else keep(mine, (moved, new), (params, state))
 
         def record(carry: Carry) -> dict[str, Any]:
-            params = method.read(carry.state, carry.params) if self.parts else carry.params
+            params = self.model(carry)
+            params = method.read(carry.state, params) if self.parts else params
             mean_params = jax.tree.map(lambda x: lax.pmean(x, AXIS), params)
             local = self.evaluate(lambda p: self.loss(p, data.seen, data.share, None), mean_params)
             f, gradient = lax.pmean(local, AXIS)
@@ -362,7 +379,7 @@ class Program:
 
         def record(carry: Carry) -> dict[str, Any]:
             each = jax.vmap(lambda p, seen, share: self.loss(p, seen, share, None), (None, 0, 0))
-            mean, apart = carry.params, jnp.zeros(())
+            mean, apart = self.model(carry), jnp.zeros(())
             if self.peers:
                 mean = jax.tree.map(lambda x: x.mean(0), carry.params)
                 apart = jax.vmap(metrics.square_distance, (0, None))(carry.params, mean).mean()
@@ -386,6 +403,9 @@ class Program:
         return self.segments(carry, inputs, common, (first, last), ahead, step, record, aged, stay)
 
 
+averaged = optax.contrib.schedule_free_eval_params
+
+
 def keep(predicate: Any, new: Tree, old: Tree) -> Tree:
     """`new` where the predicate holds, else `old`; clocks go on, since they are the same for all."""
     return jax.tree.map(
@@ -396,4 +416,4 @@ def keep(predicate: Any, new: Tree, old: Tree) -> Tree:
     )
 
 
-__all__ = ["Carry", "Common", "Data", "Inputs", "Program", "Tables"]
+__all__ = ["Carry", "Common", "Data", "Inputs", "Program", "Reported", "Tables", "averaged"]

@@ -70,6 +70,7 @@ def method(
     join: Callable[[Tree, Tree], Tree] | None = None,
     whole: bool = False,
     weighs: str | None = "gradients",
+    steps: str = "common",
 ) -> Callable[[Callable], Callable]:
     """Register a builder `name(optimizer, mix=None, *, learning_rate=None, **options)` under its own name.
 
@@ -95,6 +96,9 @@ def method(
       whole: a model travels, or the difference of two, and not a gradient: all of it, whatever a gradient touches.
       weighs: what counts in proportion to a worker's samples where the problem is weighted: "gradients"; "models", which are averaged
         (`update` is told the worker's `share`, n_k over the mean); "arrivals", what is pushed to a server; None: nothing, which is refused.
+      steps: what the local optimizer steps: "common", one model of all, by its own update; "part", each worker its part of
+        that; "own", each worker its own model, and these are averaged or mixed; "first" all, then own; "scaled", one
+        model, but not by the optimizer's own update.
     """
     return ALGORITHMS.register(
         source=source,
@@ -115,11 +119,12 @@ def method(
         join=join,
         whole=whole,
         weighs=weighs,
+        steps=steps,
     )
 
 
 synchronous = partial(method, family="synchronous", sends="allreduce", cluster="all")
-gossip = partial(method, family="gossip", sends="neighbours", staleness="edge", cluster="neighbours")
+gossip = partial(method, family="gossip", sends="neighbours", staleness="edge", cluster="neighbours", steps="own")
 
 # parameters that the harness hands over itself
 IMPLIED = ("learning_rate", "slots", "seed", "modulus", "workers", "distribution")

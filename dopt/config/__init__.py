@@ -2,7 +2,7 @@
 
 from dopt.config.identity import SCHEMA, identity
 from dopt.config.matrices import UNWEIGHTED
-from dopt.config.optimizers import OPTIMIZERS, RATES, SCHEDULES, UNTRACED, make_optimizer, make_rate
+from dopt.config.optimizers import OPTIMIZERS, RATES, SCHEDULES, UNTRACED, averages, make_optimizer, make_rate
 from dopt.config.run import HORIZONS, OWN, Run, options_of
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "UNTRACED",
     "UNWEIGHTED",
     "Run",
+    "averages",
     "identity",
     "make_optimizer",
     "make_rate",

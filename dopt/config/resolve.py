@@ -15,7 +15,7 @@ import optax
 from dopt import algorithms, cluster, delays, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS
 from dopt.config.matrices import UNWEIGHTED, network_of
-from dopt.config.optimizers import dry_step, optimizer_options, schedule_options
+from dopt.config.optimizers import ANCHORED, COUPLED, NOISY, dry_step, optimizer_options, schedule_options
 from dopt.config.run import HORIZONS, OWN, PREFIXES, Run, of
 from dopt.data import PARTITIONS, SETS
 from dopt.execute import EXECUTORS
@@ -123,9 +123,10 @@ class _Resolving:
         _dry_build(self.method, self.own("algorithm"), values["workers"])
         self.take("optimizer", optimizer_options(values["optimizer"], given["optimizer"]))
         _check_optimizer(values, self.traits, self.own("optimizer"))
+        _check_fit(values["optimizer"], self.method)
         self.take("learning_rate", schedule_options(given["learning_rate"]))
         plain = tuple((k, v) for k, v in self.options.items() if not k.startswith("algorithm."))
-        dry_step(values["optimizer"], plain)
+        dry_step(values["optimizer"], plain, values["precision"])
 
     def problem(self, handed_over: bool) -> None:
         values, given = self.values, self.given
@@ -343,6 +344,24 @@ def _check_optimizer(values: Mapping[str, Any], traits: Mapping[str, Any], optio
         raise InputError(f"optimizer: {values['algorithm']} takes sgd only, {why}, got {name}{hint}")
     if traits["rate"] and (options.get("momentum") or options.get("nesterov")):
         raise InputError(f"optimizer.momentum: {values['algorithm']} has a momentum of its own; leave it out{hint}")
+
+
+def _check_fit(optimizer: str, method: Entry) -> None:
+    """Refuse local optimizers that would be another one in this method, or draw what cannot be drawn."""
+    name, steps = method.name, method.traits["steps"]
+    if optimizer in ANCHORED and steps not in ("common", "part"):
+        why = "models are averaged" if steps != "scaled" else "updates are scaled or cut"
+        raise InputError(
+            f"optimizer: {optimizer} leads the model back to a path of its own, which {name}, whose {why}, would break; use it where one model is stepped, as in allreduce_sgd"
+        )
+    if optimizer in COUPLED and steps == "part":
+        raise InputError(
+            f"optimizer: {optimizer} looks at whole leaves of a model, and {name} gives each worker a piece; use one that looks at coordinates, as adam"
+        )
+    if optimizer in NOISY and (steps == "first" or (steps == "own" and method.traits["events"])):
+        raise InputError(
+            f"optimizer: {optimizer} needs noise of each worker and step, and in {name} an optimizer is not told both; use local_sgd or gossip_sgd"
+        )
 
 
 def _metrics(chosen: tuple[str, ...] | None) -> tuple[str, ...] | None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from dopt import draws, flags
 from dopt.data import cache
 from dopt.registry import Registry
 from dopt.types import InputError, Params, Tree
@@ -87,10 +88,10 @@ def _solve(loss: Callable, init: Callable, samples: dict[str, np.ndarray], share
     """Trust-region Newton in float64 (SciPy); refuses to return a value that is not proven."""
     from scipy.optimize import minimize
 
-    with jax.enable_x64(True):
+    with flags.fixed(x64=True):
         batch = jax.tree.map(lambda a: jnp.asarray(a, jnp.float64 if a.dtype.kind == "f" else jnp.int32), samples)
         weight = jnp.asarray(share)
-        start, unravel = ravel_pytree(jax.tree.map(lambda x: x.astype(jnp.float64), init(jax.random.key(0))))
+        start, unravel = ravel_pytree(jax.tree.map(lambda x: x.astype(jnp.float64), init(draws.start(0))))
 
         def f(x: jax.Array) -> jax.Array:
             return weight @ sample_losses(loss, unravel(x), batch)

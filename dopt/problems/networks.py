@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from dopt import draws
 from dopt.problems import layouts
 from dopt.problems.base import Shards, half_square, mean_of, regularizer
 from dopt.types import Batch, InputError, Key, Layout, Params, Problem
@@ -79,7 +80,7 @@ def he(module: Any, one: jax.Array) -> Params:
             return Start(x.shape, (2 / math.prod(x.shape[:-1])) ** 0.5)
         return Start(x.shape, mean=1.0 if path[-1].key == "scale" else 0.0)
 
-    return jax.tree.map_with_path(start, jax.eval_shape(module.init, jax.random.key(0), one)["params"])
+    return jax.tree.map_with_path(start, jax.eval_shape(module.init, draws.start(0), one)["params"])
 
 
 def image_network(module: Any, shards: Shards, l2: float, weighted: bool, least: int = 1) -> Problem:

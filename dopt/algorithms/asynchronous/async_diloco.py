@@ -20,7 +20,7 @@ def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
     return Coordination(local_steps=options["local_steps"])
 
 
-@arriving(source="Liu et al. 2024, 2401.09135", coordination=_coordination, whole=True, weighs=None)
+@arriving(source="Liu et al. 2024, 2401.09135", coordination=_coordination, whole=True, weighs=None, steps="own")
 def async_diloco(
     optimizer: optax.GradientTransformation,
     mix: None = None,

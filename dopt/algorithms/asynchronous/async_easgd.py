@@ -34,7 +34,9 @@ def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
     return Coordination(local_steps=options["local_steps"])
 
 
-@arriving(source="Zhang, Choromanska, LeCun 2015, 1412.6651", coordination=_coordination, whole=True, weighs=None)
+@arriving(
+    source="Zhang, Choromanska, LeCun 2015, 1412.6651", coordination=_coordination, whole=True, weighs=None, steps="own"
+)
 def async_easgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,

@@ -16,7 +16,9 @@ from dopt.algorithms.method import Method, at_least
 from dopt.types import Coordination, InputError
 
 
-@arriving(source="Koloskova et al. 2022, 2206.08307", coordination=lambda options, workers: Coordination())
+@arriving(
+    source="Koloskova et al. 2022, 2206.08307", coordination=lambda options, workers: Coordination(), steps="scaled"
+)
 def delay_adaptive_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,

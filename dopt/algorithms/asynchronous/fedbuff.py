@@ -27,6 +27,7 @@ def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
     scheduled=("power",),
     whole=True,
     weighs="arrivals",
+    steps="own",
 )
 def fedbuff(
     optimizer: optax.GradientTransformation,

@@ -29,6 +29,7 @@ class HogwildState(NamedTuple):
 @arriving(
     source="Niu, Recht, Ré, Wright 2011, 1106.5730",
     staleness="coordinate",
+    steps="scaled",
     coordination=lambda options, workers: Coordination(),
 )
 def hogwild_sgd(

@@ -15,7 +15,7 @@ from dopt.algorithms.method import Method
 from dopt.types import Coordination, InputError
 
 
-@arriving(source="Zhang et al. 2016, 1511.05950", coordination=lambda options, workers: Coordination())
+@arriving(source="Zhang et al. 2016, 1511.05950", coordination=lambda options, workers: Coordination(), steps="scaled")
 def staleness_aware_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,

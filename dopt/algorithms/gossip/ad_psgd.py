@@ -22,6 +22,7 @@ from dopt.types import Coordination, Tree
     source="Lian et al. 2018, 1710.06952",
     sends="pair",
     needs="pairs",
+    steps="own",
     cluster="nobody",
     coordination=lambda options, workers: Coordination(pairs=True),
 )

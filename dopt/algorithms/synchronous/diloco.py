@@ -18,6 +18,7 @@ from dopt.types import Reduction
     source="Douillard et al. 2023, 2311.08105",
     reduction=lambda options: Reduction(options["local_steps"]),
     weighs="models",
+    steps="own",
 )
 def diloco(
     optimizer: optax.GradientTransformation,

@@ -43,6 +43,7 @@ class ElasticState(NamedTuple):
     reduction=lambda options: Reduction(options["local_steps"]),
     center=lambda state: state.center,
     weighs=None,
+    steps="own",
 )
 def easgd(
     optimizer: optax.GradientTransformation,

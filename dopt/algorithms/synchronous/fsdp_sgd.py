@@ -66,7 +66,7 @@ def join(parts: Any, shapes: Tree) -> Tree:
     return form(shapes).joined(parts)
 
 
-@synchronous(source="Rajbhandari et al. 2019, 1910.02054, stage 2", join=join)
+@synchronous(source="Rajbhandari et al. 2019, 1910.02054, stage 2", join=join, steps="part")
 def fsdp_sgd(optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None) -> Method:
     """Sharded data parallelism, ZeRO stage 2: gradients, optimizer state, and the model between two steps live as n-ths.
 

@@ -39,6 +39,7 @@ class LocalState(NamedTuple):
     source="Stich 2018, 1805.09767",
     reduction=lambda options: Reduction(options["local_steps"], share=options["participation"]),
     weighs="models",
+    steps="own",
 )
 def local_sgd(
     optimizer: optax.GradientTransformation,

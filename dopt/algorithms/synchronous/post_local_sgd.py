@@ -20,6 +20,7 @@ from dopt.types import Reduction, Tree
     source="Lin et al. 2018, 1808.07217",
     reduction=lambda options: Reduction(options["local_steps"], begin=options["switch_step"]),
     weighs="models",
+    steps="first",
 )
 def post_local_sgd(
     optimizer: optax.GradientTransformation,

@@ -20,6 +20,7 @@ from dopt.types import InputError, Reduction, Tree
     rate=True,
     reduction=lambda options: Reduction(options["local_steps"]),
     weighs="models",
+    steps="own",
 )
 def slowmo(
     optimizer: optax.GradientTransformation,

@@ -29,7 +29,7 @@ RATES = dict.fromkeys(OPTIMIZERS, 0.05) | {
     "sm3": 0.3,
     "contrib.dadapt_adamw": 1.0,
     "contrib.dog": 1.0,
-    "contrib.dowg": 1.0,
+    "contrib.dowg": 0.3,
     "contrib.prodigy": 1.0,
     "contrib.schedule_free_sgd": 0.5,
     "contrib.simplified_ademamix": 0.0003,

@@ -29,7 +29,7 @@ RATES = dict.fromkeys(OPTIMIZERS, 0.05) | {
     "sm3": 0.3,
     "contrib.dadapt_adamw": 1.0,
     "contrib.dog": 1.0,
-    "contrib.dowg": 0.3,
+    "contrib.dowg": 1.0,
     "contrib.prodigy": 1.0,
     "contrib.schedule_free_sgd": 0.5,
     "contrib.simplified_ademamix": 0.0003,
@@ -50,19 +50,22 @@ def _made(name: str, rate: float) -> optax.GradientTransformationExtraArgs:
     )
 
 
-def _after(optimizer: Any, start: Any, minimum: Any, steps: int) -> tuple[Any, Any]:
-    def step(_: int, carry: tuple[Any, Any]) -> tuple[Any, Any]:
+def _descend(optimizer: Any, start: Any, minimum: Any, steps: int) -> tuple[Any, Any]:
+    """((model, state) at the end, the models on the way [steps, d])."""
+
+    def step(carry: tuple[Any, Any], _: Any) -> tuple[tuple[Any, Any], Any]:
         x, state = carry
         updates, state = optimizer.update(jax.grad(_f)(x, minimum), state, x)
-        return optax.apply_updates(x, updates), state
+        x = optax.apply_updates(x, updates)
+        return (x, state), ravel_pytree(x)[0]
 
-    return jax.lax.fori_loop(0, steps, step, (start, optimizer.init(start)))
+    return jax.lax.scan(step, (start, optimizer.init(start)), length=steps)
 
 
 class Behaviour(NamedTuple):
     descent: Any  # f after some steps, over f at the start
     undone: Any  # part of a shift of the model that the next update takes back
-    coupled: Any  # how far the halves of a model end, each with an optimizer of its own, from where the whole does
+    coupled: Any  # how far the halves of a model, each with an optimizer of its own, get from the whole
 
 
 @lru_cache
@@ -70,14 +73,14 @@ def _behaviour(name: str) -> Behaviour:
     """All at once: to compile is what costs."""
 
     def measure(start: Any) -> Behaviour:
-        x, _ = _after(_made(name, RATES[name]), start, MINIMUM, STEPS)
+        (x, _), way = _descend(_made(name, RATES[name]), start, MINIMUM, STEPS)
         slow = _made(name, 0.001)
-        y, state = _after(slow, start, MINIMUM, 3)
+        (y, state), _ = _descend(slow, start, MINIMUM, 3)
         shifted = jax.tree.map(lambda a: a + SHIFT, y)
         u, v = (ravel_pytree(slow.update(jax.grad(_f)(y, MINIMUM), state, at)[0])[0] for at in (y, shifted))
         flat, goal = ravel_pytree(start)[0], ravel_pytree(MINIMUM)[0]
-        halves = [_after(_made(name, RATES[name]), flat[s], goal[s], STEPS)[0] for s in (slice(0, 3), slice(3, None))]
-        apart = jnp.abs(jnp.concatenate(halves) - ravel_pytree(x)[0]).max()
+        halves = [_descend(_made(name, RATES[name]), flat[s], goal[s], STEPS)[1] for s in (slice(0, 3), slice(3, None))]
+        apart = jnp.abs(jnp.concatenate(halves, 1) - way).max()
         return Behaviour(_f(x, MINIMUM) / _f(start, MINIMUM), jnp.mean(u - v) / SHIFT, apart)
 
     return jax.jit(measure)(START)
@@ -95,7 +98,7 @@ def test_only_anchored_optimizers_undo_what_others_do_to_a_model(name: str) -> N
 
 @pytest.mark.parametrize("name", sorted({*OPTIMIZERS} - {"noisy_sgd"}))  # a piece's draws are as good as another's
 def test_only_coupled_optimizers_look_beyond_a_coordinate(name: str) -> None:
-    assert (_behaviour(name).coupled > 2e-5) == (name in COUPLED)
+    assert (_behaviour(name).coupled > 1e-3) == (name in COUPLED)
 
 
 @pytest.mark.parametrize(

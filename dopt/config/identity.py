@@ -72,8 +72,22 @@ def digests(resolved: Run, own: Mapping[str, Any] | None = None, memo: Memo | No
     Raises:
       InputError: a file cannot be read, or the graph, its matrix or the data cannot be made.
     """
-    fields, memo = resolved.to_dict(), {} if memo is None else memo
-    found = {f"code of {name}": _code(entry, memo) for name, entry in outside(fields)}
+    found = code_digests(resolved, {} if memo is None else memo) | content_digests(resolved)
+    for name, value in (own or {}).items():
+        found[name] = graph_digest(value) if name == "graph" else _value(value)
+        if name == "graph":
+            found["matrix"] = matrix_digest(matrices.own_matrix(value, resolved))
+    return found
+
+
+def code_digests(resolved: Run, memo: Memo) -> dict[str, str]:
+    """Of what was written outside dopt."""
+    return {f"code of {name}": _code(entry, memo) for name, entry in outside(resolved.to_dict())}
+
+
+def content_digests(resolved: Run) -> dict[str, str]:
+    """Of graph, matrix, data and files."""
+    found, fields = {}, resolved.to_dict()
     if resolved.topology not in (None, OWN):
         found["graph"] = _graph_of(resolved)
         found["matrix"] = _matrix_of(resolved)
@@ -82,10 +96,6 @@ def digests(resolved: Run, own: Mapping[str, Any] | None = None, memo: Memo | No
     for name in FILES:
         if fields.get(name):
             found[name] = _content(name, fields[name])
-    for name, value in (own or {}).items():
-        found[name] = graph_digest(value) if name == "graph" else _value(value)
-        if name == "graph":
-            found["matrix"] = matrix_digest(matrices.own_matrix(value, resolved))
     return found
 
 
@@ -99,12 +109,13 @@ def fresh(digests: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def differences(before: Mapping[str, str], today: Mapping[str, str]) -> tuple[str, ...]:
-    """Names of what is no longer what it was; what has no digest never is."""
-    return tuple(
-        name
-        for name in dict.fromkeys([*before, *today])
-        if before.get(name) != today.get(name) or before[name].startswith(FRESH)
-    )
+    """Names of what is no longer what it was."""
+    return tuple(name for name in dict.fromkeys([*before, *today]) if before.get(name) != today.get(name))
+
+
+def fields_of(run: Run) -> str:
+    """The fields of a resolved run as text: two runs of equal text are one, wherever things are the same."""
+    return json.dumps(run.to_dict(), sort_keys=True, default=list)
 
 
 def _content(name: str, path: str) -> str:
@@ -217,6 +228,3 @@ def _hash(*parts: Any) -> str:
         said.update(b"%d:" % len(content))
         said.update(content)
     return said.hexdigest()
-
-
-__all__ = ["SCHEMA", "differences", "digests", "fresh", "hashed", "identify", "identity"]

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import networkx as nx
+import numpy as np
 
 from dopt import algorithms, files, mixing, topology
 from dopt.config.run import Run, options_of
@@ -124,6 +125,24 @@ def keeping(found: Mapping[Source, Any]) -> Iterator[None]:
         yield
     finally:
         KEPT.reset(token)
+
+
+def save(path: Path, w: Any) -> None:
+    """Write a matrix, or a pair of them, to a file."""
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with files.whole(path) as temporary:
+            np.savez(temporary, *(w if isinstance(w, tuple) else (w,)))
+
+
+def load(path: Path) -> Any:
+    """What `save` has written; None where there is none, or nothing that can be read."""
+    try:
+        with np.load(path, allow_pickle=False) as found:
+            parts = tuple(found[name] for name in sorted(found.files))
+    except Exception:  # whatever a reader raises at bytes that are no such file
+        return None
+    return parts[0] if len(parts) == 1 else parts
 
 
 def is_solved(run: Run) -> bool:

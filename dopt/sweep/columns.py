@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ def write(table: pd.DataFrame, path: Path) -> None:
     kept.to_parquet(path, index=False)
 
 
-def read(path: Path) -> pd.DataFrame:
+def read(path: Path | BinaryIO) -> pd.DataFrame:
     """The table that `write` has written: values and types are as they were."""
     table = pd.read_parquet(path)
     mixed = table.attrs.pop(MARK, [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import platform
 import time
@@ -15,7 +16,17 @@ import pandas as pd
 
 from dopt import group
 from dopt.checkpoints import Checkpoints
-from dopt.config import Run
+from dopt.config import Run, matrices
+from dopt.config.identity import (
+    Memo,
+    code_digests,
+    content_digests,
+    differences,
+    fields_of,
+    fresh,
+    identify,
+    matrix_digest,
+)
 from dopt.execute import spread
 from dopt.files import whole, writing
 from dopt.run import Result
@@ -25,7 +36,7 @@ from dopt.sweep import plan as planning
 from dopt.sweep.results import Results, load
 from dopt.sweep.store import Store, slug
 from dopt.sweep.tracking import Tracker
-from dopt.types import InputError
+from dopt.types import InputError, MachineError
 from dopt.watch import check, in_thread, pace
 
 PACKAGES = ("dopt", "jax", "jaxlib", "optax", "flax", "networkx", "numpy", "scipy", "scikit-learn")
@@ -113,11 +124,38 @@ def _sweep(
     store.check_writable()
     try:
         planned = _plan(asked, store, devices)
+        _keep_metric(asked, store, show)
+        for line in dict.fromkeys(line for p in planned for run in p.runs for line in fresh(run.digests)):
+            show.say(f"results: {line}; these runs have ids of their own, and nothing reuses them")
         tracker = Tracker(wandb, group=asked.name, folder=store.folder, project=asked.project, say=show.say)
-        _work(planned, store, tracker, devices, show)
+        with matrices.keeping(_solved(planned, store)):
+            _work(planned, store, tracker, devices, show)
     finally:
         show.stop()
-    return load(store.folder)
+    return dataclasses.replace(load(store.folder), metric=asked.metric)
+
+
+def _keep_metric(asked: spec.Sweep, store: Store, show: Show) -> None:
+    """The metric belongs to the reading of a folder, not to its plan; it is kept where it can be."""
+    try:
+        store.write_metric(asked.metric)
+    except MachineError as error:
+        show.say(f"results: the metric is not kept for `dopt.load` ({error})")
+
+
+def _solved(planned: Sequence[planning.Planned], store: Store) -> dict[matrices.Source, Any]:
+    """The matrices that a solver found when the plan was made: it is not asked again, where it might say something else.
+
+    One that is not there, or not what it was, is made anew, and compared like everything else before a slab runs.
+    """
+    found: dict[matrices.Source, Any] = {}
+    for run in (run for p in planned for run in p.runs if matrices.is_solved(run)):
+        of = matrices.source(run)
+        if of not in found:
+            w = matrices.load(store.matrix_path(run.digests["matrix"]))
+            if w is not None and matrix_digest(w) == run.digests["matrix"]:
+                found[of] = w
+    return found
 
 
 def default_folder(name: str, changes: Mapping[str, Any] | None) -> Path:
@@ -166,27 +204,73 @@ def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None) -> lis
         written = store.plan()
         if written is not None:
             return _same(asked, store, written)
+        if store.has_slabs():
+            raise InputError(
+                f"results: {store.folder} has slabs and no plan.json, so that nobody can tell whose they are; put it back, or choose another folder with --results"
+            )
         planned = planned or prepare(asked, devices)
-        store.write_plan(planning.write(asked, planned, devices or jax.devices()))
+        _write_plan(asked, planned, store, devices)
     return planned
 
 
+def _write_plan(
+    asked: spec.Sweep, planned: Sequence[planning.Planned], store: Store, devices: Sequence[Any] | None
+) -> None:
+    """The plan, and before it what a solver found for it."""
+    identify(asked.runs)
+    for run in asked.runs:
+        if matrices.is_solved(run):
+            matrices.save(store.matrix_path(run.digests["matrix"]), matrices.matrix(run))
+    store.write_plan(planning.write(asked, planned, devices or jax.devices()))
+
+
 def _same(asked: spec.Sweep, store: Store, written: dict[str, Any]) -> list[planning.Planned]:
-    """The plan that is there, if it is this sweep's."""
-    if sorted(written["order"]) != sorted(run.id for run in asked.runs):
-        theirs = {run["id"]: run for g in written["groups"] for slab in g["slabs"] for run in slab["runs"]}
-        new = [run for run in asked.runs if run.id not in theirs]
-        one = next(iter(theirs.values()))
+    """The plan that is there, if it is this sweep's: of the same fields, which stand for the same things."""
+    planned = planning.read(written, store.plan_path)
+    theirs = {fields_of(run): run for p in planned for run in p.runs}
+    mine = {fields_of(run): run for run in asked.runs}
+    if theirs.keys() != mine.keys():
+        new = [run for fields, run in mine.items() if fields not in theirs]
         differs = [
-            k
-            for k, v in (new[0].to_dict() if new else {}).items()
-            if (list(v) if isinstance(v, tuple) else v) not in [r.get(k) for r in theirs.values()]
+            name
+            for name, value in (new[0].to_dict() if new else {}).items()
+            if value not in [run.to_dict().get(name) for run in theirs.values()]
         ]
         what = f"; new: {', '.join(differs)}" if differs else ""
+        one = next(iter(theirs.values()))
         raise InputError(
-            f"results: {store.folder} holds another sweep ({len(theirs)} runs of {one['algorithm']}{what}); choose another folder with --results"
+            f"results: {store.folder} holds another sweep ({len(theirs)} runs of {one.algorithm}{what}); choose another folder with --results"
         )
-    return planning.read(written)
+    with matrices.keeping(_solved(planned, store)):
+        _compare([run for p in planned for run in p.runs], store, there=not _is_missing(planned, store))
+    return planned
+
+
+def _is_missing(planned: Sequence[planning.Planned], store: Store) -> bool:
+    """Whether any slab is not there."""
+    return not all(store.has(name) for p in planned for name, _ in p.slabs)
+
+
+def _compare(runs: Sequence[Run], store: Store, there: bool = False) -> None:
+    """Refuse what is no longer what the plan was made of.
+
+    Args:
+      there: all results are; then what cannot be made here, as data that lie elsewhere, is not compared.
+    """
+    memo: Memo = {}
+    for run in runs:
+        today = code_digests(run, memo)
+        try:
+            today |= content_digests(run)
+        except InputError:
+            if not there:
+                raise
+            today |= {name: digest for name, digest in run.digests.items() if name not in today}
+        changed = differences(run.digests, today)
+        if changed:
+            raise InputError(
+                f"results: {', '.join(changed)} of run {run.id} ({run.algorithm}): no longer what {store.plan_path} was made of; put back what it was, or choose another folder with --results"
+            )
 
 
 def _work(
@@ -197,9 +281,9 @@ def _work(
     show: Show,
 ) -> None:
     """Do every slab that is missing; those that another process works on are waited for, and done if it dies."""
-    names = [name for p in planned for name, _ in p.slabs]
     total = sum(len(p.runs) for p in planned)
-    there = {name for name in names if store.finished(name, show.say)}
+    ids = {name: [run.id for run in runs] for p in planned for name, runs in p.slabs}
+    there = {name for name in ids if store.finished(name, ids[name], show.say)}
     show.start(total, sum(len(runs) for p in planned for name, runs in p.slabs if name in there))
     for name, runs in ((name, runs) for p in planned for name, runs in p.slabs if name in there):
         if _unlogged(store, tracker, name, runs):
@@ -215,10 +299,10 @@ def _work(
                 if not mine:
                     left.append((p, name, runs))
                     continue
-                if not store.finished(name, show.say):
+                if not store.finished(name, ids[name], show.say):
                     show.slab(name, len(runs))
                     _slab(p, name, runs, store, devices, show)
-                diverged = int(store.read_slab(name)[0]["diverged"].sum())
+                diverged = int(store.read_slab(name, ids[name])[0]["diverged"].sum())
                 _log(store, tracker, name, runs)
             show.done(len(runs), diverged)
         if len(left) == len(missing):
@@ -238,7 +322,7 @@ def _unlogged(store: Store, tracker: Tracker, name: str, runs: Sequence[Run]) ->
 def _log(store: Store, tracker: Tracker, name: str, runs: Sequence[Run]) -> None:
     """Hand W&B what it lacks of a slab."""
     if _unlogged(store, tracker, name, runs):
-        tracker.log(*store.read_slab(name), _marks(store, name))
+        tracker.log(*store.read_slab(name, [run.id for run in runs]), _marks(store, name))
 
 
 def _slab(
@@ -249,6 +333,7 @@ def _slab(
     devices: Sequence[Any] | None,
     show: Show,
 ) -> None:
+    _compare([run for run in runs if not fresh(run.digests)], store)
     if p.group is None:
         p.group = _group(p.runs, devices)
     width = math.ceil(p.width / p.group.spread) * p.group.spread  # the plan may be from a machine with fewer devices

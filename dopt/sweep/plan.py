@@ -6,15 +6,18 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from dopt import execute
 from dopt import group as groups
 from dopt.config import Run
+from dopt.config.identity import SCHEMA, hashed
+from dopt.sweep.columns import frozen
 from dopt.sweep.spec import Sweep
+from dopt.sweep.store import FORMAT, slug
 from dopt.types import InputError
 
-PLAN = 1  # number of the plan's format
 PREFERRED = {"cpu": 32}  # runs vmapped together: wider is slower on a CPU
 PREFERRED_ELSEWHERE = 1024
 
@@ -72,52 +75,74 @@ def cut(number: int, runs: list[Run], width: int) -> list[tuple[str, list[Run]]]
 
 
 def write(sweep: Sweep, planned: Sequence[Planned], devices: Sequence[Any]) -> dict[str, Any]:
-    """The plan as plain data."""
+    """The plan as plain data, each distinct digest once."""
+    number: dict[str, int] = {}
+    rows = {run.id: _row(run, number) for p in planned for run in p.runs}
     return {
-        "format": PLAN,
+        "format": FORMAT,
+        "schema": SCHEMA,
         "name": sweep.name,
-        "metric": sweep.metric,
         "varied": sweep.varied,
         "merged": sweep.merged,
         "device": devices[0].device_kind,
         "devices": len(devices),
         "columns": ["id", *sweep.runs[0].to_dict()],
         "order": [run.id for run in sweep.runs],
+        "digests": list(number),
         "groups": [
             {
                 "key": json.loads(p.key),
                 "width": p.width,
                 "memory": p.memory,
                 "models": p.models,
-                "slabs": [
-                    {"name": name, "runs": [{"id": run.id, **run.to_dict()} for run in runs]} for name, runs in p.slabs
-                ],
+                "slabs": [{"name": name, "runs": [rows[run.id] for run in runs]} for name, runs in p.slabs],
             }
             for p in planned
         ],
     }
 
 
-def run_of(row: Mapping[str, Any]) -> Run:
-    """The run that a row of a plan stands for."""
-    return Run.from_dict({k: tuple(v) if isinstance(v, list) else v for k, v in row.items() if k != "id"})
+def _row(run: Run, number: dict[str, int]) -> dict[str, Any]:
+    """A run's id and fields; its digests by their numbers, which are given as they come."""
+    numbers = {name: number.setdefault(digest, len(number)) for name, digest in run.digests.items()}
+    return {"id": run.id, "digests": numbers, **run.to_dict()}
 
 
-def read(plan: dict[str, Any]) -> list[Planned]:
-    """Groups and slabs of a plan that was written before."""
-    found = []
-    for g in plan["groups"]:
-        slabs = []
-        for slab in g["slabs"]:
-            slabs.append((slab["name"], [run_of(row) for row in slab["runs"]]))
-        found.append(
-            Planned(
-                json.dumps(g["key"], sort_keys=True),
-                [r for _, runs in slabs for r in runs],
-                g["width"],
-                g["memory"],
-                g["models"],
-                slabs,
-            )
-        )
+def run_of(row: Mapping[str, Any], digests: Sequence[str]) -> Run:
+    """The run that a row of a plan stands for; ValueError where the row is not what its id says."""
+    fields = {name: frozen(value) for name, value in row.items() if name not in ("id", "digests")}
+    found = {name: digests[number] for name, number in row["digests"].items()}
+    if hashed(fields, found) != row["id"]:
+        raise ValueError(f"the row of run {str(row['id'])[:40]!r} is not what its id says")
+    run = Run.from_dict(fields)
+    vars(run).update(id=row["id"], digests=found, _resolved=run)
+    return run
+
+
+def read(plan: dict[str, Any], path: Path) -> list[Planned]:
+    """Groups and slabs of a plan that was written before; ids are made again, from fields and digests alone.
+
+    Raises:
+      InputError: it is no plan, whatever its checksum says.
+    """
+    try:
+        found = [_planned(group, plan["digests"]) for group in plan["groups"]]
+        ids = [run.id for p in found for run in p.runs]
+        if sorted(ids) != sorted(plan["order"]) or len(set(ids)) != len(ids):
+            raise ValueError("its order does not name each of its runs once")
+        names = [name for p in found for name, _ in p.slabs]
+        if len(set(names)) != len(names) or any(slug(name) != name for name in names):
+            raise ValueError("it has names of slabs that cannot be")
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        what = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"results: {path} is damaged ({what}); move {path.parent} away, or choose another folder with --results"
+        ) from error
     return found
+
+
+def _planned(group: Mapping[str, Any], digests: Sequence[str]) -> Planned:
+    slabs = [(slab["name"], [run_of(row, digests) for row in slab["runs"]]) for slab in group["slabs"]]
+    runs = [run for _, of_slab in slabs for run in of_slab]
+    key = json.dumps(group["key"], sort_keys=True)
+    return Planned(key, runs, group["width"], group["memory"], group["models"], slabs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dopt.config import Run
-from dopt.sweep.plan import run_of
-from dopt.sweep.store import Store
-from dopt.types import InputError
+from dopt.sweep import plan as planning
+from dopt.sweep.store import SlabError, Store
+from dopt.types import InputError, MachineError
 
 if TYPE_CHECKING:
     import xarray
@@ -32,6 +32,7 @@ class Results:
       name: the sweep's.
       merged: runs left out of the sweep, since they differ only in what their method does not read.
       missing: runs that are not finished yet.
+      faults: a line for each slab that is there and was left out: damaged, foreign, or unreadable.
     """
 
     runs: pd.DataFrame
@@ -42,16 +43,18 @@ class Results:
     name: str
     merged: int = 0
     missing: int = 0
+    faults: tuple[str, ...] = ()
 
     def run(self, identity: str) -> Run:
         """The resolved run behind an id."""
-        if identity not in self._rows:
+        if identity not in self._runs:
             raise InputError(f"id: no run {identity!r} in {str(self.folder)!r}; its tables have the ids")
-        return run_of(self._rows[identity])
+        return self._runs[identity]
 
     @cached_property
-    def _rows(self) -> dict[str, dict[str, Any]]:
-        return _rows(Store(self.folder).plan())
+    def _runs(self) -> dict[str, Run]:
+        store = Store(self.folder)
+        return _by_id(store, store.plan())
 
     def to_xarray(self) -> xarray.Dataset:
         """The history as a Dataset [varied parameters..., record]; [run, record] where they are not a full grid."""
@@ -75,10 +78,8 @@ def load(folder: str | Path) -> Results:
     plan = store.plan()
     if plan is None:
         raise InputError(f"results: no sweep in {str(folder)!r} (no plan.json); run `dopt sweep FILE` first")
-    names = [slab["name"] for group in plan["groups"] for slab in group["slabs"]]
-    there = [name for name in names if store.slab(name).exists() and Store._damage(store.slab(name)) is None]
-    tables = [store.read_slab(name) for name in there]
-    columns = plan["columns"]
+    slabs = [slab for group in planning.read(plan, store.plan_path) for slab in group.slabs]
+    tables, faults = _tables(store, slabs)
     order = {run: i for i, run in enumerate(plan["order"])}
     if tables:
         runs = pd.concat([runs for runs, _ in tables if len(runs)], ignore_index=True)
@@ -86,23 +87,44 @@ def load(folder: str | Path) -> Results:
         runs = runs.iloc[runs["id"].map(order).argsort(kind="stable")].reset_index(drop=True)
         history = history.iloc[history["id"].map(order).argsort(kind="stable")].reset_index(drop=True)
     else:
-        runs, history = pd.DataFrame(columns=columns), pd.DataFrame(columns=["id", "step"])
+        runs, history = pd.DataFrame(columns=plan["columns"]), pd.DataFrame(columns=["id", "step"])
     missing = len(plan["order"]) - len(runs)
-    return Results(
-        runs, history, tuple(plan["varied"]), plan["metric"], Path(folder), plan["name"], plan["merged"], missing
-    )
+    said = (tuple(plan["varied"]), store.metric(), Path(folder), plan["name"], plan["merged"])
+    return Results(runs, history, *said, missing, faults)
+
+
+Slabs = Sequence[tuple[str, Sequence[Run]]]
+
+
+def _tables(store: Store, slabs: Slabs) -> tuple[list[tuple[pd.DataFrame, pd.DataFrame]], tuple[str, ...]]:
+    """(tables of the slabs that are there, a line for each that is there and cannot be used)."""
+    tables, faults = [], []
+    for name, runs in slabs:
+        try:
+            if store.has(name):
+                tables.append(store.read_slab(name, [run.id for run in runs]))
+        except SlabError as error:
+            faults.append(f"results: {error}; left out")
+    return tables, tuple(faults)
 
 
 def find(identity: str, folder: str | Path) -> Run | None:
-    """The resolved run of that id that a results folder, or one below it, was asked for; None: there is none."""
+    """The resolved run of that id that a results folder, or one below it, was asked for; None: there is none.
+
+    Plans of other versions, and damaged ones, are passed over: they hold no run of this version.
+    """
     for path in sorted(Path(folder).rglob("plan.json")):
-        rows = _rows(Store(path.parent).plan())
-        if identity in rows:
-            return run_of(rows[identity])
+        store = Store(path.parent)
+        try:
+            found = _by_id(store, store.plan())
+        except (InputError, MachineError):
+            continue
+        if identity in found:
+            return found[identity]
     return None
 
 
-def _rows(plan: dict[str, Any] | None) -> dict[str, dict[str, Any]]:
-    """Id -> all fields of a run that a plan holds."""
-    groups = plan["groups"] if plan else ()
-    return {row["id"]: row for group in groups for slab in group["slabs"] for row in slab["runs"]}
+def _by_id(store: Store, plan: dict[str, Any] | None) -> dict[str, Run]:
+    """The runs that a plan holds."""
+    planned = planning.read(plan, store.plan_path) if plan else ()
+    return {run.id: run for group in planned for run in group.runs}

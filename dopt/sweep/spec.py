@@ -7,7 +7,6 @@ distribution; metric with name, goal and target.
 from __future__ import annotations
 
 import itertools
-import json
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dopt.config import Run
+from dopt.config.identity import fields_of
 from dopt.data import SETS
 from dopt.metrics import CHOICES as METRICS
 from dopt.problems import PROBLEMS
@@ -94,7 +94,7 @@ def parse(content: Any, default_name: str = "sweep", changes: Mapping[str, Any] 
     distinct: dict[str, Run] = {}
     for row in points.rows:
         resolved = Run.from_dict(row).resolve(unread="drop")
-        distinct.setdefault(json.dumps(resolved.to_dict(), sort_keys=True, default=list), resolved)
+        distinct.setdefault(fields_of(resolved), resolved)
     runs = tuple(distinct.values())
     if "name" in metric:
         _check_recorded(metric["name"], runs)

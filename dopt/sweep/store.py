@@ -1,34 +1,48 @@
 """Where results lie: a plan, and one immutable folder per slab that is there whole or not at all.
 
-results/NAME/plan.json                                  what runs together, written once
+results/NAME/plan.json                                  what runs together and what it is made of, written once, with a checksum
+results/NAME/matrices/                                  mixing matrices that a solver found for it
+results/NAME/reading.json                               the metric that the latest call asked for
 results/NAME/slabs/SLAB/{runs,history}.parquet          tables
-results/NAME/slabs/SLAB/manifest.json                   versions, device, seconds, sha256 of each table
-results/NAME/set-aside/                                 slabs that were found damaged
+results/NAME/slabs/SLAB/manifest.json                   its runs, versions, device, seconds, sha256 of each table; with a checksum
+results/NAME/set-aside/                                 slabs that were found damaged, or foreign
 results/NAME/locks/                                     who works on what; empty files, held by a living process
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 import re
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import filelock
 import pandas as pd
 
-from dopt.files import TEMPORARY, sync, write, writing
-from dopt.sweep import columns
-from dopt.types import InputError
+from dopt.config.identity import SCHEMA
+from dopt.files import TEMPORARY, digest, reason, sync, write, writing
+from dopt.sweep import columns, seal
+from dopt.types import InputError, MachineError
 
-TABLES = ("runs.parquet", "history.parquet")
+FORMAT = 2  # of the plan
+RUNS, HISTORY = TABLES = ("runs.parquet", "history.parquet")
+MANIFEST = "manifest.json"
+
+
+class SlabError(MachineError):
+    """A slab that is there and cannot be used: damaged, foreign (of another plan or place), or unreadable (rights, the disk)."""
+
+    def __init__(self, kind: Literal["damaged", "foreign", "unreadable"], what: str):
+        super().__init__(f"{kind} slab: {what}")
+        self.kind = kind
 
 
 def slug(name: str) -> str:
@@ -65,18 +79,64 @@ class Store:
         return self.folder / "plan.json"
 
     def plan(self) -> dict[str, Any] | None:
-        """The plan, or None where there is none yet."""
+        """The plan, or None where there is none yet.
+
+        Raises:
+          InputError: it was altered, or is of another format.
+          MachineError: it cannot be read.
+        """
+        advice = f"move {self.folder} away, or choose another folder with --results"
         try:
-            return json.loads(self.plan_path.read_text())
-        except FileNotFoundError:
+            text = self.plan_path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
             return None
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise MachineError(f"results: cannot read {self.plan_path} ({reason(error)})") from error
+        try:
+            found = seal.parse(text)
+            if found.get("format") == FORMAT:
+                seal.check(text)
+        except ValueError as error:
+            raise InputError(f"results: {self.plan_path} is damaged ({error}); {advice}") from error
+        for name, known in (("format", FORMAT), ("schema", SCHEMA)):
+            if found.get(name) != known:
+                raise InputError(
+                    f"results: {self.plan_path} has {name} {str(found.get(name))[:40]!r}, this dopt reads {name} {known}; {advice}"
+                )
+        return found
+
+    def write_plan(self, plan: Mapping[str, Any]) -> None:
+        write(self.plan_path, seal.seal(plan))
+
+    # -- how it is read --
+
+    @property
+    def reading_path(self) -> Path:
+        return self.folder / "reading.json"
+
+    def metric(self) -> dict[str, Any]:
+        """Name, goal and target that the latest call asked for."""
+        try:
+            found = seal.parse(self.reading_path.read_bytes())["metric"]
+            return dict(found)
+        except FileNotFoundError:
+            return {}
+        except OSError as error:
+            raise MachineError(f"results: cannot read {self.reading_path} ({reason(error)})") from error
+        except (ValueError, KeyError, TypeError) as error:
             raise InputError(
-                f"results: {self.plan_path} is damaged ({error}); move {self.folder} away, or choose another folder with --results"
+                f"results: {self.reading_path} is damaged ({error}); remove it, and ask for the sweep once more"
             ) from error
 
-    def write_plan(self, plan: dict[str, Any]) -> None:
-        write(self.plan_path, json.dumps(plan, indent=1))
+    def write_metric(self, metric: Mapping[str, Any]) -> None:
+        """Keep it, if it is not what is there already."""
+        text = json.dumps({"metric": dict(metric)}, indent=1).encode()
+        if not self.reading_path.is_file() or self.reading_path.read_bytes() != text:
+            write(self.reading_path, text)
+
+    def matrix_path(self, digest: str) -> Path:
+        """Where a matrix lies that a solver found."""
+        return self.folder / "matrices" / f"{slug(digest)}.npz"
 
     @contextmanager
     def locked(self, name: str, wait: bool) -> Iterator[bool]:
@@ -97,35 +157,62 @@ class Store:
     def slab(self, name: str) -> Path:
         return self.folder / "slabs" / slug(name)
 
-    def finished(self, name: str, say: Callable[[str], None]) -> bool:
-        """Whether the slab is there and whole; a damaged one is named and set aside."""
+    def has_slabs(self) -> bool:
+        """Whether any slab lies here, whoever's it is."""
+        folder = self.folder / "slabs"
+        return folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+
+    def has(self, name: str) -> bool:
+        """Whether there is a slab of that name, in whatever state; SlabError where that cannot be told."""
+        try:
+            return self.slab(name).exists()
+        except OSError as error:
+            raise SlabError("unreadable", f"{self.slab(name)} cannot be reached ({reason(error)})") from error
+
+    def finished(self, name: str, ids: Sequence[str], say: Callable[[str], None]) -> bool:
+        """Whether the slab is there, whole, and of these runs; a damaged or foreign one is named and set aside.
+
+        Raises:
+          MachineError: it cannot be read, and may well be whole.
+        """
         folder = self.slab(name)
-        if not folder.exists():
-            return False
-        damage = self._damage(folder)
-        if damage is None:
+        try:
+            if not self.has(name):
+                return False
+            self._verified(name, ids)
             return True
+        except SlabError as error:
+            fault = error
+        if fault.kind == "unreadable":
+            raise MachineError(f"results: {fault}") from fault
         aside = self.folder / "set-aside"
         aside.mkdir(exist_ok=True)
         number = sum(1 for _ in aside.glob(f"{folder.name}.*"))
         folder.rename(aside / f"{folder.name}.{number}")
-        say(f"results: {damage}; set aside in {aside / f'{folder.name}.{number}'}, runs again")
+        say(f"results: {fault}; set aside in {aside / f'{folder.name}.{number}'}, runs again")
         return False
 
-    @staticmethod
-    def _damage(folder: Path) -> str | None:
-        try:
-            manifest = json.loads((folder / "manifest.json").read_text())
-            sums = {name: manifest["sha256"][name] for name in TABLES}
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            return f"{folder / 'manifest.json'} is missing or damaged ({error})"
-        for name, expected in sums.items():
-            path = folder / name
-            if not path.is_file():
-                return f"{path} is missing"
-            if _sha256(path) != expected:
-                return f"{path} is truncated or altered"
-        return None
+    def _verified(self, name: str, ids: Sequence[str]) -> dict[str, bytes]:
+        """Table -> its bytes, of a slab that is whole and of these runs, in this order.
+
+        Raises:
+          SlabError: it is damaged, foreign, or unreadable.
+        """
+        folder = self.slab(name)
+        manifest = self.manifest(name)
+        for field, expected in (("slab", name), ("runs", list(ids))):
+            if manifest.get(field) != expected:
+                raise SlabError("foreign", f"{folder / MANIFEST} has other {field} than the plan")
+        sums = manifest.get("sha256")
+        found = {}
+        for file in TABLES:
+            found[file] = _bytes(folder / file)
+            if not isinstance(sums, dict) or hashlib.sha256(found[file]).hexdigest() != sums.get(file):
+                raise SlabError("damaged", f"{folder / file} is truncated or altered")
+            there = _ids(found[file], folder / file)
+            if (there if file == RUNS else list(dict.fromkeys(there))) != list(ids):
+                raise SlabError("foreign", f"{folder / file} has other runs than the plan")
+        return found
 
     def write_slab(self, name: str, runs: pd.DataFrame, history: pd.DataFrame, manifest: dict[str, Any]) -> None:
         """Put a slab in place in one rename, synced before; one that is there already is kept."""
@@ -137,19 +224,42 @@ class Store:
         for file, table in zip(TABLES, (runs, history), strict=True):
             columns.write(table, temporary / file)
             sync(temporary / file)
-        sums = {file: _sha256(temporary / file) for file in TABLES}
-        write(temporary / "manifest.json", json.dumps({**manifest, "sha256": sums}, indent=1))
+        sums = {file: digest(temporary / file) for file in TABLES}
+        write(temporary / MANIFEST, seal.seal({**manifest, "sha256": sums}))
         sync(temporary)
         temporary.rename(folder)
         sync(folder.parent)
 
-    def read_slab(self, name: str) -> tuple[pd.DataFrame, pd.DataFrame]:
-        runs, history = (columns.read(self.slab(name) / file) for file in TABLES)
+    def read_slab(self, name: str, ids: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """The slab's tables, of these runs, read from the very bytes that were checked.
+
+        Raises:
+          SlabError: it is damaged, foreign, or unreadable.
+        """
+        found = self._verified(name, ids)
+        runs, history = (columns.read(io.BytesIO(found[file])) for file in TABLES)
         return runs, history
 
     def manifest(self, name: str) -> dict[str, Any]:
-        return json.loads((self.slab(name) / "manifest.json").read_text())
+        """What made a slab; SlabError where it cannot be told."""
+        path = self.slab(name) / MANIFEST
+        try:
+            return seal.unseal(_bytes(path))
+        except ValueError as error:
+            raise SlabError("damaged", f"{path} is damaged ({error})") from None
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise SlabError("damaged", f"{path} is missing") from None
+    except OSError as error:
+        raise SlabError("unreadable", f"{path} cannot be read ({reason(error)})") from error
+
+
+def _ids(table: bytes, path: Path) -> list[str]:
+    try:
+        return pd.read_parquet(io.BytesIO(table), columns=["id"])["id"].tolist()
+    except Exception as error:  # whatever a reader raises at bytes that are no table
+        raise SlabError("damaged", f"{path} is no table of runs ({type(error).__name__})") from None

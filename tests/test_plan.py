@@ -1,0 +1,372 @@
+"""A results folder is checked against its plan: what is not the plan's is never handed out, and nothing is lost by that."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import pytest
+from pandas.testing import assert_frame_equal
+
+import dopt
+from dopt import InputError, Results, data, mixing, topology
+from dopt.config import matrices
+from dopt.config.identity import _source_digest
+from dopt.data import files
+from dopt.group import Group
+from dopt.mixing import rules
+from dopt.sweep import engine, plan, seal
+from dopt.sweep.results import find
+from dopt.sweep.store import SlabError, Store
+from dopt.types import MachineError
+
+
+def asked(name: str = "small", metric: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+    """A sweep of six runs, so three slabs of two."""
+    parameters = {
+        "algorithm": "gossip_sgd",
+        "workers": 4,
+        "problem": "consensus",
+        "learning_rate": [0.1, 0.2],
+        "seed": [0, 1, 2],
+        "steps": 4,
+    } | changes
+    each = {k: {"values": v} if isinstance(v, list) else {"value": v} for k, v in parameters.items()}
+    return {"name": name, "parameters": each, **({"metric": metric} if metric else {})}
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(plan.PREFERRED, "cpu", 2)
+        return dopt.sweep(asked(), results=tmp_path_factory.mktemp("swept") / "results")
+
+
+@pytest.fixture
+def folder(swept: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A finished folder to play with."""
+    monkeypatch.setitem(plan.PREFERRED, "cpu", 2)
+    return Path(shutil.copytree(swept.folder, tmp_path / "results"))
+
+
+@pytest.fixture
+def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Group, "compile", lambda *a: pytest.fail("compiled"))
+
+
+class Said(engine.Show):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def again(folder: Path, **changes: Any) -> tuple[Results, list[str]]:
+    said = Said()
+    return dopt.sweep(asked(**changes), results=folder, show=said), said.lines
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Another content under a checksum that fits."""
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_bytes(seal.seal({name: value for name, value in content.items() if name != seal.SUM}))
+
+
+def rows(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return [row for group in content["groups"] for slab in group["slabs"] for row in slab["runs"]]
+
+
+def refused(folder: Path, said: str, **changes: Any) -> None:
+    for call in (lambda: dopt.load(folder), lambda: again(folder, **changes)):
+        with pytest.raises(InputError, match=said) as error:
+            call()
+        assert "\n" not in str(error.value)
+
+
+# -- the plan ---------------------------------------------------------------------------------------------------------
+
+
+def test_no_bit_of_a_plan_can_be_flipped(folder: Path) -> None:
+    store, draw = Store(folder), random.Random(0)
+    text = store.plan_path.read_bytes()
+    for _ in range(400):
+        hurt, place = bytearray(text), draw.randrange(len(text))
+        hurt[place] ^= 1 << draw.randrange(8)
+        store.plan_path.write_bytes(hurt)
+        with pytest.raises(InputError, match=r"plan\.json (is damaged|has (format|schema))") as error:
+            store.plan()
+        assert "\n" not in str(error.value)
+    store.plan_path.write_bytes(text)
+    assert store.plan() is not None
+
+
+@pytest.mark.parametrize("number", [1, 99, None, "2", [2]])
+def test_another_format_is_refused_and_named(folder: Path, number: Any, nothing_runs: None) -> None:
+    edit(folder / "plan.json", lambda content: content.update(format=number))
+    refused(folder, r"plan\.json has format .* this dopt reads format 2; .*--results")
+
+
+def test_an_edited_row_is_refused_whatever_the_checksum(folder: Path, nothing_runs: None) -> None:
+    edit(folder / "plan.json", lambda content: rows(content)[0].update(learning_rate=0.3))
+    refused(folder, r"plan\.json is damaged \(the row of run '\w{16}' is not what its id says\)")
+
+
+def test_a_run_that_nobody_asked_for_is_refused_whatever_its_id(folder: Path, nothing_runs: None) -> None:
+    def change(content: dict[str, Any]) -> None:
+        row, digests = rows(content)[0], content["digests"]
+        other = dataclasses.replace(plan.run_of(row, digests), learning_rate=0.3).resolve()
+        content["order"][content["order"].index(row["id"])] = other.id
+        row.update(learning_rate=0.3, id=other.id)
+
+    edit(folder / "plan.json", change)
+    with pytest.raises(InputError, match="holds another sweep"):
+        again(folder)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.update(groups=[[]]),
+        lambda content: content.pop("order"),
+        lambda content: content["order"].pop(),
+        lambda content: rows(content)[0].pop("digests"),
+        lambda content: rows(content)[0].update(digests={"graph": 99}),
+        lambda content: rows(content)[0].update(digests={"graph": "x"}),
+        lambda content: rows(content)[0].update(id=3),
+        lambda content: content["groups"][0]["slabs"][0].update(name="../../evil"),
+        lambda content: content["groups"][0]["slabs"][0].update(name="group0-slab001"),
+        lambda content: content["groups"][0]["slabs"][0].update(runs=content["groups"][0]["slabs"][1]["runs"]),
+    ],
+)
+def test_what_is_no_plan_is_one_line(folder: Path, change: Callable, nothing_runs: None) -> None:
+    edit(folder / "plan.json", change)
+    refused(folder, r"plan\.json is damaged")
+
+
+def test_a_plan_holds_each_digest_once_and_rows_refer_to_it(folder: Path) -> None:
+    content = json.loads((folder / "plan.json").read_text())
+    assert len(set(content["digests"])) == len(content["digests"]) == 2  # of one graph and one matrix
+    assert [row["digests"] for row in rows(content)] == [{"graph": 0, "matrix": 1}] * 6
+
+
+def test_a_folder_loads_without_the_things_that_its_runs_stand_for(
+    folder: Path, swept: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module, name in ((topology, "make"), (data, "load"), (rules, "weights"), (mixing, "weights")):
+        monkeypatch.setattr(module, name, lambda *a, **k: pytest.fail("made"))
+    found = dopt.load(folder)
+    assert_frame_equal(found.history, swept.history, check_exact=True)
+    run = found.run(found.runs["id"][0])
+    assert (run.id, run.topology) == (found.runs["id"][0], "ring")
+    assert find(run.id, folder) == run
+
+
+def test_a_folder_without_its_plan_is_nobodys(folder: Path, nothing_runs: None) -> None:
+    (folder / "plan.json").unlink()
+    before = sorted((folder / "slabs").iterdir())
+    for changes in ({}, {"learning_rate": [0.3, 0.4]}):
+        with pytest.raises(InputError, match=r"has slabs and no plan\.json.*--results"):
+            again(folder, **changes)
+    with pytest.raises(InputError, match="no sweep in"):
+        dopt.load(folder)
+    assert sorted((folder / "slabs").iterdir()) == before
+
+
+def test_an_edited_metric_is_honoured_and_nothing_is_run(folder: Path, swept: Results, nothing_runs: None) -> None:
+    assert swept.metric == {}
+    for target in (0.1, 0.2):
+        metric = {"name": "loss", "goal": "minimize", "target": target}
+        found, _ = again(folder, metric=metric)
+        assert found.metric == dopt.load(folder).metric == metric
+        assert_frame_equal(found.history, swept.history, check_exact=True)
+    (folder / "reading.json").write_text("{")
+    with pytest.raises(InputError, match=r"reading\.json is damaged"):
+        dopt.load(folder)
+    assert again(folder, metric=metric)[0].metric == metric
+
+
+# -- slabs ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_slab_copied_over_another_is_foreign_and_runs_again(folder: Path, swept: Results) -> None:
+    one, other = (folder / "slabs" / f"group0-slab00{i}" for i in range(2))
+    shutil.rmtree(other)
+    shutil.copytree(one, other)
+    part = dopt.load(folder)
+    assert part.missing == 2
+    assert "foreign slab" in part.faults[0]
+    found, (line,) = again(folder)
+    assert line.startswith("results: foreign slab")
+    assert (folder / "set-aside" / "group0-slab001.0").is_dir()
+    assert_frame_equal(found.history, swept.history, check_exact=True)
+
+
+def test_a_slab_of_another_sweep_is_foreign(folder: Path, swept: Results, tmp_path: Path) -> None:
+    dopt.sweep(asked(learning_rate=[0.3, 0.4]), results=tmp_path / "other")
+    name = "group0-slab002"
+    shutil.rmtree(folder / "slabs" / name)
+    shutil.copytree(tmp_path / "other" / "slabs" / name, folder / "slabs" / name)
+    assert "foreign slab" in dopt.load(folder).faults[0]
+    found, (line,) = again(folder)
+    assert "foreign" in line
+    assert_frame_equal(found.runs, swept.runs, check_exact=True)
+
+
+@pytest.mark.parametrize("file", ["runs.parquet", "history.parquet"])
+def test_a_table_of_other_runs_is_foreign_whatever_the_manifest_says(folder: Path, file: str) -> None:
+    one, other = (folder / "slabs" / f"group0-slab00{i}" for i in range(2))
+    shutil.copyfile(one / file, other / file)
+    source = json.loads((one / "manifest.json").read_text())["sha256"][file]
+    edit(other / "manifest.json", lambda content: content["sha256"].update({file: source}))
+    (line,) = dopt.load(folder).faults
+    assert "foreign slab" in line
+    assert file in line
+
+
+def test_what_cannot_be_read_is_neither_damaged_nor_set_aside(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, nothing_runs: None
+) -> None:
+    hurt, read = folder / "slabs" / "group0-slab001" / "history.parquet", Path.read_bytes
+
+    def refuse(path: Path) -> bytes:
+        if path == hurt:
+            raise PermissionError(13, "Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    found = dopt.load(folder)
+    assert found.missing == 2
+    assert found.faults == (f"results: unreadable slab: {hurt} cannot be read (Permission denied); left out",)
+    with pytest.raises(MachineError, match=r"unreadable slab: .*history\.parquet cannot be read"):
+        again(folder)
+    assert hurt.exists()
+    assert not (folder / "set-aside").exists()
+
+
+def test_damage_foreign_and_unreadable_are_told_apart(folder: Path) -> None:
+    store = Store(folder)
+    ids = [run.id for run in plan.read(store.plan() or {}, store.plan_path)[0].slabs[0][1]]
+    (store.slab("group0-slab000") / "history.parquet").write_bytes(b"PAR1")
+    kinds = []
+    for name, these in (("group0-slab000", ids), ("group0-slab001", ids), ("nowhere", ids)):
+        with pytest.raises(SlabError) as error:
+            store.read_slab(name, these)
+        kinds.append(error.value.kind)
+    assert kinds == ["damaged", "foreign", "damaged"]
+
+
+# -- what runs stand for ----------------------------------------------------------------------------------------------
+
+
+def test_a_graph_that_changed_is_found_before_a_slab_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plan.PREFERRED, "cpu", 2)
+    file = tmp_path / "graph.edgelist"
+    nx.write_edgelist(nx.cycle_graph(4), file, data=False)
+    first, _ = again(tmp_path / "results", topology=str(file))
+    shutil.rmtree(tmp_path / "results" / "slabs" / "group0-slab001")
+    nx.write_edgelist(nx.complete_graph(4), file, data=False)
+    with pytest.raises(
+        InputError, match=r"graph, matrix of run \w{16} .*no longer what .*plan\.json was made of"
+    ) as error:
+        again(tmp_path / "results", topology=str(file))
+    assert "\n" not in str(error.value)
+    assert dopt.load(tmp_path / "results").missing == 2
+    nx.write_edgelist(nx.cycle_graph(4), file, data=False)
+    found, _ = again(tmp_path / "results", topology=str(file))
+    assert_frame_equal(found.history, first.history, check_exact=True)
+
+
+def test_data_that_are_elsewhere_do_not_keep_a_finished_sweep_from_being_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def offline(*args: Any) -> None:
+        raise OSError("no network")
+
+    monkeypatch.setattr(files, "fetch", offline)
+    monkeypatch.setenv("DOPT_DATA_DIR", str(tmp_path))
+    monkeypatch.setenv("DOPT_CACHE_DIR", str(tmp_path / "cache"))
+    file = tmp_path / "heart_scale"
+    file.write_bytes(b"+1 1:1\n-1 2:1\n" * 4)
+    changes: dict[str, Any] = {"problem": "logistic", "data": "heart_scale", "metrics": [["loss"]], "seed": 0}
+    first, _ = again(tmp_path / "results", **changes)
+    file.rename(tmp_path / "away")
+    found, _ = again(tmp_path / "results", **changes)
+    assert_frame_equal(found.history, first.history, check_exact=True)
+    shutil.rmtree(next((tmp_path / "results" / "slabs").iterdir()))
+    with pytest.raises(InputError, match=r"heart_scale not found"):
+        again(tmp_path / "results", **changes)
+    file.write_bytes(b"+1 1:1\n-1 2:2\n" * 4)
+    with pytest.raises(InputError, match=r"data of run \w{16} .*no longer"):
+        again(tmp_path / "results", **changes)
+
+
+def even(graph: Any) -> np.ndarray:
+    return np.full((len(graph), len(graph)), 1 / len(graph))
+
+
+def lazy_even(graph: Any) -> np.ndarray:
+    return (np.eye(len(graph)) + even(graph)) / 2
+
+
+def test_another_body_of_a_plugin_is_never_handed_the_first_ones_results(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(mixing.WEIGHTS, "even", mixing.WEIGHTS["push"])  # taken away again in the end
+    mixing.WEIGHTS.register(name="even")(even)
+    first, _ = again(tmp_path / "results", weights="even")
+    mixing.WEIGHTS.register(name="even")(lazy_even)
+    with pytest.raises(InputError, match=r"code of weights, matrix of run \w{16} .*no longer what"):
+        again(tmp_path / "results", weights="even")
+    other, _ = again(tmp_path / "other", weights="even")
+    assert not set(first.runs["id"]) & set(other.runs["id"])
+
+
+def test_code_that_cannot_be_hashed_is_said_and_never_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(mixing.WEIGHTS, "nowhere", mixing.WEIGHTS["push"])
+    made = eval("lambda graph: even(graph)", {"even": even})
+    mixing.WEIGHTS.register(name="nowhere")(made)
+    found, (line,) = again(tmp_path / "results", weights="nowhere")
+    assert found.missing == 0
+    assert line.startswith("results: code of weights cannot be hashed")
+    with pytest.raises(InputError, match="code of weights of run"):
+        again(tmp_path / "results", weights="nowhere")
+
+
+def test_a_solvers_matrix_is_kept_with_the_plan_and_never_solved_for_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cvxpy")
+    monkeypatch.setitem(plan.PREFERRED, "cpu", 2)
+    first, _ = again(tmp_path / "results", weights="fastest")
+    (kept,) = (tmp_path / "results" / "matrices").iterdir()
+    assert kept.stem in json.loads((tmp_path / "results" / "plan.json").read_text())["digests"]
+    shutil.rmtree(tmp_path / "results" / "slabs" / "group0-slab001")
+
+    def other(graph: nx.Graph, name: str, nonnegative: bool) -> np.ndarray:
+        return even(graph)  # as another version of the solver might say
+
+    monkeypatch.setattr(rules, "_least_norm", other)
+    forget()
+    found, said = again(tmp_path / "results", weights="fastest")
+    assert not said
+    assert_frame_equal(found.history, first.history, check_exact=True)
+    kept.unlink()
+    forget()
+    with pytest.raises(InputError, match=r"matrix of run \w{16} .*no longer"):
+        again(tmp_path / "results", weights="fastest")
+    forget()
+
+
+def forget() -> None:
+    """As in a new process."""
+    matrices._matrix.cache_clear()
+    _source_digest.cache_clear()

@@ -369,6 +369,7 @@ class Program:
 
         def step(k: Any, row: tuple[Arrivals, Any], _: Any, params: Tree, state: Any) -> tuple[Tree, Any]:
             arrivals, drawn = row
+            arrivals = arrivals._replace(version=k - arrivals.staleness)
 
             def gradient(params: Tree, which: Any, h: Any) -> Tree:
                 index, key = jax.tree.map(lambda x: x[which, h], drawn)

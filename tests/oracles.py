@@ -20,7 +20,7 @@ class Setting(NamedTuple):
     gradient: Callable[[int, np.ndarray, int], np.ndarray]  # (i, x [d], m) -> ∇fᵢ(x) on worker i's m-th batch
     start: np.ndarray  # [n, d]
     steps: int
-    rate: float  # α
+    rate: float | Callable[[int], float]  # α, or what it is after so many updates of an optimizer
     momentum: float  # u(g) = -α v, v <- momentum v + g; 0: plain SGD
     W: Callable[[int], np.ndarray]  # k -> [n, n] of the k-th mix, failed links worked in
     ages: np.ndarray  # [steps, n, n] int: at step k worker i reads worker j's model of step k - ages[k, i, j]
@@ -36,15 +36,22 @@ class Setting(NamedTuple):
     samples: np.ndarray | None = None  # [n] n_k, by which models are weighed when they are averaged; None: all alike
 
 
+def rate_at(s: Setting, count: int) -> float:
+    return s.rate(count) if callable(s.rate) else s.rate
+
+
 class Local:
     """The local optimizer of one worker."""
 
     def __init__(self, s: Setting):
-        self.s, self.velocity = s, np.zeros(s.start.shape[1])
+        self.s, self.velocity, self.count = s, np.zeros(s.start.shape[1]), 0
 
-    def update(self, g: np.ndarray) -> np.ndarray:
+    def update(self, g: np.ndarray, count: int | None = None) -> np.ndarray:
+        """u(g); the rate is that of its own count of updates, unless it is told another."""
         self.velocity = self.s.momentum * self.velocity + g
-        return -self.s.rate * self.velocity
+        rate = rate_at(self.s, self.count if count is None else count)
+        self.count += 1
+        return -rate * self.velocity
 
 
 def mean_gradient(s: Setting, X: np.ndarray, k: int) -> np.ndarray:
@@ -88,7 +95,7 @@ def rounds_of(s: Setting, boundary: Callable[[np.ndarray, np.ndarray, int], np.n
         part = np.ones(n, bool) if s.takes_part is None else s.takes_part(k // H)
         X = models[k].copy()
         for i in np.flatnonzero(part):
-            X[i] = X[i] + u[i].update(s.gradient(i, X[i], k))
+            X[i] = X[i] + u[i].update(s.gradient(i, X[i], k), k)
         if (k + 1) % H == 0:
             X = start = boundary(start, X, k // H)
         models.append(X)
@@ -126,8 +133,9 @@ def slowmo(s: Setting) -> np.ndarray:
 
     def boundary(start: np.ndarray, X: np.ndarray, number: int) -> np.ndarray:
         nonlocal v
-        v = s.options["momentum"] * v + (start - average(s, X)) / s.rate
-        return start - s.options["slow_rate"] * s.rate * v
+        rate = rate_at(s, (number + 1) * s.options["local_steps"] - 1)
+        v = s.options["momentum"] * v + (start - average(s, X)) / rate
+        return start - s.options["slow_rate"] * rate * v
 
     return rounds_of(s, boundary)
 
@@ -423,7 +431,7 @@ def quasi_global_momentum(s: Setting) -> np.ndarray:
     u, models, M, beta = steps_of(s), [s.start], np.zeros_like(s.start), s.options["momentum"]
     for k in range(s.steps):
         models.append(s.W(k) @ (models[k] + u(beta * M + gradients(s, models[k], k))))
-        M = beta * M + (1 - beta) * (models[k] - models[k + 1]) / s.rate
+        M = beta * M + (1 - beta) * (models[k] - models[k + 1]) / rate_at(s, k)
     return np.stack(models)
 
 
@@ -674,20 +682,27 @@ def malenia_sgd(s: Setting) -> np.ndarray:
     return serve(s, step, full=full, limit=0, stop=option(s, "stop", False))
 
 
-def local_round(s: Setting, u: Local, x: np.ndarray, push: Push, first: np.ndarray | None = None) -> np.ndarray:
-    """x after H steps of u on the batches of that round; the first gradient is taken at `first`, where that is given."""
+def local_round(
+    s: Setting, u: Local, x: np.ndarray, push: Push, first: np.ndarray | None = None, count: int | None = None
+) -> np.ndarray:
+    """x after H steps of u on the batches of that round, all at the rate of `count`; the first gradient is taken at `first`.
+
+    Where they are not given: at the rate of u's own count; at x.
+    """
     H = option(s, "local_steps", 1)
     for m in range(push.round * H, push.round * H + H):
-        x, first = x + u.update(s.gradient(push.worker, x if first is None else first, m)), None
+        x, first = x + u.update(s.gradient(push.worker, x if first is None else first, m), count), None
     return x
 
 
 def fedbuff(s: Setting) -> np.ndarray:
-    """x <- x + (rate/K) Σ (1+τ)^-p Δ, Δ = x_H - x^v."""
+    """x <- x + (rate/K) Σ (1+τ)^-p Δ, Δ = x_H - x^v, all H steps at the rate of v."""
     K, power = s.options["buffer"], option(s, "power", 0.5)
 
     def step(models: list[np.ndarray], pushes: list[Push]) -> np.ndarray:
-        moved = [local_round(s, Local(s), models[push.read], push) - models[push.read] for push in pushes]
+        moved = [
+            local_round(s, Local(s), models[push.read], push, count=push.read) - models[push.read] for push in pushes
+        ]
         share = np.ones(len(s.start)) if s.samples is None else s.samples / s.samples.mean()
         weights = [share[push.worker] * (1 + push.staleness) ** -power for push in pushes]
         return option(s, "server_learning_rate", 1.0) * sum(w * d for w, d in zip(weights, moved, strict=True)) / K
@@ -703,7 +718,7 @@ def async_diloco(s: Setting) -> np.ndarray:
     def step(models: list[np.ndarray], pushes: list[Push]) -> np.ndarray:
         nonlocal v
         (push,) = pushes
-        delta = models[push.read] - local_round(s, Local(s), models[push.read], push)
+        delta = models[push.read] - local_round(s, Local(s), models[push.read], push, count=push.read)
         v = mu * v + delta
         return -option(s, "outer_learning_rate", 0.7) * (delta + mu * v)
 

@@ -881,7 +881,7 @@ def oracle(row: Row, run: Run, ages: np.ndarray | None = None) -> np.ndarray:
         gradient,
         vector(problem.start),
         STEPS,
-        run.learning_rate,
+        rate_of(run),
         momentum,
         W,
         ages,
@@ -897,6 +897,14 @@ def oracle(row: Row, run: Run, ages: np.ndarray | None = None) -> np.ndarray:
         count = max(1, round(run.options["algorithm.participation"] * n))
         setting = setting._replace(takes_part=lambda r: np.asarray(draws.subset(np.int32(run.seed), r, n, count)))
     return row.oracle(setting)
+
+
+def rate_of(run: Run) -> float | Callable[[int], float]:
+    """The rate, or what it is after so many updates."""
+    if "learning_rate.schedule" not in run.options:
+        return run.learning_rate
+    over = run.options["learning_rate.transition_steps"]
+    return lambda count: run.learning_rate * run.options["learning_rate.decay_rate"] ** (count / over)
 
 
 def coordinates(run: Run) -> tuple[np.ndarray, np.ndarray]:
@@ -1096,6 +1104,26 @@ def test_the_same_seed_compiled_anew_gives_the_same_trace(row: Row) -> None:
 def test_another_seed_gives_other_batches() -> None:
     one, other = result(TABLE[0], 8, **BATCHES), result(TABLE[0], 8, seed=4, **BATCHES)
     assert np.any(models(one) != models(other))
+
+
+FALLING = {"schedule": "exponential_decay", "transition_steps": 4, "decay_rate": 0.5}
+COUNTED = [  # who counts: the step; a resting worker's, too; whoever divides by the rate; the server; the worker itself
+    "allreduce_sgd",
+    "local_sgd, participation 0.4",
+    "slowmo, momentum 0.6, slow_rate 0.8",
+    "qg_dsgdm",
+    "drop_stale_sgd, max_staleness 2",
+    "fedbuff, buffer 3, local_steps 2",
+    "async_diloco, local_steps 3",
+    "async_easgd, local_steps 2, elastic_rate 0.3, order joint",
+    "ad_psgd",
+]
+
+
+@pytest.mark.parametrize("row", [named(name) for name in COUNTED], ids=lambda row: row.name)
+def test_a_schedule_counts_on_whatever_restarts_or_rests(row: Row) -> None:
+    found = result(row, 8, **row.local, **{f"learning_rate.{name}": value for name, value in FALLING.items()})
+    assert_is(found, oracle(row, found.run), 8, 1e-10)
 
 
 # -- inside optax's own chain ---------------------------------------------------------------------------------------

@@ -69,6 +69,7 @@ def method(
     center: Callable[[Any], Tree] | None = None,
     join: Callable[[Tree, Tree], Tree] | None = None,
     whole: bool = False,
+    restarts: Callable[[Mapping[str, Any]], bool] = lambda options: False,
     weighs: str | None = "gradients",
     steps: str = "common",
 ) -> Callable[[Callable], Callable]:
@@ -94,6 +95,8 @@ def method(
       center: state -> a model that all share beside their own, which is evaluated as well.
       join: (parts, leaves [workers, ...]; shapes of the whole) -> the whole model, where each worker keeps but a part.
       whole: a model travels, or the difference of two, and not a gradient: all of it, whatever a gradient touches.
+      restarts: options -> whether local optimizers start afresh, or rest, now and then, and their schedules are told what to count
+        (`at_count`).
       weighs: what counts in proportion to a worker's samples where the problem is weighted: "gradients"; "models", which are averaged
         (`update` is told the worker's `share`, n_k over the mean); "arrivals", what is pushed to a server; None: nothing, which is refused.
       steps: what the local optimizer steps: "common", one model of all, by its own update; "part", each worker its part of
@@ -118,6 +121,7 @@ def method(
         center=center,
         join=join,
         whole=whole,
+        restarts=restarts,
         weighs=weighs,
         steps=steps,
     )
@@ -248,6 +252,20 @@ def zeros(a: Tree) -> Tree:
 
 def select(predicate: Any, a: Tree, b: Tree) -> Tree:
     return jax.tree.map(lambda x, y: jnp.where(predicate, x, y), a, b)
+
+
+def is_count(state: Any) -> bool:
+    """Whether a part of an optimizer's state is a count and nothing else: that of a schedule. Moments have theirs beside them."""
+    return getattr(state, "_fields", None) == ("count",)
+
+
+def at_count(state: Any, count: Any) -> Any:
+    """An optimizer's state as if its schedules had counted so far; what counts for itself, as Adam's moments do, stays."""
+
+    def told(part: Any) -> Any:
+        return part._replace(count=jnp.asarray(count, part.count.dtype)) if is_count(part) else part
+
+    return jax.tree.map(told, state, is_leaf=is_count)
 
 
 def clock() -> Clock:

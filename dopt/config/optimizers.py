@@ -258,7 +258,11 @@ def make_rate(run: Run, rate: Any) -> Any:
     if options["schedule"] in UNTRACED:
         rate = np.dtype(run.precision).type(run.learning_rate)
     over_steps = SCHEDULES[options.pop("schedule")]
-    return over_steps(**{_rate_parameter(inspect.signature(over_steps).parameters): rate}, **options)
+    schedule = over_steps(**{_rate_parameter(inspect.signature(over_steps).parameters): rate}, **options)
+    if run.precision == "float32":
+        return schedule
+    # JAX divides whole numbers in float32, whatever the precision
+    return lambda count: schedule(np.dtype(run.precision).type(1) * count)
 
 
 def make_optimizer(run: Run, rate: Any, keys: Keys) -> optax.GradientTransformation:

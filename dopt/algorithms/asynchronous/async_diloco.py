@@ -1,7 +1,9 @@
 """At an arrival the outer optimizer steps on Δ = x^v - x_H, x_H after H local steps from the model that was pulled.
 
-Liu et al. 2024, 2401.09135 (asynchronous Local-SGD); DiLoCo's outer optimizer is SGD with Nesterov momentum (2311.08105). The
-local optimizer starts afresh in each round.
+Liu et al. 2024, 2401.09135 (asynchronous Local-SGD); DiLoCo's outer optimizer is SGD with Nesterov momentum (2311.08105).
+
+The local optimizer starts afresh in each round, its schedules do not: they count the server's updates, as of the pull. So a rate falls
+over the steps of the run, as in other methods, and for a slow worker as for the others; its own rounds are a fraction of them.
 """
 
 from __future__ import annotations
@@ -20,7 +22,14 @@ def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
     return Coordination(local_steps=options["local_steps"])
 
 
-@arriving(source="Liu et al. 2024, 2401.09135", coordination=_coordination, whole=True, weighs=None, steps="own")
+@arriving(
+    source="Liu et al. 2024, 2401.09135",
+    coordination=_coordination,
+    whole=True,
+    restarts=lambda options: True,
+    weighs=None,
+    steps="own",
+)
 def async_diloco(
     optimizer: optax.GradientTransformation,
     mix: None = None,
@@ -41,8 +50,8 @@ def async_diloco(
     at_least("local_steps", local_steps)
     descend = local_descent(optimizer, local_steps)
 
-    def work(stale: Tree, gradient: Callable) -> Tree:
-        return subtract(stale, descend(stale, gradient)[0])
+    def work(stale: Tree, gradient: Callable, version: Any) -> Tree:
+        return subtract(stale, descend(stale, gradient, count=version)[0])
 
     rule = stepping(outer_optimizer(outer, outer_learning_rate, outer_momentum))
     return Method(rule.init, rule.update, server=server(rule, work))

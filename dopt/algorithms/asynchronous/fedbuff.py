@@ -1,8 +1,11 @@
 """x <- x + η (1/K) Σ (1 + τ)^-p Δ over K arrivals, Δ = x_H - x^v after H local steps from the model that was pulled.
 
-Nguyen et al. 2022, 2106.06639, algorithm 1 (FedBuff). The local optimizer starts afresh in each round. Where the problem is weighted,
-the differences of worker k count n_k over the mean of all n_k, as `LinearExampleWeight` of FLSim, its authors' code, has it; still
-divided by K, so that in the mean over equally fast workers they count n_k/N.
+Nguyen et al. 2022, 2106.06639, algorithm 1 (FedBuff). Where the problem is weighted, the differences of worker k count n_k over the mean
+of all n_k, as `LinearExampleWeight` of FLSim, its authors' code, has it; still divided by K, so that in the mean over equally fast
+workers they count n_k/N.
+
+The local optimizer starts afresh in each round, its schedules do not: they count the server's updates, as of the pull. So a rate falls
+over the steps of the run, as in other methods, and for a slow worker as for the others; its own rounds are a fraction of them.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
     coordination=_coordination,
     scheduled=("power",),
     whole=True,
+    restarts=lambda options: True,
     weighs="arrivals",
     steps="own",
 )
@@ -53,8 +57,8 @@ def fedbuff(
         raise InputError(f"algorithm.power: must not be negative, got {power}; 0.5 is usual")
     descend = local_descent(optimizer, local_steps)
 
-    def work(stale: Tree, gradient: Callable) -> Tree:
-        return subtract(descend(stale, gradient)[0], stale)
+    def work(stale: Tree, gradient: Callable, version: Any) -> Tree:
+        return subtract(descend(stale, gradient, count=version)[0], stale)
 
     rule = collecting(optax.scale(server_learning_rate), buffer, lambda staleness: (1.0 + staleness) ** -power)
     return Method(rule.init, rule.update, server=server(rule, work))

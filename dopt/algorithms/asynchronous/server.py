@@ -17,7 +17,7 @@ import optax
 from jax import lax
 
 from dopt import delays
-from dopt.algorithms.method import Method, add, at_least, method, scale, when, zeros
+from dopt.algorithms.method import Method, add, at_count, at_least, method, scale, when, zeros
 from dopt.types import Coordination, InputError, Tree
 
 arriving = partial(
@@ -35,6 +35,7 @@ class Arrivals(NamedTuple):
     read: Any  # [batch] int32: where, among the models kept, the one is that was pulled
     write: Any  # [] int32: where the new model is kept
     partner: Any = None  # [] int32: whom the worker meets; None: there is a server
+    version: Any = None  # [batch] int32: updates made when the worker pulled, which the replay fills in
 
 
 class Tables(NamedTuple):
@@ -61,7 +62,7 @@ def put(table: Tree, i: Any, tree: Tree) -> Tree:
     return jax.tree.map(lambda x, new: x.at[i].set(new), table, tree)
 
 
-def one_gradient(stale: Tree, gradient: Callable) -> Tree:
+def one_gradient(stale: Tree, gradient: Callable, version: Any) -> Tree:
     """A worker's work between pull and push: one gradient."""
     return gradient(stale, 0)
 
@@ -69,8 +70,8 @@ def one_gradient(stale: Tree, gradient: Callable) -> Tree:
 def server(rule: optax.GradientTransformation, work: Callable = one_gradient) -> Server:
     """The event of a server rule: what arrives is worked into the model, which is then there to be pulled.
 
-    `work(stale, gradient)` makes a worker's message, `gradient(params, h)` being its h-th computation. The rule is told `applied`,
-    `staleness`, `worker`, `weight`, `stale_params` and `hvp` (v -> ∇²f(x^v)v) as extra arguments; of an update made of several
+    `work(stale, gradient, version)` makes a worker's message, `gradient(params, h)` being its h-th computation, and `stale` the model
+    after so many updates. The rule is told `applied`, `staleness`, `worker`, `weight`, `stale_params` and `hvp` (v -> ∇²f(x^v)v) as extra arguments; of an update made of several
     it gets their weighted sum, at once, and no `stale_params` and `hvp`.
     """
     rule = optax.with_extra_args_support(rule)
@@ -81,7 +82,7 @@ def server(rule: optax.GradientTransformation, work: Callable = one_gradient) ->
     def event(tables: Tables, arrivals: Arrivals, gradient: Callable) -> Tables:
         def message(k: Any) -> tuple[Tree, Tree]:
             stale = at(tables.models, arrivals.read[k])
-            return work(stale, lambda params, h: gradient(params, k, h)), stale
+            return work(stale, lambda params, h: gradient(params, k, h), arrivals.version[k]), stale
 
         several = len(arrivals.worker)
         if several == 1:
@@ -188,12 +189,16 @@ def collecting(
 
 
 def local_descent(optimizer: optax.GradientTransformation, local_steps: int) -> Callable:
-    """(start, gradient, state or None for a fresh one) -> (model after so many steps of the optimizer, its state)."""
+    """(start, gradient, state) -> (model after so many steps of the optimizer, its state).
+
+    Where `count` is given, the optimizer starts afresh, but for its schedules, which have counted so far.
+    """
     inner = optax.with_extra_args_support(optimizer)
 
-    def descend(start: Tree, gradient: Callable, state: Any = None) -> tuple[Tree, Any]:
+    def descend(start: Tree, gradient: Callable, state: Any = None, count: Any = None) -> tuple[Tree, Any]:
         def step(h: Any, carry: tuple[Tree, Any]) -> tuple[Tree, Any]:
             params, state = carry
+            state = state if count is None else at_count(state, count)
             updates, state = inner.update(gradient(params, h), state, params)
             return optax.apply_updates(params, updates), state
 

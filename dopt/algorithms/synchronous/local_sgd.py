@@ -1,8 +1,8 @@
 """xᵢ <- xᵢ + u(gᵢ); after every H-th step xᵢ <- mean of x: descent alone, and an average now and then.
 
 Stich 2018, 1805.09767, algorithm 1; McMahan et al. 2017, 1602.05629, algorithm 1 (FedAvg): with `participation` p, a random p·n of the
-workers take part in a round. The others rest, their optimizers, too; all go on from the mean of those who did. Where the problem is
-weighted, worker k's model counts n_k over the sum of those who took part.
+workers take part in a round. The others rest, and the moments of their optimizers, but not their schedules, which count the
+steps of the run; all go on from the mean of those who took part. Where the problem is weighted, worker k's model counts n_k over the sum of those who took part.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from dopt.algorithms.method import (
     Method,
     add,
     at_boundary,
+    at_count,
     at_least,
     clock,
     mean_model,
@@ -37,6 +38,7 @@ class LocalState(NamedTuple):
 
 @synchronous(
     source="Stich 2018, 1805.09767",
+    restarts=lambda options: options["participation"] < 1,
     reduction=lambda options: Reduction(options["local_steps"], share=options["participation"]),
     weighs="models",
     steps="own",
@@ -73,8 +75,9 @@ def local_sgd(
     def update(
         grads: Tree, state: LocalState, params: Tree, *, share: Any = None, **extra: Any
     ) -> tuple[Tree, LocalState]:
-        updates, new = inner.update(grads, state.inner, params, **extra)
         step, mine = state.clock.step, jnp.array(True)
+        own = state.inner if participation == 1 else at_count(state.inner, step)
+        updates, new = inner.update(grads, own, params, **extra)
         if participation < 1:
             mine = draws.subset(seed, step // local_steps, workers or 1, count)[lax.axis_index(AXIS)]
             updates, new = when(mine, updates, zeros(updates)), when(mine, new, state.inner)

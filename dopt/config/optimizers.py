@@ -19,6 +19,7 @@ import optax
 import optax.contrib
 
 from dopt import draws, flags
+from dopt.algorithms.method import is_count
 from dopt.config.run import Run, of
 from dopt.registry import Entry, did_you_mean
 from dopt.types import InputError, Key, Tree
@@ -320,6 +321,22 @@ def dry_step(optimizer: str, options: tuple[tuple[str, Any], ...], precision: st
         raise InputError(f"optimizer: {optimizer}{given} keeps a state that is not {precision}; give its dtype option")
 
 
+@cache
+def counts_apart(optimizer: str, options: tuple[tuple[str, Any], ...]) -> bool:
+    """Whether the schedule of an optimizer's rate has a count of its own in the state, which can be told how far it is."""
+    run = Run(algorithm="", workers=1, learning_rate=0.1, optimizer=optimizer, options=dict(options))
+    made = make_optimizer(run, 0.1, lambda count: draws.key(0, draws.EVERYONE, count, draws.UPDATES))
+    state = jax.eval_shape(made.init, np.zeros((2, 2), np.float32))
+    return any(is_count(part) for part in jax.tree.leaves(state, is_leaf=is_count))
+
+
+def first_zero(run: Run, steps: np.ndarray) -> int | None:
+    """The first of the steps at which the rate of a resolved run is 0; None: at none."""
+    with flags.fixed(run.precision == "float64"):
+        rates = np.broadcast_to(make_rate(run, run.learning_rate)(jnp.asarray(steps)), steps.shape)
+    return next(iter(steps[rates == 0].tolist()), None)
+
+
 def _types(state: Any) -> list[tuple[tuple[int, ...], Any]]:
     return [(x.shape, x.dtype) for x in jax.tree.leaves(state)]
 
@@ -334,7 +351,9 @@ __all__ = [
     "UNTRACED",
     "add_noise",
     "averages",
+    "counts_apart",
     "dry_step",
+    "first_zero",
     "make_optimizer",
     "make_rate",
     "optimizer_options",

@@ -10,18 +10,30 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optax
 
 from dopt import algorithms, cluster, delays, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS
 from dopt.config.matrices import UNWEIGHTED, network_of
-from dopt.config.optimizers import ANCHORED, COUPLED, NOISY, dry_step, optimizer_options, schedule_options
+from dopt.config.optimizers import (
+    ANCHORED,
+    COUPLED,
+    NOISY,
+    counts_apart,
+    dry_step,
+    first_zero,
+    optimizer_options,
+    schedule_options,
+)
 from dopt.config.run import HORIZONS, OWN, PREFIXES, Run, of
 from dopt.data import PARTITIONS, SETS
 from dopt.execute import EXECUTORS
 from dopt.problems import PROBLEMS, layouts
 from dopt.registry import Entry, Registry, coerce, did_you_mean, readable
 from dopt.types import InputError, Problem
+
+SCANNED = 10**6  # steps at which a schedule is looked at
 
 PLUGS: tuple[tuple[str, Registry, tuple[str, ...]], ...] = (  # and what is read where none is named
     ("partition", PARTITIONS, ()),
@@ -127,6 +139,8 @@ class _Resolving:
         self.take("learning_rate", schedule_options(given["learning_rate"]))
         plain = tuple((k, v) for k, v in self.options.items() if not k.startswith("algorithm."))
         dry_step(values["optimizer"], plain, values["precision"])
+        if "learning_rate.schedule" in self.options:
+            _check_schedule(values, self.method, self.options, plain)
 
     def problem(self, handed_over: bool) -> None:
         values, given = self.values, self.given
@@ -344,6 +358,28 @@ def _check_optimizer(values: Mapping[str, Any], traits: Mapping[str, Any], optio
         raise InputError(f"optimizer: {values['algorithm']} takes sgd only, {why}, got {name}{hint}")
     if traits["rate"] and (options.get("momentum") or options.get("nesterov")):
         raise InputError(f"optimizer.momentum: {values['algorithm']} has a momentum of its own; leave it out{hint}")
+
+
+def _check_schedule(
+    values: Mapping[str, Any], method: Entry, options: Mapping[str, Any], plain: tuple[tuple[str, Any], ...]
+) -> None:
+    """Refuse a schedule that a method would forget, or divide by when it is 0."""
+    name, optimizer = method.name, values["optimizer"]
+    own = of(options, "algorithm")
+    if method.traits["restarts"](own) and not counts_apart(optimizer, plain):
+        raise InputError(
+            f"learning_rate.schedule: {name} restarts local optimizers or lets them rest, and {optimizer} counts its schedule together with all else; use another optimizer, as adam"
+        )
+    if not method.traits["rate"]:
+        return
+    period, total = own.get("local_steps", 1), min(_expected_steps(values, method.traits["events"]), SCANNED)
+    fields = {name: values[name] for name in ("algorithm", "workers", "learning_rate", "precision")}
+    rates = Run(**fields, options=dict(plain))
+    zero = first_zero(rates, np.arange(period - 1, total, period))
+    if zero is not None:
+        raise InputError(
+            f"learning_rate.schedule: {name} divides by the rate, got one that is 0 at step {zero}; let it start and end above 0"
+        )
 
 
 def _check_fit(optimizer: str, method: Entry) -> None:

@@ -325,6 +325,35 @@ def memoryless_mean_square_limit(workers: int) -> float:
     return float((1 + np.sqrt(1 + 8 * workers)) / (2 * workers))
 
 
+def paired_descent_floor(near: np.ndarray, minima: np.ndarray, step: float) -> float:
+    """E ½(x̄ - b̄)² that lasts where AD-PSGD's n workers, of iid exponential times, minimize λ(x - bᵢ)²/2; a = αλ.
+
+    i is anyone, j one of its neighbours: both average, then xᵢ <- (xᵢ + xⱼ)/2 - a(yᵢ - bᵢ) and yᵢ <- xᵢ, yᵢ being the model with
+    which i began. So s = (x, y, 1) goes to M s, M drawn anew in each step, and S = E ssᵀ rests where S = E M S Mᵀ.
+    Lian et al. 2018, 1710.06952.
+
+    Args:
+      near: [n, n] bool, who may meet whom.
+      minima: the bᵢ [n].
+      step: a = αλ.
+    """
+    n, size = len(minima), 2 * len(minima) + 1
+    whole = np.zeros((size**2, size**2))
+    for i, j in np.argwhere(near):
+        M = np.eye(size)
+        M[j] = (M[i] + M[j]) / 2
+        M[i] = M[j]
+        M[i, n + i] -= step
+        M[i, -1] += step * minima[i]
+        M[n + i] = M[i]
+        whole += np.kron(M, M) / (n * near[i].sum())
+    rests = whole - np.eye(size**2)
+    rests[-1] = np.eye(size**2)[-1]  # E 1·1 = 1, which every M keeps
+    S = np.linalg.solve(rests, np.eye(size**2)[-1]).reshape(size, size)
+    away = np.concatenate([np.full(n, 1 / n), np.zeros(n), [-minima.mean()]])
+    return float(0.5 * away @ S @ away)
+
+
 def speed_weighted_optimum(curvature: np.ndarray, minima: np.ndarray, rates: np.ndarray) -> np.ndarray:
     """[d]: (Σ pᵢAᵢ)⁻¹ Σ pᵢAᵢbᵢ, pᵢ = rateᵢ/Σ rateⱼ, where plain asynchronous SGD on ½(x - bᵢ)ᵀAᵢ(x - bᵢ) goes as α -> 0.
 
@@ -364,22 +393,34 @@ def local_pulls(curvature: np.ndarray, learning_rate: float, local_steps: int) -
 
 
 def elastic_fixed_point(
-    curvature: np.ndarray, minima: np.ndarray, learning_rate: float, local_steps: int, elastic_rate: float
+    curvature: np.ndarray,
+    minima: np.ndarray,
+    learning_rate: float,
+    local_steps: int,
+    *,
+    elastic_rate: float,
+    order: str = "joint",
 ) -> np.ndarray:
-    """[d]: where center and mean of EASGD end, right after an exchange. Zhang, Choromanska, LeCun 2015, 1412.6651.
+    """[d]: where the mean of EASGD's models ends, right after an exchange. Zhang, Choromanska, LeCun 2015, 1412.6651.
 
-    Of `easgd` with order gradient_first: an exchange follows the local steps. With yᵢ the models before it, xᵢ = (1 - β)yᵢ + βz and yᵢ = (I - Pᵢ)xᵢ + Pᵢbᵢ (`local_pulls`), and z rests where z = ȳ. So
-    yᵢ = Qᵢ(β(I - Pᵢ)z + Pᵢbᵢ), Qᵢ = (I - (1 - β)(I - Pᵢ))⁻¹, and one linear solve gives z.
+    With eᵢ = xᵢ - bᵢ and Mᵢ = I - αAᵢ, the force is taken at bᵢ + Fᵢeᵢ, Fᵢ = Mᵢ^{H-1} (joint) or Mᵢ^H (gradient first). At rest
+    eᵢ = Mᵢ^H eᵢ - β(bᵢ + Fᵢeᵢ - z), so eᵢ = β(I - Mᵢ^H + βFᵢ)⁻¹(z - bᵢ), and z is the mean of the bᵢ + Fᵢeᵢ: one linear solve.
 
     Args:
       curvature: the Aᵢ, [n, d, d].
       minima: the bᵢ, [n, d].
       elastic_rate: β.
+      order: joint or gradient_first.
     """
-    pulls, eye = local_pulls(curvature, learning_rate, local_steps), np.eye(minima.shape[1])
-    towards = np.linalg.inv(eye - (1 - elastic_rate) * (eye - pulls))
-    held = elastic_rate * (towards @ (eye - pulls)).mean(0)
-    return np.linalg.solve(eye - held, np.einsum("nij,njk,nk->i", towards, pulls, minima) / len(minima))
+    eye = np.eye(minima.shape[1])
+    steps = [eye - learning_rate * A for A in curvature]
+    late = local_steps - (order == "joint")
+    forces = np.stack([np.linalg.matrix_power(M, late) for M in steps])
+    whole = np.stack([np.linalg.matrix_power(M, local_steps) for M in steps])
+    towards = elastic_rate * np.linalg.inv(eye - whole + elastic_rate * forces)  # eᵢ of z - bᵢ
+    held = forces @ towards
+    center = np.linalg.solve(eye - held.mean(0), (minima - np.einsum("nij,nj->ni", held, minima)).mean(0))
+    return (minima + np.einsum("nij,nj->ni", towards, center - minima)).mean(0)
 
 
 def outer_nesterov(

@@ -23,12 +23,14 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dopt import Results
+from dopt.group import make_problem
 from dopt.report.curves import history, line, quartiles
 from dopt.report.figures import Claim
 from dopt.report.style import WIDTHS, shade
 
 DENSITIES = [0.03, 0.1, 0.3, 1.0]
 DELAYS = [0, 16, 64, 256]
+COORDINATES = 64  # of a model whose coordinates are read at ages of their own
 SWEEPS = {
     "main": {
         "metric": {"name": "loss", "goal": "minimize"},
@@ -49,7 +51,26 @@ SWEEPS = {
             "record_every": {"value": 64},
             "metrics": {"value": ["loss"]},
         },
-    }
+    },
+    # alike coordinates that know nothing of each other but the age at which they are read
+    "ages": {
+        "metric": {"name": "suboptimality", "goal": "minimize"},
+        "parameters": {
+            "algorithm": {"value": "hogwild_sgd"},
+            "delay": {"value": "uniform"},
+            "delay.high": {"value": 16},
+            "delay.max": {"value": 16},
+            "learning_rate": {"value": 0.1},
+            "seed": {"values": list(range(200))},
+            "workers": {"value": 1},
+            "problem": {"value": "quadratic"},
+            "problem.dim": {"values": [1, COORDINATES]},
+            "problem.mu": {"value": 1.0},
+            "steps": {"value": 20},
+            "record_every": {"value": 1},
+            "metrics": {"value": ["suboptimality"]},
+        },
+    },
 }
 FULL = {"main": {"data.features": 1024, "data.samples": 10240, "steps": 24576, "record_every": 512}}
 LATE = 0.75  # records after this share of the updates count
@@ -83,6 +104,19 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     shown &= rows["learning_rate"] == rows["data.density"].map(fresh["learning_rate"])
     curves = quartiles(rows[shown], [*CELL, "learning_rate", "step"], "loss").assign(kind="curve")
     return pd.concat([both, curves], ignore_index=True)
+
+
+def spread(results: Results) -> tuple[float, float]:
+    """(variance of f - f* over seeds, summed over steps, of many coordinates over that of one; Σ wᵢ², which it is in theory).
+
+    f is Σ wᵢ times that of one coordinate, wᵢ = (xᵢ*)²: where each has an age of its own they are independent; where all are
+    read at one age they are one, and the ratio is 1.
+    """
+    rows = history(results, "problem.dim")
+    summed = rows.groupby(["problem.dim", "step"])["suboptimality"].var().groupby(level=0).sum()
+    run = results.run(str(results.runs.loc[results.runs["problem.dim"] == COORDINATES, "id"].iloc[0]))
+    weights = make_problem(run).data["minimum"].ravel() ** 2
+    return float(summed[COORDINATES] / summed[1]), float((weights**2).sum())
 
 
 def draw(results: Mapping[str, Results]) -> Figure:
@@ -135,7 +169,15 @@ def claims(results: Mapping[str, Results]) -> list[Claim]:
     last = ratio["tuned"].xs(most, level="delay.high").sort_index()
     few = [ratio["tuned"][key] for key in ((1.0, 16), (0.3, 64), (0.1, 256))]
     many = [ratio["tuned"][key] for key in ((1.0, 64), (0.3, 256))]
+    ratio_of_spreads, squares = spread(results["ages"])
     return [
+        Claim(
+            f"variance over seeds of f - f*, {COORDINATES} coordinates over one: Σ (xᵢ*)⁴, since each has an age of its own",
+            squares,
+            ratio_of_spreads,
+            tolerance=1,
+            null=1,
+        ),
         Claim(f"density {sparse}: error at τ = {most} over that at 0, rate tuned", 1.1, float(last[sparse]), "<="),
         Claim(f"density {dense}: error at τ = {most} over that at 0, rate tuned", 1.5, float(last[dense]), ">="),
         Claim(

@@ -45,6 +45,11 @@ CLOSE = 1e-11
 SMALL = 0.02  # rates up to which the distance of gossip is taken to be linear
 DRAWN = (0.02, 0.16)  # rates of gossip in the left panel
 CURVATURES = {0.05: 0.0, 0.2: 0.4, 0.5: 0.8}  # αμ of the right panel -> its shade
+NETWORKS = ("ring", "hypercube", "complete")
+NEAR = (
+    1.9  # a rate near 2/L, which NIDS bears on any network, and EXTRA, whose limit is (1 + λ_min)/L, on none of these
+)
+EARLY = 100  # steps over which methods are compared with their equations
 EDGES = [round(0.31 + 0.005 * k, 3) for k in range(17)]
 
 
@@ -78,6 +83,14 @@ SWEEPS = {
     ),
     # αμ <= 0.05 for every curvature
     "edge": _sweep(**D2, weights__edge=[0.33, 0.34], problem__L=0.5, problem__mu=0.05, learning_rate=0.1, steps=4000),
+    "networks": _sweep(
+        algorithm=["extra", "nids"],
+        workers=8,
+        topology=list(NETWORKS),
+        learning_rate=NEAR,  # L = 1
+        steps=4000,
+        record_every=10,
+    ),
     "limit": _sweep(
         **D2,
         weights__edge=EDGES,
@@ -113,11 +126,58 @@ def distances(results: Results) -> pd.DataFrame:
 def rests(run: Run) -> float:
     """The same bound where gossip comes to rest in theory."""
     A, b = curvature(run)
-    x = theory.gossip_fixed_point(wiring.matrix(run), A, b, run.learning_rate)
+    return bound(theory.gossip_fixed_point(wiring.matrix(run), A, b, run.learning_rate), A, b)
+
+
+def bound(x: np.ndarray, A: np.ndarray, b: np.ndarray) -> float:
+    """The same bound of models [n, d]."""
     mean, H = x.mean(0), A.mean(0)
     gradient = H @ mean - np.einsum("nij,nj->i", A, b) / len(b)
     apart = np.mean(np.sum((x - mean) ** 2, 1))
     return float(np.sqrt(apart + (np.linalg.norm(gradient) / np.linalg.eigvalsh(H)[0]) ** 2))
+
+
+def equations(run: Run, steps: int) -> np.ndarray:
+    """[steps + 1] the same bound along the equations of the method's paper, from 0."""
+    (A, b), W, rate = curvature(run), wiring.matrix(run), run.learning_rate
+    V = (np.eye(len(W)) + W) / 2
+
+    def gradient(x: np.ndarray) -> np.ndarray:
+        return np.einsum("nij,nj->ni", A, x - b)
+
+    def moved(x: np.ndarray) -> np.ndarray:
+        return x - rate * gradient(x)
+
+    start = np.zeros_like(b)
+    tracked = gradient(start)
+    first = {"extra": W @ start - rate * tracked, "nids": moved(start), "d2": W @ moved(start)}
+    first |= {"exact_diffusion": V @ moved(start), "gradient_tracking": W @ start - rate * tracked}
+    models = [start, first[run.algorithm]]
+    while len(models) <= steps:
+        before, x = models[-2:]
+        if run.algorithm == "gradient_tracking":
+            tracked = W @ tracked + gradient(x) - gradient(before)
+            models.append(W @ x - rate * tracked)
+        elif run.algorithm == "extra":
+            models.append(2 * V @ x - V @ before - rate * (gradient(x) - gradient(before)))
+        else:
+            models.append((W if run.algorithm == "d2" else V) @ (x + moved(x) - moved(before)))
+    return np.array([bound(x, A, b) for x in models])
+
+
+def early_miss(results: Results, identity: str) -> float:
+    """The largest relative miss of a run's distance against those equations, over its first steps."""
+    own = distances(results)
+    own = own[(own["id"] == identity) & (own["step"] <= EARLY)]
+    theirs = equations(results.run(identity), EARLY)[own["step"]]
+    return float((own["distance"] / theirs - 1).abs().max())
+
+
+def near_limit(results: Results) -> dict[str, pd.Series]:
+    """Method -> topology -> its last distance at a rate near 2/L."""
+    last = distances(results).groupby("id", sort=False).tail(1)
+    last = last.merge(results.runs[["id", "topology"]], on="id")
+    return {str(name): own.set_index("topology")["distance"] for name, own in last.groupby("algorithm")}
 
 
 def fastest(results: Results) -> pd.DataFrame:
@@ -299,7 +359,7 @@ def claims(results: Mapping[str, Results]) -> list[Claim]:
     slope = float(np.polyfit(np.log(small["learning_rate"]), np.log(small["median"]), 1)[0])
     last = distances(results["edge"]).groupby("id", sort=False).tail(1).set_index("id")["distance"]
     ends = dict(zip(results["edge"].runs["weights.edge"], last[results["edge"].runs["id"]], strict=True))
-    grows = factors(results["limit"])
+    grows, near = factors(results["limit"]), near_limit(results["networks"])
     return [
         Claim(f"gossip: slope of its distance over the rate, rates up to {SMALL:g}", 1, slope, absolute=0.1),
         Claim(
@@ -311,6 +371,23 @@ def claims(results: Mapping[str, Results]) -> list[Claim]:
         *(
             Claim(f"{NAMES[name]}: last distance to the optimum", CLOSE, best.loc[name, "median"], "<=")
             for name in EXACT
+        ),
+        *(
+            Claim(
+                f"{NAMES[name]}: distance in the first {EARLY} steps against its paper's equations, largest relative miss",
+                1e-6,
+                early_miss(results["exact"], best.loc[name, "ids"]),
+                "<=",
+            )
+            for name in EXACT
+        ),
+        *(
+            Claim(
+                f"{NAMES[name]} at {NEAR}/L: networks ({', '.join(NETWORKS)}) on which it is within {CLOSE:g}",
+                count,
+                int((near[name] <= CLOSE).sum()),
+            )
+            for name, count in (("nids", len(NETWORKS)), ("extra", 0))
         ),
         Claim("D², αμᵢ <= 0.05, edge weight 0.33: last distance", CLOSE, ends[0.33], "<="),
         Claim("D², αμᵢ <= 0.05, edge weight 0.34: last distance", 1e6, ends[0.34], ">="),

@@ -90,4 +90,13 @@ MUTANTS = (
         traits("ringmaster_sgd", coordination=_limit(9, True)),
         ("ringmaster",),
     ),
+    Mutant(
+        "tyurin2023_ringmaster",
+        "Rennala takes gradients one update old",
+        traits(
+            "rennala_sgd",
+            coordination=lambda options, workers: Coordination(batch=options["batch"], limit=1, stop=options["stop"]),
+        ),
+        ("rennala",),
+    ),
 )

@@ -355,6 +355,8 @@ def _short(path: Path) -> str:
 
 
 def _dry_run(asked: Any, devices: list[Any] | None) -> int:
+    from dopt.config import cost
+    from dopt.memory import available, size
     from dopt.report.terminal import table
     from dopt.sweep.engine import prepare
 
@@ -364,9 +366,11 @@ def _dry_run(asked: Any, devices: list[Any] | None) -> int:
     rows = []
     for number, p in enumerate(planned):
         memory = "unknown" if p.memory is None else f"{p.memory / 2**20:.1f} MiB"
-        rows.append([number, len(p.runs), len(p.slabs), p.width, memory, p.models, f"{p.compile_seconds:.1f} s"])
-    titles = ["group", "runs", "slabs", "width", "memory of a slab", "models kept", "compiled in"]
+        host = size(sum(need.bytes for need in cost.needs_of(p.runs, p.width)))
+        rows.append([number, len(p.runs), len(p.slabs), p.width, memory, host, p.models, f"{p.compile_seconds:.1f} s"])
+    titles = ["group", "runs", "slabs", "width", "memory of a slab", "of the host, about", "models kept", "compiled in"]
     out.print(table("", titles, rows))
+    out.print(f"this host has {size(available())} free", highlight=False)
     for number, p in enumerate(planned):
         out.print(
             f"group {number} is one because its runs share " + _reason(p, planned), highlight=False, soft_wrap=True

@@ -28,6 +28,7 @@ from dopt import (
     execute,
     flags,
     hosts,
+    memory,
     metrics,
     mixing,
     schedule,
@@ -165,8 +166,21 @@ class Group:
         lengths = [self._measure(run) for run in runs]
         self.longest_run = max(lengths)
         self.ragged = len(set(lengths)) > 1
+        self._check_room()
 
     # -- what runs are made of --
+
+    def _check_room(self) -> None:
+        """Refuse old models that the devices have no room for, before they are made; the compiler counts the rest."""
+        free = execute.device_memory(self.devices[0])
+        apart = 1 if self.devices[0].platform in execute.VIRTUAL else len(self.devices)
+        holders = 1 if self.events and not self.peers else self.workers
+        needed = holders * self.models * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._model))
+        if free is not None and needed > free * apart:
+            kept = f"{self.models} models{f' for each of {holders} workers' * (holders > 1)}"
+            raise InputError(
+                f"workers: {self.first.algorithm} keeps {kept}, {memory.size(needed)}; there is room for {memory.size(free * apart)}; use fewer workers, a smaller model or a shorter delay"
+            )
 
     def _devices(self, devices: Sequence[Any] | None) -> Sequence[Any]:
         if self.first.executor == "vmap":

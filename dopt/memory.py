@@ -1,10 +1,17 @@
-"""How much memory this process can still get: what the host has free, and what its control group (a container's) leaves of it."""
+"""How much memory this process can still get: what the host has free, and what its control group (a container's) leaves of it.
+
+What would not fit is refused before it is built: who builds something large says how much that takes (`refuse_beyond`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
+from dopt.types import InputError
+
+SMALL = 2**26  # bytes that are not worth asking the host for
 ROOT = Path("/sys/fs/cgroup")
 OF_PROCESS = Path("/proc/self/cgroup")
 
@@ -14,6 +21,43 @@ def available() -> int:
     import psutil
 
     return max(0, min([int(psutil.virtual_memory().available), *group_rooms(ROOT, OF_PROCESS)]))
+
+
+class Need(NamedTuple):
+    """What something large takes while it is built and used."""
+
+    field: str  # what of a run makes it so large
+    what: str
+    bytes: float
+    hint: str  # what would do instead
+
+
+def refuse_beyond(needs: Iterable[Need]) -> None:
+    """InputError where all of it together does not fit; it names the largest part.
+
+    Raises:
+      InputError: it does not fit.
+    """
+    every = list(needs)
+    total = sum(need.bytes for need in every)
+    if total <= SMALL:
+        return
+    free = available()
+    if total > free:
+        field, what, most, hint = max(every, key=lambda need: need.bytes)
+        raise InputError(f"{field}: {what} takes about {size(most)} of memory, {size(free)} are free here; {hint}")
+
+
+def solver(field: str, workers: int, cones: int) -> Need:
+    """What a convex solver takes for matrices [n, n] that must be semidefinite: squares of n (n + 1) / 2, as measured."""
+    half = workers * (workers + 1) / 2
+    return Need(field, f"the convex solver for {workers} workers", 54.0 * cones * half**2, "use fewer workers")
+
+
+def size(count: float) -> str:
+    """Bytes as a reader likes them."""
+    unit, name = (2**30, "GiB") if count >= 2**30 else (2**20, "MiB")
+    return f"{count / unit:,.1f} {name}" if count < 1e6 * unit else f"{count / unit:.1e} {name}"
 
 
 def group_rooms(root: Path, of_process: Path) -> list[int]:

@@ -14,6 +14,7 @@ from itertools import combinations, pairwise
 import networkx as nx
 import numpy as np
 
+from dopt import memory
 from dopt.types import InputError
 
 STREAM = 0x6D61746368  # of the random numbers of matchings: a stream of its own
@@ -250,6 +251,7 @@ def matcha_of(edges: tuple[tuple[int, int], ...], workers: int, budget: float) -
 
 
 def _probabilities(each: np.ndarray, budget: float) -> np.ndarray:
+    memory.refuse_beyond([memory.solver("topology.budget", each.shape[1], 1)])
     try:
         import cvxpy
     except ImportError as error:

@@ -15,6 +15,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
+from dopt import memory
 from dopt.registry import Registry, coerce, did_you_mean
 from dopt.sequences import Matchings, Periodic, base_graphs, matcha_of
 from dopt.types import InputError
@@ -24,6 +25,8 @@ topology = TOPOLOGIES.register
 
 Graph = nx.Graph  # a DiGraph is one, too
 Network = Graph | Periodic | Matchings
+NODE, EDGE = 1000, 300  # bytes of networkx's; in dense graphs an edge takes half of that
+PAIR = 8  # bytes of a number
 
 
 def make(name: str, workers: int | None = None, **options: Any) -> Network:
@@ -47,10 +50,29 @@ def make(name: str, workers: int | None = None, **options: Any) -> Network:
         entry = TOPOLOGIES[name]
         if workers is None or workers < 1:
             raise InputError(f"workers: {name} needs at least 1 worker, got {workers}")
-        return entry.make(workers, **entry.options(options, "topology"))
+        options = entry.options(options, "topology")
+        memory.refuse_beyond([need(name, workers, options)])
+        return entry.make(workers, **options)
     if workers is not None and len(graph) != workers:
         raise InputError(f"workers: {name} has {len(graph)} nodes, got workers={workers}; set workers to {len(graph)}")
     return graph
+
+
+def need(name: str, workers: int, options: dict[str, Any]) -> memory.Need:
+    """What the graph takes while it is built, by its registered name and its options alone: the trait `bytes` says it.
+
+    Else it has the edges of n log₂ n.
+    """
+    n = float(min(workers, 10**18))
+    count = TOPOLOGIES[name].traits.get("bytes", lambda n, **_: EDGE * n * math.log2(n + 1))
+    size = NODE * n * phases(name, workers) + float(count(n, **options))
+    return memory.Need("workers", f"the graph {name} of {workers} workers", size, "use fewer workers")
+
+
+def phases(name: str, workers: int) -> float:
+    """About how many graphs take turns: the trait `phases`, a number or a function of n."""
+    count = TOPOLOGIES[name].traits.get("phases", 1)
+    return float(count(float(min(workers, 10**18))) if callable(count) else count)
 
 
 def is_file(name: str) -> bool:
@@ -194,7 +216,7 @@ def star(workers: int) -> Graph:
     return nx.star_graph(workers - 1)
 
 
-@topology(source="complete graph Kₙ")
+@topology(source="complete graph Kₙ", bytes=lambda n: EDGE * n**2 / 4)
 def complete(workers: int) -> Graph:
     """Everyone talks to everyone."""
     return nx.complete_graph(workers)
@@ -236,7 +258,7 @@ def exponential(workers: int) -> Graph:
     return _with_nodes(workers, (((i + h) % workers, i) for i in range(workers) for h in hops), nx.DiGraph)
 
 
-@topology(source="Steger-Wormald 1999 (networkx)")
+@topology(source="Steger-Wormald 1999 (networkx)", bytes=lambda n, degree, **_: EDGE * n * min(degree, n) / 2)
 def random_regular(workers: int, *, degree: int = 3, seed: int = 0) -> Graph:
     """A random graph in which everyone has `degree` neighbours."""
     if not 0 < degree < workers or degree * workers % 2:
@@ -246,10 +268,12 @@ def random_regular(workers: int, *, degree: int = 3, seed: int = 0) -> Graph:
     return _with_nodes(workers, nx.random_regular_graph(degree, workers, seed=seed).edges)
 
 
-@topology(source="Erdős-Rényi 1959 (networkx)")
+@topology(
+    source="Erdős-Rényi 1959 (networkx)", bytes=lambda n, probability, **_: EDGE * _chance(n, probability) * n**2 / 2
+)
 def erdos_renyi(workers: int, *, probability: float | None = None, seed: int = 0) -> Graph:
     """Each edge is there with a probability, 2 log n / n by default (connected with high probability)."""
-    p = _likely(workers) if probability is None else probability
+    p = _chance(workers, probability)
     _probability(p)
     return nx.gnp_random_graph(workers, p, seed=seed)
 
@@ -260,7 +284,7 @@ def binary_tree(workers: int) -> Graph:
     return _with_nodes(workers, ((i, (i - 1) // 2) for i in range(1, workers)))
 
 
-@topology(source="barbell graph")
+@topology(source="barbell graph", bytes=lambda n: EDGE * n**2 / 8)
 def barbell(workers: int) -> Graph:
     """Two cliques joined by one edge."""
     _at_least("barbell", workers, 4)
@@ -270,7 +294,7 @@ def barbell(workers: int) -> Graph:
     return cliques
 
 
-@topology(source="lollipop graph")
+@topology(source="lollipop graph", bytes=lambda n: EDGE * n**2 / 16)
 def lollipop(workers: int) -> Graph:
     """A clique of half the workers with a tail of the others."""
     _at_least("lollipop", workers, 3)
@@ -288,7 +312,7 @@ def ladder(workers: int) -> Graph:
     return nx.ladder_graph(workers // 2)
 
 
-@topology(source="Watts-Strogatz 1998 (networkx)")
+@topology(source="Watts-Strogatz 1998 (networkx)", bytes=lambda n, degree, **_: EDGE * n * min(degree, n) / 2)
 def watts_strogatz(workers: int, *, degree: int = 4, probability: float = 0.1, seed: int = 0) -> Graph:
     """A small world: a ring of `degree` neighbours, of whose edges some lead elsewhere; drawn until it is connected."""
     _probability(probability)
@@ -299,7 +323,7 @@ def watts_strogatz(workers: int, *, degree: int = 4, probability: float = 0.1, s
     return nx.connected_watts_strogatz_graph(workers, degree, probability, tries=1000, seed=seed)
 
 
-@topology(source="Barabási-Albert 1999 (networkx)")
+@topology(source="Barabási-Albert 1999 (networkx)", bytes=lambda n, links, **_: EDGE * n * min(links, n))
 def barabasi_albert(workers: int, *, links: int = 2, seed: int = 0) -> Graph:
     """Scale-free: each newcomer takes `links` neighbours, rather those who have many."""
     if not 1 <= links < workers:
@@ -309,10 +333,13 @@ def barabasi_albert(workers: int, *, links: int = 2, seed: int = 0) -> Graph:
     return nx.barabasi_albert_graph(workers, links, seed=seed)
 
 
-@topology(source="Penrose 2003, random geometric graphs (networkx)")
+@topology(
+    source="Penrose 2003, random geometric graphs (networkx)",
+    bytes=lambda n, radius, **_: EDGE * min(1.0, math.pi * _radius(n, radius) ** 2) * n**2 / 2,
+)
 def random_geometric(workers: int, *, radius: float | None = None, seed: int = 0) -> Graph:
     """Workers lie in the unit square, linked within a radius, 2 √(log n / πn) by default (connected with high probability)."""
-    near = 2 * math.sqrt(math.log(max(workers, 2)) / (math.pi * workers)) if radius is None else radius
+    near = _radius(workers, radius)
     if not near > 0:
         raise InputError(f"topology.radius: must be positive, got {radius}")
     return _with_nodes(workers, nx.random_geometric_graph(workers, near, seed=seed).edges)
@@ -368,10 +395,14 @@ def directed_ring(workers: int) -> Graph:
     return _with_nodes(workers, ((i, (i + 1) % workers) for i in range(workers) if workers > 1), nx.DiGraph)
 
 
-@topology(source="random directed graph, strongly connected", directed=True)
+@topology(
+    source="random directed graph, strongly connected",
+    directed=True,
+    bytes=lambda n, probability, **_: (EDGE * _chance(n, probability) + PAIR) * n**2,
+)
 def random_digraph(workers: int, *, probability: float | None = None, seed: int = 0) -> Graph:
     """Each directed link is there with a probability, 2 log n / n by default; and a cycle through all in random order."""
-    p = _likely(workers) if probability is None else probability
+    p = _chance(workers, probability)
     _probability(p)
     rng = np.random.default_rng(seed % 2**64)  # which are not negative
     order = rng.permutation(workers)
@@ -383,7 +414,7 @@ def random_digraph(workers: int, *, probability: float | None = None, seed: int 
 # -- sequences --------------------------------------------------------------------------------------------------------
 
 
-@topology(source="Ying et al. 2021, 2110.13363", directed=True, sequence="periodic")
+@topology(source="Ying et al. 2021, 2110.13363", directed=True, sequence="periodic", phases=lambda n: math.log2(n + 1))
 def one_peer_exponential(workers: int) -> Periodic:
     """One neighbour a step: i receives from i + 2^k; exact after log₂ n steps where n is a power of two."""
     hops = [2**k for k in range((workers - 1).bit_length())] or [0]
@@ -394,7 +425,7 @@ def one_peer_exponential(workers: int) -> Periodic:
     )
 
 
-@topology(source="matchings of the cycle", sequence="periodic")
+@topology(source="matchings of the cycle", sequence="periodic", phases=3)
 def one_peer_ring(workers: int) -> Periodic:
     """A ring whose neighbours meet in turn, pair by pair: two phases, three where n is odd and one is left alone in each."""
     starts = range(2 + workers % 2 if workers > 2 else 1)
@@ -402,7 +433,13 @@ def one_peer_ring(workers: int) -> Periodic:
     return Periodic(tuple(_with_nodes(workers, phase) for phase in phases))
 
 
-@topology(source="Takezawa et al. 2023, 2305.11420", sequence="periodic", weighted=True)
+@topology(
+    source="Takezawa et al. 2023, 2305.11420",
+    sequence="periodic",
+    weighted=True,
+    phases=lambda n: 2 * math.log2(n + 1),
+    bytes=lambda n, degree: EDGE * n * min(degree, n) * 2 * math.log2(n + 1),
+)
 def base_k(workers: int, *, degree: int = 1) -> Periodic:
     """Base-(k+1) graphs: at most k = `degree` neighbours a step, and exact after a period, for every n."""
     if degree < 1:
@@ -415,13 +452,21 @@ def base_k(workers: int, *, degree: int = 1) -> Periodic:
     return Periodic(tuple(graphs))
 
 
-@topology(source="Boyd et al. 2006, randomized gossip algorithms", sequence="random")
+@topology(source="Boyd et al. 2006, randomized gossip algorithms", sequence="random", bytes=lambda n: 4 * PAIR * n**2)
 def random_matching(workers: int) -> Matchings:
     """At each step everyone meets one other, all matchings alike; of an odd number one stays alone."""
     return Matchings(workers, None, np.ones(1), 0.5)
 
 
-@topology(source="Wang et al. 2019, 1905.09435", sequence="random")
+def _matcha_bytes(n: float, base: str, **_: Any) -> float:
+    """The base graph, and a Laplacian for each matching, of which there are about as many as neighbours."""
+    if base not in TOPOLOGIES:
+        return 0.0
+    graph = need(base, int(n), TOPOLOGIES[base].options({}, "topology.base")).bytes
+    return graph + 2 * PAIR * n**2 * (3 + graph / (EDGE * n))
+
+
+@topology(source="Wang et al. 2019, 1905.09435", sequence="random", bytes=_matcha_bytes)
 def matcha(workers: int, *, base: str = "ring", budget: float = 0.5) -> Matchings:
     """MATCHA: matchings of a base graph, each active now and then, links that hold it together more often."""
     _at_least("matcha", workers, 2)
@@ -449,9 +494,14 @@ def disconnected(workers: int) -> Graph:
     return nx.disjoint_union(ring(half), ring(workers - half))
 
 
-def _likely(workers: int) -> float:
-    """With which probability links connect n workers with high probability."""
-    return min(1.0, 2 * math.log(max(workers, 2)) / workers)
+def _chance(workers: int, probability: float | None) -> float:
+    """The probability of a link; None: that at which n workers are connected with high probability."""
+    return min(1.0, 2 * math.log(max(workers, 2)) / workers) if probability is None else probability
+
+
+def _radius(workers: int, radius: float | None) -> float:
+    """The radius of links; None: that at which n workers are connected with high probability."""
+    return 2 * math.sqrt(math.log(max(workers, 2)) / (math.pi * workers)) if radius is None else radius
 
 
 def _probability(p: float) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 import numpy as np
 import optax
 
-from dopt import algorithms, cluster, delays, mixing, schedule, topology
+from dopt import algorithms, cluster, delays, memory, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS
+from dopt.config import cost
 from dopt.config.matrices import UNWEIGHTED, network_of
 from dopt.config.optimizers import (
     ANCHORED,
@@ -63,6 +64,7 @@ def resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
     making.cluster()
     making.records()
     resolved = Run(**making.values, options=making.options)
+    memory.refuse_beyond(cost.needs(resolved))
     if problem is None and graph is None:
         vars(resolved)["_resolved"] = resolved  # resolving it once more would give the same
     return resolved
@@ -160,11 +162,13 @@ class _Resolving:
         if not entry.traits["data"]:
             for name in ("data", "partition"):
                 self.leave(name, f"problem {values['problem']}")
+            memory.refuse_beyond(cost.data(values["problem"], None, values["workers"], self.options))
             return
         values["data"] = values["data"] or entry.traits["data"]
         _check_kind(entry, SETS[values["data"]])
         values["partition"] = values["partition"] or "iid"
         self.take("data", SETS[values["data"]].options(given["data"], "data"))
+        memory.refuse_beyond(cost.data(values["problem"], values["data"], values["workers"], self.options))
         self.take("partition", PARTITIONS[values["partition"]].options(given["partition"], "partition"))
 
     def network(self, graph: Any) -> None:
@@ -187,6 +191,7 @@ class _Resolving:
         else:
             values["topology"] = values["topology"] or "ring"
             self.take("topology", _topology_options(values["topology"], self.given["topology"]))
+            memory.refuse_beyond(cost.network(values["topology"], values["workers"], self.own("topology")))
             # the default follows from the kind of graph, which only the graph itself tells
             rule = mixing.default_rule(network_of(values["topology"], values["workers"], self.own("topology")))
             self.take("weights", _weights(values, self.needs, rule, weights, self.leave))
@@ -219,6 +224,7 @@ class _Resolving:
                 raise InputError(f"delay.{next(iter(given))}: the cluster says how old models are; leave it out")
             values["cluster"] = values["cluster"] or "exponential"
             return
+        memory.refuse_beyond(cost.delay(values["delay"], given, values["workers"]))
         values["delay"], law = delays.resolve(values["delay"], given, edges=edges)
         if name == "delayed_sgd" and self.options["algorithm.read"] == "queue" and isinstance(values["delay"], str):
             raise InputError(
@@ -251,7 +257,7 @@ class _Resolving:
         values = self.values
         values["metrics"] = _metrics(values["metrics"])
         if values["record_every"] is None and values["record_seconds"] is None:
-            values["record_every"] = max(1, _expected_steps(values, self.traits["events"]) // 50)
+            values["record_every"] = max(1, cost.expected_steps(values, self.traits["events"]) // 50)
 
 
 def _check_kind(problem: Entry, given: Entry) -> None:
@@ -260,15 +266,6 @@ def _check_kind(problem: Entry, given: Entry) -> None:
     wanted, kind = SETS[default].traits["kind"], given.traits["kind"]
     if kind != wanted:
         raise InputError(f"data: {problem.name} learns from {wanted}, got {given.name} of kind {kind}; use {default}")
-
-
-def _expected_steps(values: Mapping[str, Any], events: bool) -> int:
-    """Steps until the horizon, as far as the fields alone tell (seconds: at one second a computation)."""
-    if values["steps"] is not None:
-        return values["steps"]
-    if values["gradients"] is not None:
-        return values["gradients"] // (1 if events else values["workers"])
-    return int(values["seconds"] * (values["workers"] if events else 1))
 
 
 def _check_numbers(values: Mapping[str, Any]) -> None:
@@ -372,7 +369,7 @@ def _check_schedule(
         )
     if not method.traits["rate"]:
         return
-    period, total = own.get("local_steps", 1), min(_expected_steps(values, method.traits["events"]), SCANNED)
+    period, total = own.get("local_steps", 1), min(cost.expected_steps(values, method.traits["events"]), SCANNED)
     fields = {name: values[name] for name in ("algorithm", "workers", "learning_rate", "precision")}
     rates = Run(**fields, options=dict(plain))
     zero = first_zero(rates, np.arange(period - 1, total, period))

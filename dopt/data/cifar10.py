@@ -42,7 +42,7 @@ def files() -> tuple[Path, ...]:
     return (place(ARCHIVE),) if folder is None else tuple(folder / name for name in (*TRAIN, *TEST))
 
 
-@SETS.register(source="Krizhevsky 2009; " + URL + ARCHIVE, kind="classes", files=files)
+@SETS.register(source="Krizhevsky 2009; " + URL + ARCHIVE, kind="classes", files=files, bytes=lambda: 8 * 60000 * 3072)
 def cifar10() -> Dataset:
     """CIFAR-10, 3072 features, 10 classes: 50000 samples to train, 10000 held out."""
     own = _unpacked()

@@ -16,7 +16,11 @@ from dopt.data.base import SETS, Dataset
 from dopt.types import InputError
 
 
-@SETS.register(source="made here: dense and correlated, rows of norm one, as PASCAL's epsilon", kind="classes")
+@SETS.register(
+    source="made here: dense and correlated, rows of norm one, as PASCAL's epsilon",
+    kind="classes",
+    bytes=lambda samples, features, **_: 8 * samples * features,
+)
 def factors(
     *,
     samples: int = 5000,

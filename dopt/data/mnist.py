@@ -58,6 +58,7 @@ def part(name: str) -> dict[str, np.ndarray]:
     source="LeCun et al., Proc. IEEE 86(11), 1998; " + URL,
     kind="classes",
     files=lambda: tuple(place(name) for name in SHA256),
+    bytes=lambda: 8 * 70000 * 784,
 )
 def mnist() -> Dataset:
     """MNIST, 784 features, 10 classes: 60000 samples to train, 10000 held out."""

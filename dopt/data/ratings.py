@@ -15,7 +15,11 @@ from dopt.data.base import SETS, Dataset, at_least, frozen
 from dopt.types import InputError
 
 
-@SETS.register(source="made here: low rank plus noise, as in Koren, Bell and Volinsky 2009", kind="ratings")
+@SETS.register(
+    source="made here: low rank plus noise, as in Koren, Bell and Volinsky 2009",
+    kind="ratings",
+    bytes=lambda users, items, **_: 16 * users * items,
+)
 def ratings(
     *, users: int = 256, items: int = 128, rank: int = 4, density: float = 0.1, noise: float = 0.1, seed: int = 0
 ) -> Dataset:

@@ -17,7 +17,11 @@ from dopt.data.base import SETS, Dataset
 from dopt.types import InputError
 
 
-@SETS.register(source="made here: sparse samples as in Niu, Recht, Ré, Wright 2011, 1106.5730", kind="classes")
+@SETS.register(
+    source="made here: sparse samples as in Niu, Recht, Ré, Wright 2011, 1106.5730",
+    kind="classes",
+    bytes=lambda samples, features, **_: 24 * samples * features,
+)
 def sparse(
     *, samples: int = 1280, features: int = 128, density: float = 0.1, signal: float = 4.0, seed: int = 0
 ) -> Dataset:

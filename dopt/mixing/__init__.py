@@ -13,7 +13,7 @@ from dopt.mixing.displacement import (
     spanning_tree,
 )
 from dopt.mixing.forms import FORMS, Dense, Form, Neighbours, form, links, messages
-from dopt.mixing.rules import WEIGHTS, as_matrix, default_rule, read, weights
+from dopt.mixing.rules import WEIGHTS, as_matrix, default_rule, need, read, weights
 from dopt.mixing.spectrum import (
     check,
     consensus_time,
@@ -53,6 +53,7 @@ __all__ = [
     "links",
     "messages",
     "mix",
+    "need",
     "read",
     "relay",
     "relay_ages",

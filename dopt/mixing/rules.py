@@ -14,6 +14,7 @@ import networkx as nx
 import numpy as np
 from scipy.sparse import csr_array
 
+from dopt import memory
 from dopt.mixing.spectrum import is_stochastic, worst
 from dopt.registry import Registry, did_you_mean
 from dopt.topology import Graph, Matchings, Network, Periodic, adjacency, attribute
@@ -21,6 +22,7 @@ from dopt.types import InputError
 
 WEIGHTS = Registry("weights")
 rule = WEIGHTS.register
+COPIES = 6  # of W that are there at once while it is made, checked and laid out; of a period of them 3
 UNUSED = 1e-7  # what a convex solver leaves on an edge that the optimum does not use
 
 
@@ -43,6 +45,7 @@ def weights(network: Network, name: str | None = None, **options: Any) -> Any:
         if name is not None:
             raise InputError(f"weights: a random sequence brings its own weights, got {name}; leave weights out")
         return network
+    memory.refuse_beyond([need(len(network), len(_graphs(network)))])
     name = name or default_rule(network)
     assert name is not None
     if Path(name).suffix:
@@ -55,6 +58,13 @@ def weights(network: Network, name: str | None = None, **options: Any) -> Any:
         options["base"] = options["base"] or default_rule(network)
     w = [entry.make(graph, **options) for graph in graphs]
     return np.stack(w) if isinstance(network, Periodic) else w[0]
+
+
+def need(workers: int, phases: float = 1) -> memory.Need:
+    """What the mixing matrix takes: dense, [n, n] float64 for each of its phases."""
+    copies = COPIES if phases == 1 else COPIES / 2 * phases
+    what = f"the mixing matrix of {workers} workers, {copies:.3g} arrays of {workers} x {workers},"
+    return memory.Need("workers", what, 8.0 * workers**2 * copies, "use fewer workers")
 
 
 def default_rule(network: Network) -> str | None:
@@ -200,6 +210,9 @@ def _least_norm(graph: Graph, name: str, nonnegative: bool) -> np.ndarray:
     if not nx.is_connected(graph):
         raise InputError(f"weights: {name} needs a connected graph, this one falls apart; add edges")
     n = len(graph)
+    memory.refuse_beyond(
+        [memory.solver("weights", n, 2)._replace(hint="use fewer workers, or laplacian or metropolis")]
+    )
     u, v = np.nonzero(np.triu(adjacency(graph)))
     if n == 1:
         return np.ones((1, 1))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,9 +29,12 @@ class Shards(NamedTuple):
     classes: int
 
 
-def problem(*, source: str, data: str | None) -> Callable[[Callable], Callable]:
-    """Register a builder; `data` is the set it learns from by default, any other of that kind will do; None: it needs none."""
-    return PROBLEMS.register(source=source, data=data)
+def problem(*, source: str, data: str | None, **traits: Any) -> Callable[[Callable], Callable]:
+    """Register a builder; `data` is the set it learns from by default, any other of that kind will do; None: it needs none.
+
+    The trait `bytes`, a function of (workers, **options), says what of the host's memory a made problem takes.
+    """
+    return PROBLEMS.register(source=source, data=data, **traits)
 
 
 def sample_losses(loss: Callable, params: Params, batch: Tree) -> jax.Array:

@@ -13,7 +13,7 @@ from dopt.problems.base import problem
 from dopt.types import Batch, InputError, Key, Params, Problem
 
 
-@problem(source="distributed averaging, Xiao-Boyd 2004", data=None)
+@problem(source="distributed averaging, Xiao-Boyd 2004", data=None, bytes=lambda n, dim, **_: 32 * n * dim)
 def consensus(shards: None, workers: int, *, dim: int = 1, seed: int = 0) -> Problem:
     """Average the starts: no loss at all. Starts are standard normal unless given."""
     if dim < 1:

@@ -14,7 +14,11 @@ from dopt.problems.base import problem
 from dopt.types import Batch, InputError, Key, Params, Problem
 
 
-@problem(source="random least squares, as in Mishchenko et al. 2022, 2206.07638", data=None)
+@problem(
+    source="random least squares, as in Mishchenko et al. 2022, 2206.07638",
+    data=None,
+    bytes=lambda n, samples, dim, **_: 24 * samples * (n + dim),
+)
 def least_squares(
     shards: None, workers: int, *, samples: int = 2560, dim: int = 100, noise: float = 1e-5, seed: int = 0
 ) -> Problem:

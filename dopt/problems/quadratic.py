@@ -13,7 +13,11 @@ from dopt.problems.base import curvatures, problem
 from dopt.types import Batch, InputError, Key, Params, Problem
 
 
-@problem(source="heterogeneous quadratics, as in Koloskova et al. 2020, 2003.10422", data=None)
+@problem(
+    source="heterogeneous quadratics, as in Koloskova et al. 2020, 2003.10422",
+    data=None,
+    bytes=lambda n, dim, **_: 48 * n * dim,
+)
 def quadratic(
     shards: None,
     workers: int,

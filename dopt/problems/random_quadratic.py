@@ -14,7 +14,11 @@ from dopt.problems.base import problem
 from dopt.types import Batch, InputError, Key, Params, Problem
 
 
-@problem(source="isotropic random quadratics, Vogels et al. 2022, 2206.03093, section 3.1", data=None)
+@problem(
+    source="isotropic random quadratics, Vogels et al. 2022, 2206.03093, section 3.1",
+    data=None,
+    bytes=lambda n, dim, **_: 16 * n * dim,
+)
 def random_quadratic(shards: None, workers: int, *, dim: int = 100) -> Problem:
     """A random quadratic for each gradient, the same distribution for all workers; x⁰ is standard normal, one for all.
 

@@ -14,7 +14,11 @@ from dopt.problems.base import problem
 from dopt.types import Batch, InputError, Key, Params, Problem
 
 
-@problem(source="the worst quadratic of smooth convex optimization, as in Tyurin-Richtárik 2023, 2305.12387", data=None)
+@problem(
+    source="the worst quadratic of smooth convex optimization, as in Tyurin-Richtárik 2023, 2305.12387",
+    data=None,
+    bytes=lambda n, dim, **_: 16 * n * dim,
+)
 def tridiagonal(shards: None, workers: int, *, dim: int = 100, L: float = 1.0, noise: float = 0.0) -> Problem:
     """The chain quadratic, the same for all workers, with a known optimum.
 

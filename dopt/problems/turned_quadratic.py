@@ -14,7 +14,11 @@ from dopt.problems.base import curvatures, problem
 from dopt.types import Batch, InputError, Key, Params, Problem
 
 
-@problem(source="clients of unlike curvature, as in Khaled et al. 2019, 1909.04746", data=None)
+@problem(
+    source="clients of unlike curvature, as in Khaled et al. 2019, 1909.04746",
+    data=None,
+    bytes=lambda n, dim, **_: 32 * n * dim**2,
+)
 def turned_quadratic(
     shards: None,
     workers: int,

@@ -14,9 +14,9 @@ from typing import Any
 import jax
 import pandas as pd
 
-from dopt import group
+from dopt import group, memory
 from dopt.checkpoints import Checkpoints
-from dopt.config import Run, matrices
+from dopt.config import Run, cost, matrices
 from dopt.config.identity import (
     Memo,
     code_digests,
@@ -165,6 +165,7 @@ def default_folder(name: str, changes: Mapping[str, Any] | None) -> Path:
 
 def prepare(asked: spec.Sweep, devices: Sequence[Any] | None) -> list[planning.Planned]:
     """Groups, widths and slabs of a new sweep; every check that a run can fail is made before anything is compiled."""
+    memory.refuse_beyond(cost.needs_of(asked.runs))
     built = [(key, runs, _group(runs, devices)) for key, runs in planning.groups_of(asked.runs).items()]
     _check_metric(asked.metric.get("name"), [made for _, _, made in built])
     planned = []

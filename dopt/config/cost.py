@@ -1,0 +1,101 @@
+"""What a run takes of the host's memory, as its resolved fields tell, before anything of it is built.
+
+Each graph, problem and set of data says by its trait `bytes` what it takes; the rest is arithmetic. Estimates: right to a
+factor of about two. On devices the compiler's own analysis decides (`execute.memory`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from dopt import algorithms, mixing, topology
+from dopt.algorithms import ALGORITHMS
+from dopt.config.run import OWN, Run, of
+from dopt.data import SETS
+from dopt.memory import Need
+from dopt.problems import PROBLEMS
+
+NUMBER = 8  # bytes: what is made on the host is float64
+COPIES = 4  # of data: the set, its parts, the parts in the run's precision, and on the devices
+KEPT = 256  # mixing matrices that are remembered (`wiring.matrix`)
+ARRIVAL, STEP, SEAT = 200, 24, 20  # bytes that a clock keeps of a computation, of a step, and of each worker in it
+
+
+def network(name: str, workers: int, options: Mapping[str, Any]) -> list[Need]:
+    """A graph and its mixing matrix. Files and other libraries' graphs are not known before they are there."""
+    if name not in topology.TOPOLOGIES:
+        return [mixing.need(workers)]
+    graph = topology.need(name, workers, dict(options))
+    if topology.TOPOLOGIES[name].traits.get("sequence") == "random":  # which has no matrix of its own
+        return [graph]
+    return [graph, mixing.need(workers, topology.phases(name, workers))]
+
+
+def data(problem: str, name: str | None, workers: int, options: Mapping[str, Any]) -> list[Need]:
+    """What a problem is made of; `options`: dotted, of both."""
+    made = PROBLEMS[problem].traits.get("bytes", lambda n, **_: 0.0)(float(workers), **of(options, "problem"))
+    found = [Need("problem", f"problem {problem} of {workers} workers", made, "use a smaller one, or fewer workers")]
+    if name is not None:
+        size = COPIES * SETS[name].traits.get("bytes", lambda **_: 0.0)(**of(options, "data"))
+        found.append(Need("data", f"data {name}, with its parts and copies,", size, "use fewer samples or features"))
+    return found
+
+
+def delay(value: Any, options: Mapping[str, Any], workers: int) -> list[Need]:
+    """A law's table, and rings of at least a number for each worker."""
+    longest = max((x for x in (value, *options.values()) if isinstance(x, int)), default=0)
+    what = f"a delay of up to {longest} steps, for which {workers} workers keep their old models,"
+    return [Need("delay", what, (longest + 1) * (3.0 * NUMBER + 4 * workers), "use a shorter one")]
+
+
+def clock(run: Run) -> Need:
+    """When the steps of a run land."""
+    events = ALGORITHMS[run.algorithm].traits["events"]
+    steps, seats = expected_steps(vars(run), events), run.delay == "cluster" or _draws_graphs(run)
+    what = f"the clock of about {steps} steps of {run.workers} workers"
+    each = (ARRIVAL if events else STEP) + SEAT * run.workers * seats
+    return Need("steps", what, float(min(steps, 10**18)) * each, "use fewer steps")
+
+
+def expected_steps(values: Mapping[str, Any], events: bool) -> int:
+    """Steps until the horizon, as far as the fields alone tell (seconds: at one second a computation)."""
+    if values["steps"] is not None:
+        return values["steps"]
+    if values["gradients"] is not None:
+        return values["gradients"] // (1 if events else values["workers"])
+    return int(values["seconds"] * (values["workers"] if events else 1))
+
+
+def _draws_graphs(run: Run) -> bool:
+    entry = topology.TOPOLOGIES.get(run.topology or "")
+    return entry is not None and entry.traits.get("sequence") == "random"
+
+
+def _has_network(run: Run) -> bool:
+    return run.topology not in (None, OWN) and algorithms.needs(run.algorithm, of(run.options, "algorithm")) is not None
+
+
+def needs(run: Run) -> list[Need]:
+    """All that a resolved run needs."""
+    found = [clock(run)]
+    if _has_network(run):
+        found += network(str(run.topology), run.workers, of(run.options, "topology"))
+    if run.problem not in (None, OWN):
+        found += data(str(run.problem), run.data, run.workers, run.options)
+    if run.delay not in ("cluster", "edges"):
+        found += delay(run.delay, of(run.options, "delay"), run.workers)
+    return found
+
+
+def needs_of(runs: Sequence[Run], width: int = 1) -> list[Need]:
+    """What runs need of one host together: data once, each distinct mixing matrix, and the clocks of a slab."""
+    first = max(runs, key=lambda run: sum(need.bytes for need in needs(run)))
+    sources = {
+        (run.topology, run.workers, str(of(run.options, "topology")), run.weights) for run in runs if _has_network(run)
+    }
+    kept = [float(workers) ** 2 for _, workers, *_ in list(sources)[:KEPT]]
+    what = f"{len(kept)} mixing matrices of up to {max((run.workers for run in runs), default=0)} workers"
+    several = Need("topology", what, NUMBER * (sum(kept) - max(kept, default=0.0)), "sweep fewer graphs at once")
+    others = clock(first)._replace(bytes=clock(first).bytes * (min(width, len(runs)) - 1))
+    return [*needs(first), several, others]

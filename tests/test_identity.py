@@ -126,6 +126,20 @@ def test_two_functions_of_one_line_differ() -> None:
     assert code.digest(one) == code.digest(one)
 
 
+def test_a_function_has_a_place_in_its_text_whatever_the_bytecode() -> None:
+    text = "a = [lambda: 1, lambda: (), lambda x: lambda y: x, (lambda z: [z for _ in z])]\n\n@a\ndef f(x):\n    pass\n"
+    found = {}
+
+    def walk(code_object: Any) -> None:
+        for inner in code_object.co_consts:
+            if hasattr(inner, "co_code") and inner.co_name in ("<lambda>", "f"):
+                found[inner.co_qualname, inner.co_consts[-1:], inner.co_varnames] = code.place(inner, text)
+                walk(inner)
+
+    walk(compile(text, "x", "exec"))
+    assert sorted(found.values()) == [(1, 5), (1, 16), (1, 28), (1, 38), (1, 52), (4, 0)]
+
+
 def test_a_global_that_a_function_names_is_part_of_its_digest(monkeypatch: pytest.MonkeyPatch) -> None:
     before = code.digest(square)
     monkeypatch.setitem(globals(), "SCALE", 2.0)

@@ -37,7 +37,6 @@ from dopt.files import digest as file_digest
 OWN = "dopt"
 PLAIN = (bool, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), range, slice)
 NAMES = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # instructions that read a global
-STARTS = ("RESUME", "MAKE_CELL", "COPY_FREE_VARS", "RETURN_GENERATOR", "NOP")  # instructions of no place in the text
 
 
 class UnknownError(Exception):
@@ -174,10 +173,12 @@ class _Walk:
         code = value.__code__
         library = _origin(code.co_filename, value.__globals__)
         if library is None:
-            self.say("function", source(value), *place(code))
+            self.say("function", source(value), *place(code, _text_of(code.co_filename, value.__globals__)))
             self.globals(value)
         else:
-            self.say("function", *library, code.co_qualname, *(place(code) if library[0] == "installed" else ()))
+            self.say(
+                "function", *library, code.co_qualname, *([code.co_firstlineno] if library[0] == "installed" else [])
+            )
         self.feed(value.__defaults__)
         self.feed(value.__kwdefaults__)
         self.say(len(value.__closure__ or ()))
@@ -284,18 +285,72 @@ def _names(code: types.CodeType) -> set[str]:
     return found
 
 
-def place(code: types.CodeType) -> tuple[int, int, int]:
-    """(line, line and column of the first thing that it does): tells two functions of one line apart."""
-    found = [
+Place = tuple[int, int]  # line and column
+
+
+def place(code: types.CodeType, text: str | bytes) -> Place:
+    """Where in its text a function begins, which tells two of one line apart; in the text, since bytecode is each version's own."""
+    there = _functions(text).get((code.co_firstlineno, code.co_name), ())
+    if len(there) == 1:
+        return there[0].begin
+    marks = [
         (at.lineno, at.col_offset)
-        for operation in dis.get_instructions(code)
-        if operation.opname not in STARTS
-        and (at := operation.positions) is not None
+        for at in (operation.positions for operation in dis.get_instructions(code))
+        if at is not None
         and at.lineno is not None
         and at.col_offset is not None
         and (at.col_offset or at.end_col_offset)
     ]
-    return code.co_firstlineno, *min(found, default=(0, 0))
+    if not marks:  # it gives a constant, and does nothing
+        return next((f.begin for f in there if f.gives in [repr(x) for x in code.co_consts]), (code.co_firstlineno, 0))
+    around = [f.begin for f in there if all(f.body <= mark < f.end for mark in marks)]
+    return max(around, default=(code.co_firstlineno, 0))
+
+
+class _Function(NamedTuple):
+    begin: Place
+    body: Place
+    end: Place
+    gives: str  # the constant that a lambda is
+
+
+@lru_cache(maxsize=64)
+def _functions(text: str | bytes) -> Mapping[tuple[int, str], list[_Function]]:
+    """(first line, name) -> the functions of a text that begin there."""
+    found: dict[tuple[int, str], list[_Function]] = {}
+    for node in ast.walk(_tree(text)):
+        if isinstance(node, ast.Lambda):
+            one = _Function(_begin(node), _begin(node.body), _end(node), _constant(node.body))
+            found.setdefault((node.lineno, "<lambda>"), []).append(one)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            found.setdefault((first, node.name), []).append(_Function(_begin(node), _begin(node), _end(node), ""))
+    return found
+
+
+def _constant(node: ast.expr) -> str:
+    try:
+        return repr(ast.literal_eval(node))
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return ""
+
+
+def _begin(node: ast.expr | ast.stmt) -> Place:
+    return node.lineno, node.col_offset
+
+
+def _end(node: ast.expr | ast.stmt) -> Place:
+    return node.end_lineno or node.lineno, node.end_col_offset or 0
+
+
+def _tree(text: str | bytes) -> ast.Module:
+    """A text, parsed; an empty one where it is none of Python's, as a notebook's own words."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return ast.parse(text)
+        except (SyntaxError, ValueError):
+            return ast.Module([], [])
 
 
 # -- where code comes from --------------------------------------------------------------------------------------------
@@ -400,15 +455,12 @@ def _within(code: types.CodeType) -> Iterator[types.CodeType]:
 
 def module_text(file: str, module: Mapping[str, Any]) -> str:
     """Digest of a module's text and of all that it imports, and these import."""
+    package = str(module.get("__package__") or "")
     if Path(file).is_file():
-        first = _read(file, str(module.get("__package__") or ""))
+        first = _read(file, package)
     else:
-        lines = linecache.getlines(file, dict(module))
-        if not lines:
-            raise UnknownError(f"code of {module.get('__name__')}, whose source is nowhere")
-        text = "".join(lines)
-        sha = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-        first = _Text(sha, _imports(text, str(module.get("__package__") or "")))
+        text = _text_of(file, module)
+        first = _Text(hashlib.sha256(text).hexdigest(), _imports(text, package))
     found: dict[str, str] = {}
     waiting = list(first.imports)
     while waiting:
@@ -418,6 +470,16 @@ def module_text(file: str, module: Mapping[str, Any]) -> str:
             waiting += more
     said = "\n".join(f"{name} {what}" for name, what in sorted(found.items()) if what)
     return hashlib.sha256(f"{first.sha}\n{said}".encode()).hexdigest()
+
+
+def _text_of(file: str, module: Mapping[str, Any]) -> bytes:
+    """The text of a file, or of what never was in one, as a notebook's cell."""
+    if Path(file).is_file():
+        return Path(file).read_bytes()
+    lines = linecache.getlines(file, dict(module))
+    if not lines:
+        raise UnknownError(f"code of {module.get('__name__')}, whose source is nowhere")
+    return "".join(lines).encode("utf-8", "surrogatepass")
 
 
 class _Text(NamedTuple):
@@ -439,14 +501,8 @@ def _parsed(file: str, package: str, content: str) -> _Text:
 
 
 def _imports(text: str | bytes, package: str) -> tuple[str, ...]:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            tree = ast.parse(text)
-    except (SyntaxError, ValueError):  # a notebook's own words
-        return ()
     found: dict[str, None] = {}
-    for node in ast.walk(tree):
+    for node in ast.walk(_tree(text)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):

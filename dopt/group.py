@@ -39,7 +39,7 @@ from dopt import (
 from dopt.algorithms import ALGORITHMS
 from dopt.algorithms.asynchronous.server import Arrivals
 from dopt.checkpoints import Keeper
-from dopt.config import OWN, UNTRACED, Run, averages, make_optimizer, make_rate, options_of
+from dopt.config import LINEAR, OWN, UNTRACED, Run, averages, make_optimizer, make_rate, options_of
 from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
 from dopt.problems import PROBLEMS, Shards
 from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program, Turns, averaged
@@ -325,10 +325,7 @@ class Group:
             raise InputError(
                 f"batch_size: must be a multiple of problem.micro_batches={pieces}, got {'the full local gradient' if batch is None else batch}; use batch_size={pieces}"
             )
-        if problem.weighted and self.method.traits["weighs"] is None:
-            raise InputError(
-                f"problem.weighted: {self.first.algorithm} has no rule for workers of unequal weight; use weighted=false, or local_sgd, diloco or fedbuff"
-            )
+        self._check_weighing(problem)
         notes = [problem.note] if problem.note and self._asked("suboptimality") else []
         if self.first.eval_samples is not None and problem.optimum is not None and self._asked("suboptimality"):
             notes.append("suboptimality is left out: f* is known for all samples, not for eval_samples of them")
@@ -340,6 +337,21 @@ class Group:
                 f"{self.first.algorithm} reads fresh models at delay 0, whatever the cluster; a server's are n - 1 updates old in the mean"
             )
         return problem, tuple(notes)
+
+    def _check_weighing(self, problem: Problem) -> None:
+        """Refuse weights of workers that the method, or its local optimizer, would not mind."""
+        run, traits = self.first, self.method.traits
+        if not problem.weighted:
+            return
+        if traits["weighs"] is None:
+            raise InputError(
+                f"problem.weighted: {run.algorithm} has no rule for workers of unequal weight; use weighted=false, or local_sgd, diloco or fedbuff"
+            )
+        alone = traits["weighs"] == "gradients" and traits["steps"] == "own"
+        if alone and run.strict and run.optimizer not in LINEAR:
+            raise InputError(
+                f"problem.weighted: {run.algorithm} weighs the gradients that each worker steps on, and {run.optimizer} takes little notice of their size; use sgd, or strict: false"
+            )
 
     def _asked(self, name: str) -> bool:
         return self.first.metrics is None or name in self.first.metrics

@@ -101,7 +101,7 @@ class Problem:
       data: leaves [workers, samples, ...]; shards shorter than `samples` are padded, and `counts` says where they end.
       counts: [workers] true samples of each worker; None: all shards are full.
       test: held-out data, leaves [samples, ...], handed to `metrics`.
-      metrics: name -> (params, test) -> scalar.
+      metrics: name -> (params, test) -> scalar, in the precision of params: JAX's own mean of truth values is float32.
       optimum: f*, or a function that computes it; None: unknown.
       start: models to start from, leaves [workers, ...], for problems whose workers start apart.
       weighted: weigh worker i by its number of samples in f.

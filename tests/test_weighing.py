@@ -112,6 +112,12 @@ def test_a_method_without_a_rule_for_unequal_workers_is_refused_before_compiling
         run(algorithm, {})
 
 
+@pytest.mark.parametrize("algorithm", ["gossip_sgd", "ad_psgd"])
+def test_a_local_optimizer_that_scales_weights_away_is_refused(algorithm: str) -> None:
+    with pytest.raises(InputError, match=f"{algorithm} weighs the gradients .* adam takes little notice of their size"):
+        run(algorithm, {}, optimizer="adam")
+
+
 def test_the_refusal_is_one_line(capsys: pytest.CaptureFixture) -> None:
     fields = {"algorithm": "easgd", "workers": 4, "learning_rate": 0.1, "steps": 5, "problem": "softmax"}
     fields |= {"problem.weighted": "true"}

@@ -63,6 +63,8 @@ SCHEDULE_FREE = {"contrib.schedule_free_adamw", "contrib.schedule_free_sgd"}
 # they lead the model back to a path of their own, so that an average of models would be undone by the next update
 ANCHORED = {*SCHEDULE_FREE, "contrib.cocob", "contrib.madgrad"}
 
+LINEAR = {"sgd", "noisy_sgd", "optimistic_gradient_descent"}  # twice the gradient, twice the step
+
 RATES = ("peak_value", "init_value", "value")  # what schedules call the rate itself, the first that they have
 SCHEDULES = {
     name: f
@@ -344,6 +346,7 @@ def _types(state: Any) -> list[tuple[tuple[int, ...], Any]]:
 __all__ = [
     "ANCHORED",
     "COUPLED",
+    "LINEAR",
     "NOISY",
     "OPTIMIZERS",
     "RATES",

@@ -282,16 +282,29 @@ def _value(name: str, text: str) -> Any:
     return None if text in ("None", "none", "null") else plain.load(text, f"{name}: {quoted(text)}")
 
 
-def _devices(count: int | None) -> list[Any] | None:
-    """The first `count` devices of each process; on a CPU, as many virtual ones. None: as JAX finds them."""
+def _virtual(count: int | None) -> None:
+    """Let a CPU have as many devices; before anything asks JAX for devices, and before other processes are joined."""
     import jax
 
     if count is None:
-        return None
+        return
     if count < 1:
         raise InputError(f"devices: must be at least 1, got {count}")
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
         jax.config.update("jax_num_cpu_devices", count)  # says nothing to accelerators
+
+
+def _devices(count: int | None) -> list[Any] | None:
+    """The first `count` devices of each process; on a CPU, as many virtual ones. None: as JAX finds them."""
+    _virtual(count)
+    return _chosen(count)
+
+
+def _chosen(count: int | None) -> list[Any] | None:
+    import jax
+
+    if count is None:
+        return None
     found = jax.local_devices()
     if count > len(found):
         raise InputError(f"devices: there are {len(found)} ({found[0].platform}), got {count}")
@@ -423,22 +436,20 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     run = Run.from_dict({**given, **dotted}) if args.id is None else _found(args.id, {**given, **dotted})
     if args.checkpoint_every is not None and not args.results:
         raise InputError("checkpoint_every: needs a folder for them; give --results DIR, too")
+    _virtual(args.devices)
     writes = _join(args, run.executor)
-    devices = _devices(args.devices)
-    from dopt.sweep.engine import run_one
-
-    if args.results and writes:
-        from dopt.sweep.store import Store
-
-        Store(args.results).check_writable()
     from dopt import hosts
     from dopt.checkpoints import Checkpoints
+    from dopt.sweep.engine import run_one
+    from dopt.sweep.store import Store
 
     checkpoint = None
     if args.checkpoint_every is not None:
         checkpoint = Checkpoints(Path(args.results) / "checkpoints", args.checkpoint_every)
     with hosts.together():
-        result = run_one(run, devices, checkpoint)
+        if args.results and writes:
+            Store(args.results).check_writable()
+        result = run_one(run, _chosen(args.devices), checkpoint)
     if not writes:
         return 0
     frame = pd.DataFrame(result.history)
@@ -479,10 +490,11 @@ def _join(args: argparse.Namespace, executor: str) -> bool:
             if getattr(args, name) is not None:
                 raise InputError(f"{name}: needs --coordinator HOST:PORT, too")
         return True
-    if executor in ("vmap", "pmap"):
-        raise InputError(f"executor: {executor} runs in one process; use --executor shard_map or mesh")
     from dopt import hosts
+    from dopt.execute import ALONE
 
+    if executor in ALONE:
+        raise InputError(f"executor: {executor} runs in one process; use --executor shard_map or mesh")
     given = {} if args.heartbeat is None else {"heartbeat": args.heartbeat}
     hosts.initialize(args.coordinator, args.processes, args.process, **given)
     return hosts.first()

@@ -27,6 +27,7 @@ EXECUTORS = {
     "shard_map": "one worker per device of a mesh",
     "mesh": "the vmapped program on sharded arrays: several workers per device, or several devices per worker",
 }
+ALONE = ("vmap", "pmap")  # run in one process, whatever others there are
 RUNS = "runs"
 VIRTUAL = ("cpu",)  # platforms whose devices are parts of one machine that a single one uses up already
 
@@ -266,6 +267,15 @@ def room() -> Iterator[None]:
         raise MachineError(
             f"memory: the device has no room left ({said}); use a smaller model, fewer workers or a shorter delay.max"
         ) from error
+
+
+def check_fits(memory: int | None, device: Any, algorithm: str) -> None:
+    """Refuse a run that a device cannot hold, by the compiler's analysis, before it runs."""
+    limit = device_memory(device)
+    if memory is not None and limit is not None and memory > limit:
+        raise InputError(
+            f"memory: one run of {algorithm} needs {memory / 2**30:.1f} GiB, the device has {limit / 2**30:.1f} GiB; use a smaller model, fewer workers or a shorter delay.max"
+        )
 
 
 def device_memory(device: Any) -> int | None:

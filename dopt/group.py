@@ -653,6 +653,10 @@ class Group:
                 fixed = hosts.put(fixed, go.input_shardings[0][2:4])
         return Compiled(self, width, begin, go, *fixed)
 
+    def agree(self, number: int) -> int:
+        """The same number in all processes that make this group together."""
+        return number if self.first.executor in execute.ALONE else hosts.agree(number)
+
     def stack(self, runs: Sequence[Run], lines: Sequence[clock.Timeline], width: int) -> Inputs:
         """Inputs [width, ...]; a short slab is filled up with its last run."""
         each = [self.inputs(run, line) for run, line in zip(runs, lines, strict=True)]
@@ -787,7 +791,7 @@ class Compiled(NamedTuple):
                 due = checkpoints.due(group.common.start, group.common.count, keeper.every).tolist()
                 carry, done = self.resume(keeper, carry)
             while done < total:
-                chunk = total - done if look is None else hosts.agree(max(1, min(look(done, total), total - done)))
+                chunk = total - done if look is None else group.agree(max(1, min(look(done, total), total - done)))
                 chunk = min([chunk, *(stop - done for stop in due if stop > done)])
                 carry = self.go(carry, inputs, self.data, self.common, np.int32(done), np.int32(done + chunk))
                 jax.block_until_ready(carry.ages)

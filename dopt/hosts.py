@@ -6,21 +6,32 @@ holds the part that lies on its own devices. Nothing here does anything in a pro
 
 from __future__ import annotations
 
+import ctypes
+import itertools
+import json
 import os
+import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax._src import distributed  # its store of keys is not to be had otherwise
 from jax.experimental import multihost_utils
 
 from dopt.last_words import DEAD
 from dopt.types import InputError, Tree
+from dopt.version import VERSION
 
 HEARTBEAT = 60  # seconds without a sign of life after which a process counts as dead
+POLL = 0.02  # seconds between two looks for what another process says
+REFUSED = "dopt/refused"  # the key under which a process leaves its last line
+_turns = itertools.count()  # comparisons so far, in the same order in all processes
+_end_with_1 = ctypes.CFUNCTYPE(None, ctypes.c_int)(lambda number: os._exit(1))
 
 
 def initialize(
@@ -35,8 +46,8 @@ def initialize(
       heartbeat: seconds after which the death of one ends the others.
 
     Raises:
-      InputError: numbers that cannot be, an address that is none, or nothing that JAX could find. Where nobody answers,
-        JAX ends the process, with the line of `dopt.last_words`.
+      InputError: numbers that cannot be, an address that is none, nothing that JAX could find, or other versions in
+        another process. Where nobody answers, JAX ends the process, with the line of `dopt.last_words` and exit code 1.
     """
     found = coordinator == "auto"
     host, _, port = coordinator.rpartition(":")
@@ -51,6 +62,8 @@ def initialize(
     if heartbeat < 1:
         raise InputError(f"heartbeat: must be at least 1 second, got {heartbeat}; {HEARTBEAT} is usual")
     _speak_plainly()
+    # where another process dies, JAX aborts this one from C++
+    ctypes.CDLL(None).signal(signal.SIGABRT, _end_with_1)
     jax.config.update("jax_cpu_collectives_implementation", "gloo")  # says nothing to accelerators
     jax.config.update("jax_enable_preemption_service", False)  # it would take SIGTERM away from us
     try:
@@ -62,10 +75,54 @@ def initialize(
             initialization_timeout=max(heartbeat, HEARTBEAT),
             heartbeat_timeout_seconds=heartbeat,
             shutdown_timeout_seconds=heartbeat,
+            coordinator_bind_address=None if found else coordinator,  # JAX would listen at all addresses of the host
         )
     except (ValueError, RuntimeError) as error:
         advice = "; give HOST:PORT, --processes N and --process I" if found else ""
         raise InputError(f"coordinator: {str(error).splitlines()[0]} Got {coordinator}{advice}") from error
+    with together():
+        compare({"dopt": VERSION, "jax": jax.__version__, "jaxlib": jax.lib.__version__})
+
+
+def compare(facts: Mapping[str, Any]) -> None:
+    """Go on where all processes have the same `facts` (plain data), and none has given up.
+
+    Raises:
+      InputError: the same one in all of them.
+    """
+    client, mine = distributed.global_state.client, distributed.global_state.process_id
+    count = distributed.global_state.num_processes or 1
+    if client is None or count == 1:
+        return
+    turn = next(_turns)
+    client.key_value_set(f"dopt/{turn}/{mine}", json.dumps(facts, default=list))
+    each = [json.loads(_await(f"dopt/{turn}/{process}")) for process in range(count)]
+    for process, theirs in enumerate(each):
+        for name in {**each[0], **theirs}:
+            if each[0].get(name) != theirs.get(name):
+                raise InputError(
+                    f"processes: they differ in {name}: process 0 has {each[0].get(name)}, process {process} has {theirs.get(name)}; start all of them with the same"
+                )
+
+
+def _await(key: str) -> str:
+    """What a process has said, or will say; what it refused, where it did so instead. If it dies, JAX ends this one."""
+    while True:
+        for name in (key, REFUSED):
+            with suppress(jax.errors.JaxRuntimeError):  # nothing there yet
+                said = distributed.global_state.client.key_value_try_get(name)
+                if name == REFUSED:
+                    raise InputError(said)
+                return said
+        time.sleep(POLL)
+
+
+def _refuse(line: str) -> None:
+    """Tell the other processes why this one ends, so that they need not wait for it."""
+    client = distributed.global_state.client
+    if client is not None and several():
+        with suppress(jax.errors.JaxRuntimeError):  # another one was first
+            client.key_value_set(REFUSED, line)
 
 
 def _speak_plainly() -> None:
@@ -89,9 +146,15 @@ def _speak_plainly() -> None:
 
 @contextmanager
 def together() -> Iterator[None]:
-    """End this process with one line where a collective finds that another one is gone, before JAX does so."""
+    """End the processes together: where one refuses, the others say so, too, at the next `compare`.
+
+    Where a collective finds that another one is gone, this one ends with one line, before JAX does so.
+    """
     try:
         yield
+    except (InputError, OSError) as error:
+        _refuse(" ".join(str(error).split()))
+        raise
     except jax.errors.JaxRuntimeError as error:
         if not several() or "RESOURCE_EXHAUSTED" in str(error):
             raise

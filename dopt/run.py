@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import numpy as np
 
+from dopt import execute, hosts
 from dopt.checkpoints import Checkpoints, Keeper
 from dopt.config import Run
 from dopt.config.identity import digests, fresh, hashed
@@ -85,7 +87,12 @@ def run(
       MachineError: the machine has not enough memory, or cannot write checkpoints.
       KeyboardInterrupt: as soon as it comes.
     """
-    return in_thread(lambda: _run(run, problem, graph, start, devices, look, checkpoint))
+
+    def work() -> Result:
+        with hosts.together():
+            return _run(run, problem, graph, start, devices, look, checkpoint)
+
+    return in_thread(work)
 
 
 def _run(
@@ -97,6 +104,10 @@ def _run(
     look: Look | None,
     checkpoint: Checkpoints | None,
 ) -> Result:
+    shared = run.executor not in execute.ALONE
+    if shared:
+        every = None if checkpoint is None else checkpoint.every
+        hosts.compare({**run.to_dict(), "checkpoint_every": every, "devices": len(devices or jax.devices())})
     resolved = run.resolve(problem=problem, graph=graph)
     own = {
         name: value for name, value in (("problem", problem), ("graph", graph), ("start", start)) if value is not None
@@ -108,9 +119,15 @@ def _run(
     number, unhashed = hashed(resolved.to_dict(), found), fresh(found)
     if checkpoint is not None and unhashed:
         raise InputError(f"checkpoint: {unhashed[0]}, so that nobody could tell whose a checkpoint is; leave it out")
+    if shared:
+        hosts.compare({} if unhashed else {"id": number})
     keeper = None if checkpoint is None else Keeper(checkpoint, number, group.devices)
     try:
-        (outcome,) = group.compile(1).execute([resolved], look or pace(), keeper)
+        compiled = group.compile(1)
+        execute.check_fits(compiled.memory, group.devices[0], resolved.algorithm)
+        if shared:
+            hosts.compare({})  # nobody has refused
+        (outcome,) = compiled.execute([resolved], look or pace(), keeper)
     finally:
         if keeper is not None:
             keeper.close()

@@ -126,7 +126,7 @@ def test_the_death_of_one_process_ends_the_other_with_one_line_and_leaves_the_st
     pair[victim].send_signal(signal.SIGKILL)
     out, err = pair[1 - victim].communicate(timeout=120)
     assert time.monotonic() - died < 2 * beat + 5
-    assert pair[1 - victim].returncode in (-signal.SIGABRT, 1)  # JAX was first, or a collective was
+    assert pair[1 - victim].returncode == 1
     assert out == ""
     assert re.fullmatch(r"dopt: another process of this run died .*; start all of them again( \(.*\))?\n", err), err
     pair[victim].communicate()
@@ -160,12 +160,21 @@ def test_who_finds_nobody_ends_with_one_line(tmp_path: Path) -> None:
     few = ["--processes", "2", "--process", "1", "--heartbeat", "2"]
     alone = start(code, str(tmp_path / "mark"), "run", *LONG, "--coordinator", f"localhost:{free_port()}", *few)
     out, err = alone.communicate(timeout=120)
-    assert (alone.returncode, out) == (-signal.SIGABRT, "")
+    assert (alone.returncode, out) == (1, "")
     assert re.fullmatch(r"dopt: another process of this run died or cannot be reached, .*\n", err), err
 
 
 def test_more_processes_than_workers_are_refused_by_all_of_them(tmp_path: Path) -> None:
-    shared = [*LONG, "--workers", "3", "--coordinator", f"localhost:{free_port()}", "--processes", "2"]
+    workers = LONG.index("8")
+    shared = [
+        *LONG[:workers],
+        "3",
+        *LONG[workers + 1 :],
+        "--coordinator",
+        f"localhost:{free_port()}",
+        "--processes",
+        "2",
+    ]
     pair = [start(COMMAND, str(tmp_path / "mark"), "run", *shared, "--process", str(i)) for i in range(2)]
     line = "dopt: processes: workers=3 leave 1 of 2 processes without a worker; start 1, or use more workers\n"
     for process in pair:

@@ -63,9 +63,7 @@ def choose_width(built: groups.Group, runs: int) -> tuple[int, groups.Compiled]:
         if limit is None or memory is None or memory <= limit:
             return width, compiled
         if width == spread:
-            raise InputError(
-                f"sweep: one run of {built.first.algorithm} needs {memory / 2**30:.1f} GiB, the device has {limit / 2**30:.1f} GiB; use a smaller model, fewer workers or a shorter delay.max"
-            )
+            execute.check_fits(memory, built.devices[0], built.first.algorithm)
         width = max(spread, min(width // 2, int(width * limit / memory)) // spread * spread)
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+started: list[subprocess.Popen[str]] = []
 LIMIT = 120.0  # seconds, on a busy machine
 # the command; each phase leaves a mark, a file of its name, when it begins: arguments are a folder for marks, and the command's
 COMMAND = """
@@ -45,7 +46,7 @@ END = "\nsys.exit(main())\n"
 
 def environment(devices: int = 1, **env: str) -> dict[str, str]:
     """Of a process that finds this dopt, and compiles as users do."""
-    flags = f"--xla_force_host_platform_device_count={devices}"
+    flags = f"--xla_force_host_platform_device_count={devices}" if devices else ""
     own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
     return os.environ | own | {"JAX_ENABLE_COMPILATION_CACHE": "0"} | env
 
@@ -57,7 +58,10 @@ def start(
     marks.mkdir(exist_ok=True)
     command = [sys.executable, "-c", COMMAND + PHASES + code + END, str(marks), *arguments]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, env=environment(devices, **env), cwd=cwd, text=True, stdout=pipe, stderr=pipe)
+    started.append(
+        subprocess.Popen(command, env=environment(devices, **env), cwd=cwd, text=True, stdout=pipe, stderr=pipe)
+    )
+    return started[-1]
 
 
 def wait_for(process: subprocess.Popen[str], there: Path) -> None:
@@ -71,8 +75,5 @@ def wait_for(process: subprocess.Popen[str], there: Path) -> None:
 
 def end(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     """(exit code, stdout, stderr)."""
-    try:
-        out, err = process.communicate(timeout=LIMIT)
-    finally:
-        process.kill()
+    out, err = process.communicate(timeout=LIMIT)
     return process.returncode, out, err

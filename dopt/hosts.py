@@ -158,7 +158,8 @@ def together() -> Iterator[None]:
     except jax.errors.JaxRuntimeError as error:
         if not several() or "RESOURCE_EXHAUSTED" in str(error):
             raise
-        print(f"{DEAD} ({str(error).splitlines()[0]})", file=sys.stderr, flush=True)
+        # in one piece, as JAX's own threads write now, too
+        os.write(2, f"{DEAD} ({str(error).splitlines()[0]})\n".encode(errors="backslashreplace"))
         os._exit(1)  # an orderly end would wait for the dead
 
 

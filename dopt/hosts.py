@@ -96,7 +96,7 @@ def compare(facts: Mapping[str, Any]) -> None:
         return
     turn = next(_turns)
     client.key_value_set(f"dopt/{turn}/{mine}", json.dumps(facts, default=list))
-    each = [json.loads(_await(f"dopt/{turn}/{process}")) for process in range(count)]
+    each = [json.loads(_await(client, f"dopt/{turn}/{process}")) for process in range(count)]
     for process, theirs in enumerate(each):
         for name in {**each[0], **theirs}:
             if each[0].get(name) != theirs.get(name):
@@ -105,12 +105,12 @@ def compare(facts: Mapping[str, Any]) -> None:
                 )
 
 
-def _await(key: str) -> str:
+def _await(client: Any, key: str) -> str:
     """What a process has said, or will say; what it refused, where it did so instead. If it dies, JAX ends this one."""
     while True:
         for name in (key, REFUSED):
             with suppress(jax.errors.JaxRuntimeError):  # nothing there yet
-                said = distributed.global_state.client.key_value_try_get(name)
+                said = client.key_value_try_get(name)
                 if name == REFUSED:
                     raise InputError(said)
                 return said

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import wraps
 from typing import Any, NamedTuple
 from unittest import mock
 
@@ -45,6 +46,17 @@ def entry(registry: Registry, name: str, make: Callable[..., Any]) -> Patch:
 def imposter(name: str, other: str) -> Patch:
     """What is asked for as one plug-in method is another, which takes the same options."""
     return lambda: mock.patch.dict(ALGORITHMS, {name: replace(ALGORITHMS[other], name=name)})
+
+
+def told(name: str, **forced: Any) -> Patch:
+    """A method has other options than the ones asked for."""
+    make = ALGORITHMS[name].make
+
+    @wraps(make)  # with all its options
+    def otherwise(*args: Any, **options: Any) -> Any:
+        return make(*args, **{**options, **forced})
+
+    return entry(ALGORITHMS, name, otherwise)
 
 
 def traits(name: str, **changes: Any) -> Patch:

@@ -41,7 +41,7 @@ from dopt.algorithms.asynchronous.server import Arrivals
 from dopt.checkpoints import Keeper
 from dopt.config import LINEAR, OWN, UNTRACED, Run, averages, make_optimizer, make_rate, options_of
 from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
-from dopt.problems import PROBLEMS, Shards
+from dopt.problems import PROBLEMS, Shards, sound
 from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program, Turns, averaged
 from dopt.types import AXIS, InputError, Key, Problem, Tree
 from dopt.watch import Look
@@ -302,19 +302,8 @@ class Group:
     def _problem(self, own: Problem | None) -> tuple[Problem, tuple[str, ...]]:
         with flags.fixed(self.dtype == np.float64):
             problem = own or make_problem(self.first)
-        leaves = jax.tree.leaves(problem.data)
-        if not leaves or any(
-            np.ndim(x) < 2 or np.shape(x)[:2] != np.shape(leaves[0])[:2] or len(x) != self.workers for x in leaves
-        ):
-            shapes = [np.shape(x) for x in leaves]
-            raise InputError(
-                f"problem: data leaves must be [workers, samples, ...] with workers={self.workers}, got shapes {shapes}"
-            )
+        sound.check_shards(problem, self.workers)
         counts = shards.counts(problem)
-        if counts.shape != (self.workers,) or counts.min() < 1 or counts.max() > np.shape(leaves[0])[1]:
-            raise InputError(
-                f"problem: counts must be [workers] between 1 and {np.shape(leaves[0])[1]} samples, got {counts.tolist()}"
-            )
         batch = self.first.batch_size
         if batch is not None and batch > counts.min():
             raise InputError(
@@ -325,6 +314,7 @@ class Group:
             raise InputError(
                 f"batch_size: must be a multiple of problem.micro_batches={pieces}, got {'the full local gradient' if batch is None else batch}; use batch_size={pieces}"
             )
+        sound.check(problem, self.dtype, int(counts.min()) if batch is None else batch)
         self._check_weighing(problem)
         notes = [problem.note] if problem.note and self._asked("suboptimality") else []
         if self.first.eval_samples is not None and problem.optimum is not None and self._asked("suboptimality"):
@@ -358,11 +348,9 @@ class Group:
 
     def _start(self, start: Tree) -> Tree:
         start = self.problem.start if start is None else start
-        for x in jax.tree.leaves(start):
-            if np.shape(x)[:1] != (self.workers,):
-                raise InputError(
-                    f"start: leaves must be [workers, ...] with workers={self.workers}, got shape {np.shape(x)}"
-                )
+        if start is not None:
+            with flags.fixed(self.dtype == np.float64):
+                sound.check_start(start, self.workers, sound.model_of(self.problem, self.dtype))
         return jax.tree.map(self._cast, start)
 
     def _cast(self, x: Any) -> np.ndarray:
@@ -572,17 +560,8 @@ class Group:
     @cached_property
     def _model(self) -> Tree:
         """One worker's model, as shapes in the run's precision."""
-        if self.start is not None:
-            model = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), self.start)
-        else:
-            with flags.fixed(self.dtype == np.float64):
-                model = jax.eval_shape(self.problem.init, draws.start(0))
-
-        def cast(x: Any) -> Any:
-            floats = jax.numpy.issubdtype(x.dtype, jax.numpy.floating)
-            return jax.ShapeDtypeStruct(x.shape, self.dtype if floats else x.dtype)
-
-        return jax.tree.map(cast, model)
+        with flags.fixed(self.dtype == np.float64):
+            return sound.model_of(self.problem, self.dtype)
 
     def message_bytes(self) -> int:
         """Bytes of one model, as it travels; to and from a server the rows that a gradient touches, each with its index."""
@@ -629,6 +608,7 @@ class Group:
 
     def compile(self, width: int) -> Compiled:
         """The program for slabs of `width` runs, compiled for this group's devices."""
+        _ = self.optimum  # where it cannot be found, nothing is compiled
         carry, inputs, data, start = self._axes
         where = {
             "executor": self.first.executor,
@@ -713,7 +693,7 @@ class Group:
         f = self.problem.optimum
         if f is None or not self._asked("suboptimality") or self.first.eval_samples is not None:
             return None
-        return f() if callable(f) else float(f)
+        return sound.check_optimum(f() if callable(f) else f)
 
     def _axes_of(self, run: Run, line: clock.Timeline, steps: np.ndarray, w: Any) -> dict[str, Any]:
         """gradients, time and bytes_sent at the records, from the schedule; and ages, where they come from the clock."""

@@ -7,7 +7,6 @@ any number of steps and the host can look in between.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -21,6 +20,7 @@ from jax import lax
 from dopt import delays, draws, metrics, mixing
 from dopt.algorithms.asynchronous.server import Arrivals, Tables, at, server_of
 from dopt.algorithms.method import Method
+from dopt.problems.sound import takes_key
 from dopt.types import AXIS, Clock, Key, Problem, Tree
 
 LONGEST = 1024  # steps of a segment: bounds the memory of batches drawn ahead
@@ -147,7 +147,7 @@ class Program:
 
     @property
     def noisy(self) -> bool:
-        return len(inspect.signature(self.problem.loss).parameters) > 2
+        return takes_key(self.problem.loss)
 
     def drawn(self, inputs: Inputs, worker: Any, number: Any, count: Any) -> tuple[Any, Any]:
         """(sample numbers [batch] or None, noise key or None) of the worker's `number`-th computation."""
@@ -259,7 +259,7 @@ class Program:
     def start(self, inputs: Inputs, start: Tree) -> Tree:
         """The model a worker starts from, in the run's precision."""
         params = self.problem.init(draws.start(inputs.seed)) if start is None else start
-        return jax.tree.map(lambda x: x.astype(self.dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
+        return jax.tree.map(lambda x: jnp.asarray(x, self.dtype), params)
 
     def worker_init(self, inputs: Inputs, start: Tree, worker: Any) -> Carry:
         params, method = self.start(inputs, start), self.build(inputs)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from dopt.program import Data, Shard
@@ -20,7 +21,7 @@ def counts(problem: Problem) -> np.ndarray:
 def cast(x: Any, dtype: np.dtype) -> np.ndarray:
     """Numbers in the run's precision, whole numbers as int32."""
     x = np.asarray(x)
-    if x.dtype.kind == "f":
+    if jnp.issubdtype(x.dtype, jnp.floating):
         return x.astype(dtype)
     return x.astype(np.int32) if x.dtype.kind in "iu" else x
 

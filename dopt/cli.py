@@ -470,6 +470,7 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
 
 def _found(identity: str, given: Mapping[str, Any]) -> Any:
     """The run of that id: of the results below results/, or of the figures and sweep files there are."""
+    from dopt.config.identity import check_same
     from dopt.report import figures
     from dopt.sweep import results
 
@@ -480,6 +481,7 @@ def _found(identity: str, given: Mapping[str, Any]) -> Any:
         raise InputError(
             f"id: no run {identity!r} in 'results', nor in the figures and sweep files here; their tables have the ids"
         )
+    check_same(found)
     return found
 
 

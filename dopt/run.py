@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 
 from dopt import execute, hosts
 from dopt.checkpoints import Checkpoints, Keeper
-from dopt.config import Run
+from dopt.config import Run, matrices
 from dopt.config.identity import digests, fresh, hashed
 from dopt.group import Group
 from dopt.types import InputError, Problem, Tree
@@ -104,17 +105,32 @@ def _run(
     look: Look | None,
     checkpoint: Checkpoints | None,
 ) -> Result:
-    shared = run.executor not in execute.ALONE
-    if shared:
+    if run.executor not in execute.ALONE:
         every = None if checkpoint is None else checkpoint.every
         hosts.compare({**run.to_dict(), "checkpoint_every": every, "devices": len(devices or jax.devices())})
     resolved = run.resolve(problem=problem, graph=graph)
     own = {
         name: value for name, value in (("problem", problem), ("graph", graph), ("start", start)) if value is not None
     }
+    solved = None  # where a solver's matrix lies beside the checkpoints: it is not asked again, where it might say something else
+    if checkpoint is not None and graph is None and matrices.is_solved(resolved):
+        solved = Path(checkpoint.folder) / "matrix.npz"
+    with matrices.keeping({} if solved is None else matrices.kept(resolved, solved)):
+        return _made(resolved, own, devices, look, checkpoint, solved)
+
+
+def _made(
+    resolved: Run,
+    own: Mapping[str, Any],
+    devices: Sequence[Any] | None,
+    look: Look | None,
+    checkpoint: Checkpoints | None,
+    solved: Path | None,
+) -> Result:
+    shared = resolved.executor not in execute.ALONE
     if resolved.executor == "vmap" and devices:
         devices = devices[:1]  # one run has no runs to split
-    group = Group([resolved], problem=problem, graph=graph, start=start, devices=devices)
+    group = Group([resolved], **own, devices=devices)
     found = digests(resolved, own)
     number, unhashed = hashed(resolved.to_dict(), found), fresh(found)
     if checkpoint is not None and unhashed:
@@ -122,6 +138,8 @@ def _run(
     if shared:
         hosts.compare({} if unhashed else {"id": number})
     keeper = None if checkpoint is None else Keeper(checkpoint, number, group.devices)
+    if solved is not None and hosts.first():
+        matrices.save(solved, matrices.matrix(resolved))
     try:
         compiled = group.compile(1)
         execute.check_fits(compiled.memory, group.devices[0], resolved.algorithm)

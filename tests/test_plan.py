@@ -14,11 +14,12 @@ import networkx as nx
 import numpy as np
 import pytest
 from pandas.testing import assert_frame_equal
+from refusals import refused as refused_by_command
 
 import dopt
 from dopt import InputError, Results, data, mixing, topology
 from dopt.config import matrices
-from dopt.config.identity import _source_digest
+from dopt.config.identity import _source_digest, digests
 from dopt.data import files
 from dopt.group import Group
 from dopt.mixing import rules
@@ -137,6 +138,10 @@ def test_a_run_that_nobody_asked_for_is_refused_whatever_its_id(folder: Path, no
     [
         lambda content: content.update(groups=[[]]),
         lambda content: content.pop("order"),
+        lambda content: content.pop("columns"),
+        lambda content: content.update(varied=[3]),
+        lambda content: content.update(merged="no"),
+        lambda content: content["groups"][0].update(width=0),
         lambda content: content["order"].pop(),
         lambda content: rows(content)[0].pop("digests"),
         lambda content: rows(content)[0].update(digests={"graph": 99}),
@@ -188,10 +193,30 @@ def test_an_edited_metric_is_honoured_and_nothing_is_run(folder: Path, swept: Re
         found, _ = again(folder, metric=metric)
         assert found.metric == dopt.load(folder).metric == metric
         assert_frame_equal(found.history, swept.history, check_exact=True)
-    (folder / "reading.json").write_text("{")
-    with pytest.raises(InputError, match=r"reading\.json is damaged"):
-        dopt.load(folder)
+    for text in ("{", "[]", '{"metric": [3]}', '{"metric": {"target": "low"}}', '{"metric": {"what": 1}}', "\\xff"):
+        (folder / "reading.json").write_text(text)
+        with pytest.raises(InputError, match=r"reading\.json is damaged") as error:
+            dopt.load(folder)
+        assert "\n" not in str(error.value)
     assert again(folder, metric=metric)[0].metric == metric
+
+
+def test_a_run_is_found_by_its_id_beside_what_cannot_be_read_and_only_as_it_was(
+    folder: Path, swept: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results" / "an_old_one").mkdir()
+    (tmp_path / "results" / "an_old_one" / "plan.json").write_text('{"format": 1}')
+    identity = swept.runs["id"][0]
+    found = find(identity, "results")
+    assert found is not None
+    assert (found.id, digests(found)) == (identity, found.digests)
+    ring = topology.TOPOLOGIES["ring"]
+    monkeypatch.setitem(
+        topology.TOPOLOGIES, "ring", dataclasses.replace(ring, make=topology.TOPOLOGIES["complete"].make)
+    )
+    said = ("id: graph, matrix of run", "no longer what it was then")
+    refused_by_command(capsys, ["run", "--id", identity], *said)
 
 
 # -- slabs ------------------------------------------------------------------------------------------------------------
@@ -363,6 +388,23 @@ def test_a_solvers_matrix_is_kept_with_the_plan_and_never_solved_for_again(
     forget()
     with pytest.raises(InputError, match=r"matrix of run \w{16} .*no longer"):
         again(tmp_path / "results", weights="fastest")
+    forget()
+
+
+def test_a_run_with_checkpoints_keeps_its_solvers_matrix_beside_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("cvxpy")
+    forget()
+    run = dopt.Run(
+        algorithm="gossip_sgd", workers=4, learning_rate=0.1, steps=4, problem="consensus", weights="fastest"
+    )
+    where = dopt.Checkpoints(tmp_path / "kept", 2)
+    first = dopt.run(run, checkpoint=where)
+    monkeypatch.setattr(rules, "_least_norm", lambda graph, name, nonnegative: even(graph))
+    forget()
+    assert dopt.run(run, checkpoint=where).id == first.id
+    assert dopt.run(run).id != first.id
     forget()
 
 

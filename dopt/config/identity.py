@@ -113,6 +113,15 @@ def differences(before: Mapping[str, str], today: Mapping[str, str]) -> tuple[st
     return tuple(name for name in dict.fromkeys([*before, *today]) if before.get(name) != today.get(name))
 
 
+def check_same(run: Run) -> None:
+    """Refuse a run whose things are no longer what they were when its id was made."""
+    changed = differences(run.digests, digests(run))
+    if changed:
+        raise InputError(
+            f"id: {', '.join(changed)} of run {run.id}: no longer what it was then, so it would be another run today"
+        )
+
+
 def fields_of(run: Run) -> str:
     """The fields of a resolved run as text: two runs of equal text are one, wherever things are the same."""
     return json.dumps(run.to_dict(), sort_keys=True, default=list)

@@ -145,6 +145,12 @@ def load(path: Path) -> Any:
     return parts[0] if len(parts) == 1 else parts
 
 
+def kept(run: Run, path: Path) -> dict[Source, Any]:
+    """What a file keeps for a run, if it is there: for `keeping`."""
+    w = load(path)
+    return {} if w is None else {source(run): w}
+
+
 def is_solved(run: Run) -> bool:
     """Whether the matrix is a solver's answer, of which another machine or version may find another one."""
     rules = (run.weights, run.options.get("weights.base"))

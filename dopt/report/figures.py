@@ -255,9 +255,17 @@ def find_run(identity: str, folder: Path) -> Run | None:
         asked += [part.content for size in SIZES for part in parts(name, module, folder, Path(), size).values()]
     for content in asked:
         for run in spec.parse(content).runs:
-            if run.id == identity:
+            if _has_id(run, identity):
                 return run
     return None
+
+
+def _has_id(run: Run, identity: str) -> bool:
+    """Whether that is its id; of a run whose data are not here nobody can tell."""
+    try:
+        return run.id == identity
+    except InputError:
+        return False
 
 
 # -- running --

@@ -124,6 +124,7 @@ def read(plan: dict[str, Any], path: Path) -> list[Planned]:
       InputError: it is no plan, whatever its checksum says.
     """
     try:
+        _check_head(plan)
         found = [_planned(group, plan["digests"]) for group in plan["groups"]]
         ids = [run.id for p in found for run in p.runs]
         if sorted(ids) != sorted(plan["order"]) or len(set(ids)) != len(ids):
@@ -139,8 +140,28 @@ def read(plan: dict[str, Any], path: Path) -> list[Planned]:
     return found
 
 
+def _check_head(plan: Mapping[str, Any]) -> None:
+    """ValueError where a plan lacks what a reader needs of it."""
+    kinds = {
+        "name": str,
+        "merged": int,
+        "varied": list,
+        "columns": list,
+        "order": list,
+        "digests": list,
+        "groups": list,
+    }
+    for name, kind in kinds.items():
+        if not isinstance(plan.get(name), kind):
+            raise ValueError(f"its {name} is missing, or is none")
+    if not all(isinstance(word, str) for name in ("varied", "columns", "order", "digests") for word in plan[name]):
+        raise ValueError("its names are no words")
+
+
 def _planned(group: Mapping[str, Any], digests: Sequence[str]) -> Planned:
     slabs = [(slab["name"], [run_of(row, digests) for row in slab["runs"]]) for slab in group["slabs"]]
     runs = [run for _, of_slab in slabs for run in of_slab]
     key = json.dumps(group["key"], sort_keys=True)
+    if not runs or not isinstance(group["width"], int) or group["width"] < 1:
+        raise ValueError("it has a group without runs, or without a width")
     return Planned(key, runs, group["width"], group["memory"], group["models"], slabs)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from dopt.config import Run
 from dopt.sweep import plan as planning
+from dopt.sweep import spec
 from dopt.sweep.store import SlabError, Store
 from dopt.types import InputError, MachineError
 
@@ -89,8 +90,17 @@ def load(folder: str | Path) -> Results:
     else:
         runs, history = pd.DataFrame(columns=plan["columns"]), pd.DataFrame(columns=["id", "step"])
     missing = len(plan["order"]) - len(runs)
-    said = (tuple(plan["varied"]), store.metric(), Path(folder), plan["name"], plan["merged"])
+    said = (tuple(plan["varied"]), _metric(store), Path(folder), plan["name"], plan["merged"])
     return Results(runs, history, *said, missing, faults)
+
+
+def _metric(store: Store) -> dict[str, Any]:
+    try:
+        return spec.metric_of(store.metric())
+    except InputError as error:
+        raise InputError(
+            f"results: {store.reading_path} is damaged ({error}); remove it, and ask for the sweep once more"
+        ) from error
 
 
 Slabs = Sequence[tuple[str, Sequence[Run]]]

@@ -89,7 +89,7 @@ def parse(content: Any, default_name: str = "sweep", changes: Mapping[str, Any] 
     _known("sweep", content, KEYS)
     name = _word("name", content.get("name"), default_name)
     project = _word("project", content.get("project"), "dopt")
-    metric = _metric(content.get("metric"))
+    metric = metric_of(content.get("metric"))
     points = _points(content, _parameters(content.get("parameters"), changes or {}))
     distinct: dict[str, Run] = {}
     for row in points.rows:
@@ -109,7 +109,7 @@ def _word(key: str, given: Any, default: str) -> str:
     return str(given)
 
 
-def _metric(given: Any) -> dict[str, Any]:
+def metric_of(given: Any) -> dict[str, Any]:
     """Its name, goal and target, checked as far as no run is needed for it."""
     metric = {} if given is None else given
     _known("sweep.metric", metric, METRIC_KEYS)

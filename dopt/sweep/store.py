@@ -117,16 +117,13 @@ class Store:
     def metric(self) -> dict[str, Any]:
         """Name, goal and target that the latest call asked for."""
         try:
-            found = seal.parse(self.reading_path.read_bytes())["metric"]
-            return dict(found)
+            return dict(seal.parse(self.reading_path.read_bytes())["metric"])
         except FileNotFoundError:
             return {}
         except OSError as error:
             raise MachineError(f"results: cannot read {self.reading_path} ({reason(error)})") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(
-                f"results: {self.reading_path} is damaged ({error}); remove it, and ask for the sweep once more"
-            ) from error
+            raise InputError(" ".join(str(error).split())) from error
 
     def write_metric(self, metric: Mapping[str, Any]) -> None:
         """Keep it, if it is not what is there already."""

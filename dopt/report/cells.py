@@ -8,7 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from dopt.metrics import first_at
+from dopt.metrics import place_at
+from dopt.report.curves import quantile
 from dopt.sweep.results import Results
 
 TUNED = ("learning_rate", "seed")
@@ -21,11 +22,20 @@ def cost(results: Results) -> str:
     return given[0] if len(given) == 1 else "steps"
 
 
-def scores(results: Results, axis: str | None = None) -> pd.DataFrame:
-    """The runs with `to_target` and `final` of the sweep's metric.
+def stays(results: Results) -> bool:
+    """Whether the target is reached only where it is kept to: `metric.stays`, which is true where it is not given.
 
-    `to_target` is the first record at or below the target. NaN: not reached; also where the sweep has no target, or its metric
-    was not recorded.
+    A noisy method dips below a target long before it stays there, the sooner the noisier it is.
+    """
+    return bool(results.metric.get("stays", True))
+
+
+def scores(results: Results, axis: str | None = None) -> pd.DataFrame:
+    """The runs with `to_target`, `spacing` and `final` of the sweep's metric.
+
+    `to_target` is the first record at or below the target from which on all are, or, where `metric.stays` is false, the first
+    at all. NaN: not reached; also where the sweep has no target, or its metric was not recorded. `spacing` is how far
+    before it the last record lies: it may be reached so much earlier.
 
     Args:
       axis: the column of the history that it is counted in; steps, gradients or simulated seconds by default, as the sweep's
@@ -36,15 +46,14 @@ def scores(results: Results, axis: str | None = None) -> pd.DataFrame:
     runs = results.runs.copy()
     runs["final"] = runs.get(f"final.{name}", pd.Series(np.nan, runs.index))
     if target is None or name not in results.history:
-        runs["to_target"] = np.nan
-        return runs
-    axis = axis or AXES[cost(results)]
-    reached = {
-        run: first_at(rows[axis].to_numpy(), sign * rows[name].to_numpy(), sign * target)
-        for run, rows in results.history.groupby("id", sort=False)
-    }
-    runs["to_target"] = runs["id"].map(reached)
-    return runs
+        return runs.assign(to_target=np.nan, spacing=np.nan)
+    axis, kept = axis or AXES[cost(results)], stays(results)
+    reached, spacing = {}, {}
+    for run, rows in results.history.groupby("id", sort=False):
+        place, at = place_at(sign * rows[name].to_numpy(), sign * target, kept), rows[axis].to_numpy(float)
+        if place is not None:
+            reached[run], spacing[run] = at[place], at[place] - at[max(0, place - 1)]
+    return runs.assign(to_target=runs["id"].map(reached).astype(float), spacing=runs["id"].map(spacing).astype(float))
 
 
 def tuned(results: Results, by: Sequence[str] | None = None, axis: str | None = None) -> pd.DataFrame:
@@ -58,9 +67,10 @@ def tuned(results: Results, by: Sequence[str] | None = None, axis: str | None = 
       axis: what the target costs (see `scores`).
 
     Returns:
-      columns: the cell's parameters; learning_rate; to_target (median over seeds, inf: not reached); final; seeds;
-      diverged, stalled (runs of the whole cell); edge (the best rate is the smallest or largest of several); ids (of the
-      runs at the best rate, separated by spaces).
+      columns: the cell's parameters; learning_rate; to_target, low, high (median and quartiles over seeds, inf: not
+      reached); spacing (median over seeds of what lies between two records there); final; seeds; diverged, stalled (runs of
+      the whole cell); edge (the best rate is the smallest or largest of several); ids (of the runs at the best rate,
+      separated by spaces).
     """
     runs = scores(results, axis)
     cell = [name for name in by or results.varied if name not in TUNED and name in runs] or ["algorithm"]
@@ -74,6 +84,9 @@ def tuned(results: Results, by: Sequence[str] | None = None, axis: str | None = 
         filled.groupby([*cell, "learning_rate"], sort=False, dropna=False)
         .agg(
             to_target=("cost", "median"),
+            low=("cost", lambda costs: quantile(np.sort(costs), 0.25)),
+            high=("cost", lambda costs: quantile(np.sort(costs), 0.75)),
+            spacing=("spacing", "median"),
             final=("last", "median"),
             seeds=("id", "size"),
             ids=("id", " ".join),
@@ -89,7 +102,10 @@ def tuned(results: Results, by: Sequence[str] | None = None, axis: str | None = 
         grid = tried["learning_rate"]
         rows.append(
             {
-                **{name: best[name] for name in [*cell, "learning_rate", "to_target", "final"]},
+                **{
+                    name: best[name]
+                    for name in [*cell, "learning_rate", "to_target", "low", "high", "spacing", "final"]
+                },
                 "seeds": int(best["seeds"]),
                 "diverged": int(tried["diverged"].sum()),
                 "stalled": int(tried["stalled"].sum()),

@@ -36,13 +36,13 @@ def quartiles(rows: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame
     found = []
     for members in np.split(np.argsort(cells, kind="stable"), np.cumsum(np.bincount(cells))[:-1]):
         ordered, names = np.sort(values[members]), dict.fromkeys(ids[members])
-        low, median, high = (_quantile(ordered, q) for q in (0.25, 0.5, 0.75))
+        low, median, high = (quantile(ordered, q) for q in (0.25, 0.5, 0.75))
         found.append({"median": median, "low": low, "high": high, "n": len(names), "ids": " ".join(names)})
     keys = rows[[*by]].drop_duplicates().reset_index(drop=True)
     return pd.concat([keys, pd.DataFrame(found, columns=["median", "low", "high", "n", "ids"])], axis=1)
 
 
-def _quantile(values: np.ndarray, q: float) -> float:
+def quantile(values: np.ndarray, q: float) -> float:
     """Linear between neighbours; infinite where one of those that count is."""
     place = q * (len(values) - 1)
     below, above = int(np.floor(place)), int(np.ceil(place))

@@ -216,6 +216,7 @@ def parts(name: str, module: ModuleType, folder: Path, root: Path, size: str = "
     for part, source in module.SWEEPS.items():
         if isinstance(source, Mapping):
             content, place = {"name": f"{name}-{part}", **source}, root / slug(name) / slug(part)
+            content["metric"] = {"stays": False, **(source.get("metric") or {})}  # as papers count: the first time
         else:
             path = folder.resolve().parent / source
             content, place = {"name": path.stem, **spec.load_yaml(path.read_text())}, root / slug(path.stem)

@@ -12,9 +12,11 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from dopt.report.cells import cost, tuned
+from dopt.report.cells import cost, stays, tuned
 from dopt.sweep.engine import Show
 from dopt.sweep.results import Results
+
+COARSE = 0.1  # of the answer: records that lie further apart are told
 
 
 class _Rate(ProgressColumn):
@@ -97,13 +99,14 @@ def summary(results: Results) -> Table:
     """Best learning rate per cell, what it reaches, and whether the rate grid should have gone on."""
     cells = tuned(results).drop(columns="ids")
     metric, target = results.metric.get("name", "loss"), results.metric.get("target")
-    if target is None:
-        cells = cells.drop(columns="to_target")
+    cells = _spread(cells) if target is not None else cells.drop(columns=["to_target", "low", "high", "spacing"])
     if not cells["stalled"].any():
         cells = cells.drop(columns="stalled")
     names = {
         "learning_rate": "best rate",
-        "to_target": f"{cost(results)} to {metric} {target}",
+        "to_target": f"{cost(results)} to {metric} {target}, {'to stay' if stays(results) else 'first time'}",
+        "quartiles": "quartiles over seeds",
+        "spacing": f"records {cost(results)} apart",
         "final": f"final {metric}",
         "edge": "grid edge",
     }
@@ -112,6 +115,20 @@ def summary(results: Results) -> Table:
     if results.merged:
         title += f" ({results.merged} more were merged: they differ only in what their method does not read)"
     return table(title, [names.get(str(c), str(c)) for c in cells], cells.itertuples(index=False))
+
+
+def _spread(cells: pd.DataFrame) -> pd.DataFrame:
+    """Quartiles in one column, where there are several seeds; how far records lie apart where that is over a tenth of the answer."""
+    cells = cells.copy()
+    quartiles = [f"{number(low)} to {number(high)}" for low, high in zip(cells["low"], cells["high"], strict=True)]
+    place = list(cells.columns).index("low")
+    cells = cells.drop(columns=["low", "high"])
+    if cells["seeds"].max() > 1:
+        cells.insert(place, "quartiles", quartiles)
+    coarse = cells["spacing"] > COARSE * cells["to_target"]
+    if not coarse.any():
+        return cells.drop(columns="spacing")
+    return cells.assign(spacing=cells["spacing"].map(number).where(coarse, ""))
 
 
 def history(frame: pd.DataFrame, rows: int = 11) -> Table:

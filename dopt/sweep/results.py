@@ -28,7 +28,7 @@ class Results:
       runs: one row per run: id, all fields, spectral_gap, diverged, diverged_step, and `final.<metric>`.
       history: one row per run and record: id, step, gradients, time (s), bytes_sent, metrics.
       varied: the parameters that the sweep varies.
-      metric: name, goal and target of the sweep's metric.
+      metric: name, goal and target of the sweep's metric, and whether the target must be kept to (`stays`).
       folder: where it all lies.
       name: the sweep's.
       merged: runs left out of the sweep, since they differ only in what their method does not read.

@@ -26,7 +26,7 @@ from dopt.text import quoted, shown
 from dopt.types import InputError
 
 KEYS = ("program", "command", "name", "description", "project", "entity", "method", "metric", "parameters", "run_cap")
-METRIC_KEYS = ("name", "goal", "target")
+METRIC_KEYS = ("name", "goal", "target", "stays")
 FIXED = ("value", "values", "probabilities")
 RANGE = ("min", "max")
 BELL = ("mu", "sigma")
@@ -42,7 +42,7 @@ class Sweep:
     name: str
     runs: tuple[Run, ...]  # resolved, without duplicates, in the file's order
     varied: tuple[str, ...]  # parameters with more than one value, in the file's order
-    metric: Mapping[str, Any]  # name, goal, target
+    metric: Mapping[str, Any]  # name, goal, target, stays
     project: str
     merged: int  # runs left out, since they differ only in what their method does not read
     left_out: int = 0  # points of a grid past its run_cap
@@ -119,6 +119,8 @@ def metric_of(given: Any) -> dict[str, Any]:
         raise InputError(f"sweep.metric.goal: must be minimize or maximize, got {quoted(metric['goal'])}")
     if "target" in metric:
         metric = {**metric, "target": _number("sweep.metric.target", metric["target"])}
+    if not isinstance(metric.get("stays", True), bool):
+        raise InputError(f"sweep.metric.stays: must be true or false, got {quoted(metric['stays'])}")
     return dict(metric)
 
 

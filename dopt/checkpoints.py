@@ -60,7 +60,7 @@ class Keeper:
         path = self.folder / MADE_BY
         try:
             if path.exists():
-                found = json.loads(path.read_text())
+                found = json.loads(path.read_text(encoding="utf-8"))
                 for name, value in mine.items():
                     if found.get(name) != value:
                         raise InputError(

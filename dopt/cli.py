@@ -15,7 +15,7 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, NoReturn
 
-from dopt.files import reason
+from dopt.files import is_writable, reason
 from dopt.registry import Registry, did_you_mean
 from dopt.text import quoted, shown
 from dopt.types import InputError, MachineError
@@ -354,10 +354,15 @@ def _sweep(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
 
             module = figures.find(name, folder)
             if len(module.SWEEPS) == 1:
-                paths += figures.draw(module, dict.fromkeys(module.SWEEPS, results), results.folder / name)
+                paths += figures.draw(module, dict.fromkeys(module.SWEEPS, results), _beside(results.folder) / name)
             break
     out.print("\n".join(["wrote", *(f"  {_short(path)}" for path in paths)]), highlight=False, soft_wrap=True)
     return 0
+
+
+def _beside(folder: Path) -> Path:
+    """Where pictures of results go: to them, or here, where theirs is a folder that cannot be written."""
+    return folder if is_writable(folder) else Path()
 
 
 def _short(path: Path) -> str:
@@ -663,7 +668,7 @@ def _figures(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
     with figures.helped(all_parts, jobs):
         for name, module in modules.items():
             results = figures.fill(todo[name], lambda: _progress(name))
-            stem = root / "figures" / figures.file_name(name, args.size)
+            stem = _beside(root / "figures") / figures.file_name(name, args.size)
             paths = figures.draw(module, results, stem)
             claims = figures.claims_of(name, module, results, folder, args.size)
             title = f"{name} (a tenth of the seeds, tolerances widened)" if args.size == "fast" else name

@@ -392,7 +392,7 @@ def read_links(path: str | Path) -> dict[str, float | None]:
     """
     name, advice = f"cluster.links: {str(path)!r}", "`dopt doctor --collectives` writes one"
     try:
-        found = json.loads(Path(path).read_text())
+        found = json.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise InputError(f"{name} cannot be read ({error}); {advice}") from error
     if not isinstance(found, dict) or "latency" not in found or "bandwidth" not in found:

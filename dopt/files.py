@@ -52,6 +52,12 @@ def writing(argument: str, place: str | Path, flag: str) -> Iterator[None]:
         raise MachineError(f"{argument}: {why}; choose another place with {flag}") from error
 
 
+def is_writable(folder: str | Path) -> bool:
+    """Whether files can be put into the folder, or where it would be made."""
+    near = next((path for path in (Path(folder), *Path(folder).parents) if path.exists()), Path())
+    return os.access(near, os.W_OK)
+
+
 def write(path: str | Path, content: str | bytes) -> None:
     """The file with this content; text in UTF-8."""
     with whole(path) as temporary:

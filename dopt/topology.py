@@ -81,7 +81,7 @@ def is_file(name: str) -> bool:
 
 
 def _numbered(path: Path, reader: Callable[..., Graph], **options: Any) -> Graph:
-    directed = path.read_text().lstrip().lower().startswith("# directed")
+    directed = path.read_text(encoding="utf-8").lstrip().lower().startswith("# directed")
     return reader(path, nodetype=int, create_using=nx.DiGraph if directed else nx.Graph, **options)
 
 

@@ -219,7 +219,10 @@ def parts(name: str, module: ModuleType, folder: Path, root: Path, size: str = "
             content["metric"] = {"stays": False, **(source.get("metric") or {})}  # as papers count: the first time
         else:
             path = folder.resolve().parent / source
-            content, place = {"name": path.stem, **spec.load_yaml(path.read_text())}, root / slug(path.stem)
+            content, place = (
+                {"name": path.stem, **spec.load_yaml(path.read_text(encoding="utf-8"))},
+                root / slug(path.stem),
+            )
         changes = getattr(module, "FULL", {}).get(part, {}) if size == "full" else {}
         found[part] = Part(_sized(content, size, changes), place.with_name(f"{place.name}-{size}") if size else place)
     return found
@@ -249,7 +252,8 @@ def claims_of(name: str, module: ModuleType, results: Mapping[str, Results], fol
 def find_run(identity: str, folder: Path) -> Run | None:
     """The run of that id among those that figures and sweep files ask for, at any size."""
     asked = [
-        spec.load_yaml(path.read_text()) for path in sorted((folder.resolve().parent / "benchmarks").glob("*.yaml"))
+        spec.load_yaml(path.read_text(encoding="utf-8"))
+        for path in sorted((folder.resolve().parent / "benchmarks").glob("*.yaml"))
     ]
     for name in available(folder):
         module = find(name, folder)

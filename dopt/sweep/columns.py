@@ -22,7 +22,8 @@ def write(table: pd.DataFrame, path: Path) -> None:
     mixed = [str(name) for name in table if not _alike(table[name])]
     kept = table.assign(**{name: [_text(value) for value in table[name]] for name in mixed})
     kept.attrs = {MARK: mixed}
-    kept.to_parquet(path, index=False)
+    with path.open("wb") as file:  # opened by Python, which knows names that are no UTF-8
+        kept.to_parquet(file, index=False)
 
 
 def read(path: Path | BinaryIO) -> pd.DataFrame:

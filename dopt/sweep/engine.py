@@ -121,7 +121,6 @@ def _sweep(
     if asked.left_out:
         show.say(asked.words())
     store = Store(results if results is not None else default_folder(asked.name, set))
-    store.check_writable()
     try:
         planned = _plan(asked, store, devices)
         _keep_metric(asked, store, show)
@@ -193,8 +192,8 @@ def _group(runs: Sequence[Run], devices: Sequence[Any] | None) -> group.Group:
 def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None) -> list[planning.Planned]:
     written = store.plan() if store.folder.exists() else None
     if written is not None:
-        store.create()
         return _same(asked, store, written)
+    store.check_writable()
     planned = None
     if store.folder.exists():  # somebody may be planning right now
         store.create()
@@ -286,12 +285,17 @@ def _work(
     ids = {name: [run.id for run in runs] for p in planned for name, runs in p.slabs}
     there = {name for name in ids if store.finished(name, ids[name], show.say)}
     show.start(total, sum(len(runs) for p in planned for name, runs in p.slabs if name in there))
-    for name, runs in ((name, runs) for p in planned for name, runs in p.slabs if name in there):
-        if _unlogged(store, tracker, name, runs):
-            with store.locked(name, wait=False) as mine:
-                if mine:  # else somebody else is at it
-                    _log(store, tracker, name, runs)
+    try:
+        for name, runs in ((name, runs) for p in planned for name, runs in p.slabs if name in there):
+            if _unlogged(store, tracker, name, runs):
+                with store.locked(name, wait=False) as mine:
+                    if mine:  # else somebody else is at it
+                        _log(store, tracker, name, runs)
+    except MachineError as error:
+        show.say(f"wandb: what is finished is not logged, since nobody could remember it ({error})")
     missing = [(p, name, runs) for p in planned for name, runs in p.slabs if name not in there]
+    if missing:  # a finished folder may be one that nobody can write
+        store.create()
     while missing:
         left = []
         for p, name, runs in missing:

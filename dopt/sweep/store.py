@@ -60,8 +60,9 @@ class Store:
     def create(self) -> None:
         """Make the folder; MachineError where it cannot be written."""
         self.check_writable()
-        for part in ("slabs", "locks"):
-            (self.folder / part).mkdir(parents=True, exist_ok=True)
+        with writing("results", self.folder, "--results"):
+            for part in ("slabs", "locks"):
+                (self.folder / part).mkdir(parents=True, exist_ok=True)
 
     def check_writable(self) -> None:
         """MachineError where the folder could not be written; leaves nothing behind."""
@@ -138,12 +139,19 @@ class Store:
     @contextmanager
     def locked(self, name: str, wait: bool) -> Iterator[bool]:
         """Hold the lock `name` (True), or find it held by a living process (False; never where `wait`)."""
-        lock = filelock.FileLock(self.folder / "locks" / f"{slug(name)}.lock")
+        path = self.folder / "locks" / f"{slug(name)}.lock"
+        # files that stand for locks would outlive a killed process, so there is no falling back to them
+        lock = filelock.FileLock(path, fallback_to_soft=False)
         try:
             lock.acquire(timeout=-1 if wait else 0)
         except filelock.Timeout:
             yield False
             return
+        except (OSError, NotImplementedError) as error:
+            why = reason(error) if isinstance(error, OSError) else str(error)
+            raise MachineError(
+                f"results: cannot lock {str(path)!r} ({why}); choose a folder on another file system with --results"
+            ) from error
         try:
             yield True
         finally:
@@ -183,9 +191,10 @@ class Store:
         if fault.kind == "unreadable":
             raise MachineError(f"results: {fault}") from fault
         aside = self.folder / "set-aside"
-        aside.mkdir(exist_ok=True)
-        number = sum(1 for _ in aside.glob(f"{folder.name}.*"))
-        folder.rename(aside / f"{folder.name}.{number}")
+        with writing("results", aside, "--results"):
+            aside.mkdir(exist_ok=True)
+            number = sum(1 for _ in aside.glob(f"{folder.name}.*"))
+            folder.rename(aside / f"{folder.name}.{number}")
         say(f"results: {fault}; set aside in {aside / f'{folder.name}.{number}'}, runs again")
         return False
 
@@ -212,19 +221,31 @@ class Store:
         return found
 
     def write_slab(self, name: str, runs: pd.DataFrame, history: pd.DataFrame, manifest: dict[str, Any]) -> None:
-        """Put a slab in place in one rename, synced before; one that is there already is kept."""
-        folder = self.slab(name)
+        """Put a slab in place in one rename, synced before; one that is there already is kept.
+
+        Raises:
+          MachineError: it cannot be written; nothing is left of it.
+        """
+        with writing("results", self.slab(name), "--results"):
+            self._write_slab(self.slab(name), runs, history, manifest)
+
+    @staticmethod
+    def _write_slab(folder: Path, runs: pd.DataFrame, history: pd.DataFrame, manifest: dict[str, Any]) -> None:
         for old in folder.parent.glob(f".tmp-{folder.name}-*"):
             shutil.rmtree(old, ignore_errors=True)  # of a process that was killed: we hold the slab's lock
         temporary = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
         temporary.mkdir()
-        for file, table in zip(TABLES, (runs, history), strict=True):
-            columns.write(table, temporary / file)
-            sync(temporary / file)
-        sums = {file: digest(temporary / file) for file in TABLES}
-        write(temporary / MANIFEST, seal.seal({**manifest, "sha256": sums}))
-        sync(temporary)
-        temporary.rename(folder)
+        try:
+            for file, table in zip(TABLES, (runs, history), strict=True):
+                columns.write(table, temporary / file)
+                sync(temporary / file)
+            sums = {file: digest(temporary / file) for file in TABLES}
+            write(temporary / MANIFEST, seal.seal({**manifest, "sha256": sums}))
+            sync(temporary)
+            temporary.rename(folder)
+        except BaseException:
+            shutil.rmtree(temporary, ignore_errors=True)  # on a full disk it would be in the next one's way
+            raise
         sync(folder.parent)
 
     def read_slab(self, name: str, ids: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:

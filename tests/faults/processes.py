@@ -59,7 +59,15 @@ def start(
     command = [sys.executable, "-c", COMMAND + PHASES + code + END, str(marks), *arguments]
     pipe = subprocess.PIPE
     started.append(
-        subprocess.Popen(command, env=environment(devices, **env), cwd=cwd, text=True, stdout=pipe, stderr=pipe)
+        subprocess.Popen(
+            command,
+            env=environment(devices, **env),
+            cwd=cwd,
+            text=True,
+            errors="backslashreplace",
+            stdout=pipe,
+            stderr=pipe,
+        )
     )
     return started[-1]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from dopt.files import is_writable, reason
-from dopt.registry import Registry, did_you_mean
+from dopt.registry import Entry, did_you_mean
 from dopt.text import quoted, shown
 from dopt.types import InputError, MachineError
 from dopt.version import VERSION
@@ -507,10 +507,11 @@ def _join(args: argparse.Namespace, executor: str) -> bool:
     return hosts.first()
 
 
-def _registries() -> dict[str, Registry]:
+def _registries() -> dict[str, Mapping[str, Entry]]:
     from dopt.algorithms import ALGORITHMS
     from dopt.cluster import LAWS
     from dopt.compression import COMPRESSORS
+    from dopt.config import OPTIMIZERS
     from dopt.data import PARTITIONS, SETS
     from dopt.delays import DELAYS
     from dopt.mixing import WEIGHTS
@@ -519,6 +520,7 @@ def _registries() -> dict[str, Registry]:
 
     return {
         "algorithms": ALGORITHMS,
+        "optimizers": OPTIMIZERS,
         "topologies": TOPOLOGIES,
         "weights": WEIGHTS,
         "compressors": COMPRESSORS,

@@ -39,7 +39,7 @@ from dopt import (
 from dopt.algorithms import ALGORITHMS
 from dopt.algorithms.asynchronous.server import Arrivals
 from dopt.checkpoints import Keeper
-from dopt.config import LINEAR, OWN, UNTRACED, Run, averages, make_optimizer, make_rate, options_of
+from dopt.config import COUPLED, LINEAR, OWN, UNTRACED, Run, averages, make_optimizer, make_rate, options_of
 from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
 from dopt.problems import PROBLEMS, Shards, sound
 from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program, Turns, averaged
@@ -308,6 +308,10 @@ class Group:
         if batch is not None and batch > counts.min():
             raise InputError(
                 f"batch_size: must not exceed the smallest shard, {counts.min()} samples (worker {np.argmin(counts)}), got {batch}; use batch_size={counts.min()} or fewer workers"
+            )
+        if problem.layout is not None and self.first.optimizer in COUPLED:
+            raise InputError(
+                f"optimizer: {self.first.optimizer} looks at whole leaves of a model, which problem.layout cuts; use one that looks at coordinates, as adam, or leave the layout out"
             )
         pieces = 1 if problem.layout is None else problem.layout.micro_batches
         if pieces > 1 and (batch is None or batch % pieces):

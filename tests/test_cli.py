@@ -365,6 +365,7 @@ def test_bad_input_in_a_process_is_one_line_too() -> None:
 
 KINDS = {
     "algorithms": ("allreduce_sgd", "async_sgd", "gossip_sgd", "1705.09056"),
+    "optimizers": ("sgd", "noisy_sgd", "contrib.muon"),
     "topologies": ("ring", "exponential", "2110.13363", "networkx:FUNCTION"),
     "weights": ("metropolis", "Xiao-Boyd-Kim"),
     "compressors": ("qsgd", "Alistarh"),

@@ -2,10 +2,21 @@
 
 from dopt.config.identity import SCHEMA, identity
 from dopt.config.matrices import UNWEIGHTED
-from dopt.config.optimizers import LINEAR, OPTIMIZERS, RATES, SCHEDULES, UNTRACED, averages, make_optimizer, make_rate
+from dopt.config.optimizers import (
+    COUPLED,
+    LINEAR,
+    OPTIMIZERS,
+    RATES,
+    SCHEDULES,
+    UNTRACED,
+    averages,
+    make_optimizer,
+    make_rate,
+)
 from dopt.config.run import HORIZONS, OWN, Run, options_of
 
 __all__ = [
+    "COUPLED",
     "HORIZONS",
     "LINEAR",
     "OPTIMIZERS",

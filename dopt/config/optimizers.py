@@ -123,7 +123,8 @@ def _optimizers() -> dict[str, Entry]:
         for name in names.split():
             if (make := _of_optax(prefix + name)) is not None:
                 found[prefix + name] = Entry(prefix + name, make, "optax.contrib" if prefix else "optax", {})
-    return found | {name: Entry(name, make, "optax", {}) for name, make in NOISY.items()}
+    found |= {name: Entry(name, make, "optax", {}) for name, make in NOISY.items()}
+    return dict(sorted(found.items(), key=lambda item: (item[0].startswith(CONTRIB), item[0])))
 
 
 def _of_optax(name: str) -> Callable | None:

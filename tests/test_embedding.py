@@ -198,7 +198,7 @@ def test_the_clock_counts_the_touched_rows_only() -> None:
         ),
         ({"density": 1.5}, "data.density: must lie in (0, 1]"),
         ({"density": 0.001}, "data.density: must lie in (0, 1]"),
-        ({"density": float("nan")}, "data.density: must lie in (0, 1]"),
+        ({"density": float("nan")}, "data.density: must be finite"),
         ({"noise": -1.0}, "data.noise: must be finite and not negative, got -1.0"),
         ({"seed": -1}, "data.seed: must not be negative, got -1"),
     ],

@@ -561,7 +561,8 @@ def test_a_schedule_by_name_is_the_optax_loop(options: dict[str, Any], schedule:
     start = np.broadcast_to(problem.start[:1], problem.start.shape)
     result = dopt.run(run, problem=problem, start=start)
     with jax.enable_x64(True):
-        optimizer = optax.sgd(schedule(jnp.float64(0.3)), momentum=0.9)
+        over = schedule(jnp.float64(0.3))  # of whole numbers it would make float32
+        optimizer = optax.sgd(lambda count: over(jnp.float64(count)), momentum=0.9)
         x, state = jnp.asarray(start[0]), optimizer.init(jnp.asarray(start[0]))
         data = {"x": jnp.asarray(problem.data["x"]), "y": jnp.asarray(problem.data["y"], jnp.int32)}
         for _ in range(20):

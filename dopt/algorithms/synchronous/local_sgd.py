@@ -1,8 +1,9 @@
 """xᵢ <- xᵢ + u(gᵢ); after every H-th step xᵢ <- mean of x: descent alone, and an average now and then.
 
 Stich 2018, 1805.09767, algorithm 1; McMahan et al. 2017, 1602.05629, algorithm 1 (FedAvg): with `participation` p, a random p·n of the
-workers take part in a round. The others rest, and the moments of their optimizers, but not their schedules, which count the
-steps of the run; all go on from the mean of those who took part. Where the problem is weighted, worker k's model counts n_k over the sum of those who took part.
+workers take part in a round. The others rest, and the moments of their optimizers, but not their schedules, which count the steps of
+the run; all go on from the mean of those who took part. Where the problem is weighted, worker k's model counts n_k over the sum of
+theirs.
 """
 
 from __future__ import annotations

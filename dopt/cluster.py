@@ -8,7 +8,9 @@ In a slow burst it takes so many times as long. A new law or profile is one func
 from __future__ import annotations
 
 import csv
+import io
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import special
 
-from dopt import network
+from dopt import network, reading
 from dopt.network import REDUCTIONS, Network, numbers, refuse, table
 from dopt.registry import Entry, Registry, coerce, did_you_mean
 from dopt.types import InputError
@@ -25,6 +27,8 @@ LAWS = Registry("cluster")
 PROFILES = Registry("cluster.profile")
 COLUMNS = ("worker", "read_version", "write_version", "seconds")
 BURSTS = 0x62757273 << 32  # a stream of its own
+TRACE, LINKS = 2**27, 2**20  # bytes that a file of them may have
+WHOLE = re.compile(r"\s*-?[0-9]{1,18}\s*")  # int() alone takes 1_0, and digits of other scripts
 
 
 # -- laws: quantile functions of mean 1, finite on all of [0, 1) ------------------------------------------------------
@@ -353,22 +357,22 @@ def read(path: str | Path, workers: int) -> Trace:
     Raises:
       InputError: the file is missing or no such table, or a line of it cannot be.
     """
-    name = f"cluster.file: {str(path)!r}"
+    name, advice = f"cluster.file: {str(path)!r}", f"; give a CSV of {','.join(COLUMNS)}"
     rows: list[tuple[int, int, int, float]] = []
     lines: list[int] = []  # of each row, in the file
+    reader = csv.reader(io.StringIO(reading.text("cluster.file", path, TRACE, advice), newline=""))
     try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file)
-            header = [column.strip() for column in next(reader, [])]
-            lacking = [column for column in COLUMNS if column not in header]
-            if lacking:
-                raise InputError(f"{name} has no column {lacking[0]}; its first line must be {','.join(COLUMNS)}")
-            places = [header.index(column) for column in COLUMNS]
-            for cells in filter(None, reader):
-                rows.append(_row(f"{name}, line {reader.line_num}", cells, places, workers))
-                lines.append(reader.line_num)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{name} cannot be read ({error}); give a CSV of {','.join(COLUMNS)}") from error
+        header = [column.strip() for column in next(reader, [])]
+        for column in COLUMNS:
+            if header.count(column) != 1:
+                many = f"has column {column} twice" if column in header else f"has no column {column}"
+                raise InputError(f"{name} {many}; its first line must be {','.join(COLUMNS)}")
+        places = [header.index(column) for column in COLUMNS]
+        for cells in filter(None, reader):
+            rows.append(_row(f"{name}, line {reader.line_num}", cells, places, workers))
+            lines.append(reader.line_num)
+    except csv.Error as error:
+        raise InputError(f"{name}, line {reader.line_num}: is no CSV ({error}){advice}") from error
     if not rows:
         raise InputError(f"{name} has no row below its header; give one for each update")
     order = _order(name, [row[2] for row in rows], lines)
@@ -390,27 +394,38 @@ def read_links(path: str | Path) -> dict[str, float | None]:
     Raises:
       InputError: the file is missing or no such table, or a number of it cannot be.
     """
-    name, advice = f"cluster.links: {str(path)!r}", "`dopt doctor --collectives` writes one"
+    name, advice = f"cluster.links: {str(path)!r}", "; `dopt doctor --collectives` writes one"
+    text = reading.text("cluster.links", path, LINKS, advice)
     try:
-        found = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name} cannot be read ({error}); {advice}") from error
+        # a whole number may have more digits than a float holds: it is infinite then, and refused as such
+        found = json.loads(text, parse_int=float, object_pairs_hook=_named_once)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{name} is no JSON ({error}){advice}") from error
     if not isinstance(found, dict) or "latency" not in found or "bandwidth" not in found:
-        raise InputError(f"{name} must be a JSON object with latency and bandwidth; {advice}")
+        raise InputError(f"{name} must be a JSON object with latency and bandwidth{advice}")
     latency, bandwidth = found["latency"], found["bandwidth"]
-    if isinstance(latency, bool) or not isinstance(latency, int | float) or not 0 <= latency < np.inf:
-        raise InputError(f"{name}: latency must be finite seconds and not negative, got {latency!r}")
-    number = isinstance(bandwidth, int | float) and not isinstance(bandwidth, bool)
-    if bandwidth is not None and not (number and bandwidth > 0):
-        raise InputError(f"{name}: bandwidth must be positive bytes per second, or null, got {bandwidth!r}")
-    return {"latency": float(latency), "bandwidth": None if bandwidth is None else float(bandwidth)}
+    if not isinstance(latency, float) or not 0 <= latency < np.inf:
+        raise InputError(f"{name}: latency must be finite seconds and not negative, got {latency!r:.40}")
+    if bandwidth is not None and not (isinstance(bandwidth, float) and 0 < bandwidth < np.inf):
+        raise InputError(f"{name}: bandwidth must be positive bytes per second, or null, got {bandwidth!r:.40}")
+    return {"latency": latency, "bandwidth": bandwidth}
+
+
+def _named_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name stands twice in an object")
+    return found
 
 
 def _row(where: str, cells: list[str], places: list[int], workers: int) -> tuple[int, int, int, float]:
     """A line's numbers, in the order of `COLUMNS`."""
     try:
-        worker, reads, writes = (int(cells[place]) for place in places[:3])
-        seconds = float(cells[places[3]])
+        whole, real = [cells[place] for place in places[:3]], cells[places[3]]
+        if "_" in real or not all(map(WHOLE.fullmatch, whole)):
+            raise ValueError
+        worker, reads, writes = map(int, whole)
+        seconds = float(real)
     except (ValueError, IndexError):
         raise InputError(f"{where}: must be three whole numbers and seconds, got {','.join(cells)!r}") from None
     if not 0 <= worker < workers:

@@ -16,6 +16,7 @@ from pathlib import Path
 from dopt.types import MachineError
 
 TEMPORARY = ".tmp-"
+LARGEST = 2**29  # bytes of a file that is read
 SETTLED = 2.0  # seconds after which the next change of a file shows in its time stamp for sure
 
 
@@ -69,6 +70,8 @@ def digest(path: str | Path) -> str:
     state = os.stat(path)
     if not stat.S_ISREG(state.st_mode):
         raise OSError(errno.EINVAL, "it is no file")
+    if state.st_size > LARGEST:
+        raise OSError(errno.EFBIG, f"it has {state.st_size} bytes, more than {LARGEST}")
     if time.time() - max(state.st_mtime, state.st_ctime) < SETTLED:
         return _sha256(path)
     return _digest(os.path.abspath(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)

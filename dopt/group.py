@@ -63,7 +63,7 @@ def key(run: Run) -> str:
         static["record_every"] = _beat(json.dumps(plain.to_dict(), default=list))
     if run.options.get("learning_rate.schedule") in UNTRACED:
         static["learning_rate"] = run.learning_rate
-    if run.topology not in (None, OWN) and wiring.needs_of(run) != "pairs":
+    if wiring.has_matrix(run) and wiring.needs_of(run) != "pairs":
         static["mix"] = " and ".join(form.described for form in _forms(run, wiring.matrix(run), steps=1))
     static["delays"] = _delay_form(run)
     if run.cluster is not None:
@@ -150,7 +150,8 @@ class Group:
         self.own_matrix = None if graph is None else wiring.own_matrix(graph, self.first)
         for run in runs if self.needs is not None else ():
             self._check(run)
-        self.problem, self.notes = self._problem(problem)
+        self.problem, left_out = self._problem(problem)
+        self.notes = (*left_out, *wiring.notes(runs, graph))
         self.parts = 1 if self.problem.layout is None else self.problem.layout.parts
         self.devices = self._devices(devices)
         execute.check(
@@ -231,15 +232,12 @@ class Group:
         if self.needs == "tree":
             return mixing.relay_ages(self.matrix(run))
         if run.delay == "edges":
-            found = topology.attribute(self._graph(run), "delay")
-            if (found < 0).any() or (found != np.round(found)).any():
-                raise InputError("delay: an edge's attribute `delay` must be a whole number of steps, not negative")
-            return found.astype(np.int32)
+            return topology.edge_delays(self._graph(run))
         return delays.draw(run.delay, options_of(run, "delay"), run.seed, run.workers)
 
     def _graph(self, run: Run) -> nx.Graph:
         graph = self.own_graph
-        if graph is None:
+        if graph is None and run.topology != OWN:
             graph = wiring.network(run)
         if not isinstance(graph, nx.Graph):
             raise InputError("delay: edges needs one graph that stays, whose edges have an attribute `delay`")

@@ -6,22 +6,22 @@ are 0..n-1, else the i-th of `list(graph)`. A new topology is one function here.
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import numpy as np
 
-from dopt import memory
+from dopt import generators, graphs, memory, registry
 from dopt.registry import Registry, coerce, did_you_mean
 from dopt.sequences import Matchings, Periodic, base_graphs, matcha_of
 from dopt.types import InputError
 
 TOPOLOGIES = Registry("topology")
 topology = TOPOLOGIES.register
+GENERATOR = "networkx:"
 
 Graph = nx.Graph  # a DiGraph is one, too
 Network = Graph | Periodic | Matchings
@@ -40,11 +40,10 @@ def make(name: str, workers: int | None = None, **options: Any) -> Network:
     Raises:
       InputError: an unknown name or option, or an n for which the family does not exist.
     """
-    if name.startswith("networkx:"):
-        graph = _networkx(name.removeprefix("networkx:"), options)
+    if is_generator(name):
+        graph = generators.make(name.removeprefix(GENERATOR), options)
     elif is_file(name):
-        if options:
-            raise InputError(f"topology.{next(iter(options))}: a file has no options")
+        resolved(name, options)
         graph = read(name)
     else:
         entry = TOPOLOGIES[name]
@@ -80,57 +79,44 @@ def is_file(name: str) -> bool:
     return "/" in name or bool(Path(name).suffix)
 
 
-def _numbered(path: Path, reader: Callable[..., Graph], **options: Any) -> Graph:
-    directed = path.read_text(encoding="utf-8").lstrip().lower().startswith("# directed")
-    return reader(path, nodetype=int, create_using=nx.DiGraph if directed else nx.Graph, **options)
-
-
-READERS: dict[str, tuple[str, Callable[[Path], Graph]]] = {
-    ".graphml": ("GraphML", nx.read_graphml),
-    ".gml": ("GML", lambda path: nx.read_gml(path, label="id")),
-    ".gexf": ("GEXF", nx.read_gexf),
-    ".adjlist": ("an adjacency list of whole numbers", lambda path: _numbered(path, nx.read_adjlist)),
-    "": ("an edge list of whole numbers", lambda path: _numbered(path, nx.read_edgelist, data=False)),
-}
+def is_generator(name: str) -> bool:
+    return name.startswith(GENERATOR)
 
 
 def read(path: str | Path) -> Graph:
     """The graph in a file: .graphml, .gml, .gexf, .adjlist (`u v w ...`: u's neighbours), else an edge list (`u v` a line).
 
-    A first line `# directed` directs the two kinds of list.
+    A line of an edge list may end in a weight, or in networkx's `{'weight': 0.2, 'delay': 3}`. A first line `# directed`
+    directs the two kinds of list. Nodes 0..n-1 are the workers; others are numbered in the order of the file: `notes`.
 
     Raises:
       InputError: the file is missing or is not a graph.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(
-            f"topology: no file {str(path)!r}; give an edge list, or {', '.join(filter(None, READERS))}{did_you_mean(path.stem, TOPOLOGIES)}"
-        )
-    kind, reader = READERS.get(path.suffix, READERS[""])
-    try:
-        graph = reader(path)
-        if not graph:  # networkx passes over lines that are no edges
-            raise ValueError("it has no edge")
-        return graph
-    except (nx.NetworkXException, LookupError, TypeError, ValueError, SyntaxError) as error:
-        raise InputError(f"topology: {str(path)!r} is not {kind} ({' '.join(str(error).split())})") from error
+    return graphs.read(
+        path,
+        f"; give an edge list, or {', '.join(filter(None, graphs.READERS))}{did_you_mean(Path(path).stem, TOPOLOGIES)}",
+    )
 
 
-def _networkx(function: str, options: dict[str, Any]) -> Graph:
-    known = {name: f for name, f in vars(nx).items() if name.endswith("_graph") and inspect.isroutine(f)}
-    if function not in known:
-        raise InputError(f"topology: networkx has no generator {function!r}{did_you_mean(function, known)}")
-    try:
-        graph = known[function](**options)
-    except (TypeError, ValueError, nx.NetworkXException) as error:
-        raise InputError(f"topology: networkx:{function} refused its arguments {options} ({error})") from error
-    if graph.is_multigraph() or nx.number_of_selfloops(graph):
-        simple: Graph = (nx.DiGraph if graph.is_directed() else nx.Graph)()
-        simple.add_nodes_from(graph)
-        simple.add_edges_from((u, v) for u, v in graph.edges() if u != v)
-        return simple
-    return graph
+def resolved(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """All options of a topology, checked: of a registered one, of a generator of networkx (the seed filled in), of a file none."""
+    if is_generator(name):
+        return generators.options(name.removeprefix(GENERATOR), given)
+    if not is_file(name):
+        return TOPOLOGIES[name].options(given, "topology")
+    if given:
+        raise InputError(f"topology.{next(iter(given))}: a file has no options")
+    return {}
+
+
+def readable(generator: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """`given` without what only registered topologies read, and not this generator of networkx."""
+    return registry.readable(given, generators.parameters(generator.removeprefix(GENERATOR)), TOPOLOGIES)
+
+
+def notes(network: Any) -> tuple[str, ...]:
+    """What a reader should know of how a graph was read."""
+    return (network.graph[graphs.NOTE],) if isinstance(network, nx.Graph) and graphs.NOTE in network.graph else ()
 
 
 def adjacency(network: Network) -> np.ndarray:
@@ -155,20 +141,41 @@ def attribute(graph: Graph, name: str | None, missing: float = 0.0) -> np.ndarra
     """[n, n] what the edge (u, v) says of `name`, at [v, u]; 1 for every edge where `name` is None.
 
     Raises:
-      InputError: it is not a number.
+      InputError: it is not a number, or parallel edges say it twice.
     """
     place = places(graph)
     a = np.zeros((len(graph), len(graph)))
+    if name is not None:
+        graph = graphs.merged(graph)
     for u, v, data in graph.edges(data=True):
         found = 1.0 if name is None else data.get(name, missing)
         try:
             value = float(found)
-        except (TypeError, ValueError) as error:
-            raise InputError(f"topology: edge ({u}, {v}) needs a number as {name}, got {found!r}") from error
+        except (TypeError, ValueError, OverflowError) as error:
+            raise InputError(f"topology: edge ({u}, {v}) needs a number as {name}, got {found!r:.40}") from error
         a[place[v], place[u]] = value
         if not graph.is_directed():
             a[place[u], place[v]] = value
     return a
+
+
+def edge_delays(graph: Graph) -> np.ndarray:
+    """[n, n] int32: the attribute `delay` of each edge (u, v), in steps, at [v, u].
+
+    Raises:
+      InputError: some edge has none, or one that is no number of steps; or a self-loop has one.
+    """
+    found = attribute(graph, "delay", missing=np.nan)
+    for u, v, data in graph.edges(data=True):
+        if data.get("delay") is None:
+            raise InputError(f"delay: edges needs an attribute `delay` on every edge, ({u}, {v}) has none")
+    for v, u in np.argwhere((found < 0) | (found != np.round(found)) | (found >= 2**31)):
+        raise InputError(
+            f"delay: an edge's attribute `delay` must be a whole number of steps, not negative, got {found[v, u]:g}"
+        )
+    if found.diagonal().any():
+        raise InputError("delay: a worker has its own model at once, got a self-loop with a delay; leave it out")
+    return found.astype(np.int32)
 
 
 def sides(workers: int, shape: Any, least: int, name: str) -> tuple[int, ...]:

@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from dopt import mixing
+from dopt import mixing, topology
 from dopt.config import Run, options_of
-from dopt.config.matrices import KEPT, Source, matrix, matrix_of, needs_of, network, own_matrix, source, wired
+from dopt.config.matrices import (
+    KEPT,
+    Source,
+    has_matrix,
+    matrix,
+    matrix_of,
+    needs_of,
+    network,
+    notes_of,
+    own_matrix,
+    source,
+    wired,
+)
+
+
+def notes(runs: Sequence[Run], graph: Any = None) -> tuple[str, ...]:
+    """What a reader should know of how graphs and matrices were taken: those of resolved runs, or what was handed over."""
+    if graph is not None:
+        return (*topology.notes(graph), *mixing.notes(graph))
+    return tuple(dict.fromkeys(note for run in runs if has_matrix(run) for note in notes_of(source(run))))
 
 
 def check(run: Run) -> None:
@@ -38,4 +57,16 @@ def links_of(run: Run, w: Any) -> Callable[[int], np.ndarray]:
     return mixing.links(w[0] if isinstance(w, tuple) else w, run.seed)
 
 
-__all__ = ["check", "links_of", "matrix", "mixings", "needs_of", "network", "own_matrix", "source", "wired"]
+__all__ = [
+    "check",
+    "has_matrix",
+    "links_of",
+    "matrix",
+    "mixings",
+    "needs_of",
+    "network",
+    "notes",
+    "own_matrix",
+    "source",
+    "wired",
+]

@@ -87,7 +87,7 @@ def test_the_content_of_the_file_is_part_of_a_runs_identity(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("content", "said"),
     {
-        "no JSON": ("{", "cannot be read"),
+        "no JSON": ("{", "is no JSON"),
         "no object": ("[1, 2]", "must be a JSON object"),
         "no bandwidth": ('{"latency": 1}', "must be a JSON object with latency and bandwidth"),
         "a word": ('{"latency": "1", "bandwidth": 1}', "latency must be finite"),

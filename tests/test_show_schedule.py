@@ -374,7 +374,7 @@ def test_nothing_is_compiled_and_no_problem_is_loaded(
             ),
         ),
         (["async_sgd", "extra"], ("show: unknown argument 'extra'",)),
-        (["--load=none.npz"], ("none.npz", "No such file")),
+        (["--load=none.npz"], ("none.npz", "no file")),
         (["--load=broken.npz"], ("broken.npz", "is not a schedule")),
         (["--load=good.npz", "--workers=3"], ("workers: a saved schedule does not read it",)),
         (["--load=good.npz", "--cluster.straggler", "4"], ("cluster.straggler: a saved schedule does not read it",)),

@@ -127,11 +127,15 @@ def test_directed_rules_follow_the_direction_of_the_edges() -> None:
     np.testing.assert_allclose(mixing.weights(graph, "given"), [[0.6, 0, 0.4], [0.1, 0.9, 0], [0.2, 0.3, 0.5]])
 
 
-def test_given_takes_workers_in_the_order_of_the_nodes_and_leaves_loops_out() -> None:
+def test_given_takes_workers_in_the_order_of_the_nodes_and_refuses_loops_that_say_otherwise() -> None:
     graph = nx.DiGraph()
     graph.add_nodes_from("ba")
-    graph.add_weighted_edges_from([("b", "a", 0.25), ("a", "a", 0.5)])
+    graph.add_weighted_edges_from([("b", "a", 0.25), ("a", "a", 0.75)])
     np.testing.assert_array_equal(mixing.weights(graph, "given"), [[1, 0], [0.25, 0.75]])
+    graph.edges["a", "a"]["weight"] = 0.5
+    assert refused(lambda: mixing.weights(graph, "given")) == (
+        "weights: given leaves worker 1 a weight of 0.75 for itself, its self-loop says 0.5; leave the self-loop out"
+    )
 
 
 def test_lazy_is_half_the_base_and_has_no_negative_eigenvalue() -> None:
@@ -352,7 +356,7 @@ def test_a_matrix_in_a_file_comes_back_as_it_was(tmp_path: Path) -> None:
     np.testing.assert_allclose(mixing.read(tmp_path / "w.short.csv"), W, rtol=0, atol=1e-10)
     several = mixing.weights(sequence(), "metropolis")
     np.save(tmp_path / "several.npy", several)
-    for network in (topology.make("star", 4), sequence()):
+    for network in (topology.make("complete", 4), sequence()):
         np.testing.assert_array_equal(mixing.weights(network, str(tmp_path / "several.npy")), several)
 
 

@@ -91,6 +91,8 @@ def content_digests(resolved: Run) -> dict[str, str]:
     if resolved.topology not in (None, OWN):
         found["graph"] = _graph_of(resolved)
         found["matrix"] = _matrix_of(resolved)
+    elif matrices.has_matrix(resolved):
+        found["matrix"] = _matrix_of(resolved)
     if resolved.data is not None:
         found["data"] = data.digest(resolved.data, **options_of(resolved, "data"))
     for name in FILES:

@@ -15,7 +15,7 @@ import networkx as nx
 import numpy as np
 
 from dopt import algorithms, files, mixing, topology
-from dopt.config.run import Run, options_of
+from dopt.config.run import OWN, Run, options_of
 from dopt.registry import Registry
 from dopt.types import InputError
 
@@ -54,7 +54,7 @@ def needs_of(run: Run) -> str | None:
 def source(run: Run) -> Source:
     """What the mixing matrix of a resolved run follows from."""
     rule, options = run.weights, options_of(run, "weights")
-    is_file = rule is not None and bool(Path(rule).suffix)
+    is_file = rule is not None and mixing.is_file(rule)
     base = options.get("base")
     return Source(
         drawn(str(run.topology), run.workers, options_of(run, "topology")),
@@ -68,7 +68,7 @@ def source(run: Run) -> Source:
 
 def drawn(name: str, workers: int, options: Mapping[str, Any]) -> Drawn:
     """What a graph follows from."""
-    is_file = topology.is_file(name) and not name.startswith("networkx:")
+    is_file = topology.is_file(name) and not topology.is_generator(name)
     makers = _made(topology.TOPOLOGIES, name), _made(topology.TOPOLOGIES, options.get("base"))
     return Drawn(name, workers, json.dumps(options), _content(name) if is_file else "", makers)
 
@@ -112,8 +112,27 @@ def matrix_of(of: Source) -> Any:
     return _matrix(of) if kept is None else kept
 
 
+def has_matrix(run: Run) -> bool:
+    """Whether the fields of a resolved run say its mixing matrix, be it a file alone: not where it was handed over."""
+    return run.topology not in (None, OWN) or _is_alone(run.topology, run.weights)
+
+
+def _is_alone(topology: str | None, weights: str | None) -> bool:
+    """Whether a file of a matrix says who talks to whom, and no graph."""
+    return topology == OWN and weights is not None and mixing.is_file(weights)
+
+
+@lru_cache(maxsize=256)
+def notes_of(of: Source) -> tuple[str, ...]:
+    """What a reader should know of how files of a graph and of a matrix were taken."""
+    of_matrix = mixing.notes(Path(of.weights)) if of.weights is not None and mixing.is_file(of.weights) else ()
+    return of_matrix if of.graph.name == OWN else (*topology.notes(drawn_network(of.graph)), *of_matrix)
+
+
 @lru_cache(maxsize=256)
 def _matrix(of: Source) -> Any:
+    if of.weights is not None and _is_alone(of.graph.name, of.weights):
+        return _paired(mixing.read(of.weights, of.graph.workers), of.needs)
     return wired(drawn_network(of.graph), of.graph.workers, of.weights, json.loads(of.weight_options), of.needs)
 
 
@@ -165,10 +184,20 @@ def wired(network: topology.Network, workers: int, rule: Any, options: dict[str,
     if needs == "pairs":
         return mixing.as_matrix(mixing.weights(network, "metropolis"), workers)
     w = mixing.as_matrix(mixing.weights(network, rule, **options), workers)
+    if needs != "row and column stochastic" or mixing.is_doubly_stochastic(w):
+        return _paired(w, needs)
+    return w, mixing.weights(network, "push")  # C splits what R, over the same links, averages
+
+
+def _paired(w: Any, needs: str | None) -> Any:
+    """W; or, of a method that takes a pair (R, C), W for both, which a doubly stochastic one can be."""
     if needs != "row and column stochastic":
         return w
-    # what is doubly stochastic serves for both; else C splits what R, over the same links, averages
-    return (w, w) if mixing.is_doubly_stochastic(w) else (w, mixing.weights(network, "push"))
+    if not mixing.is_doubly_stochastic(w):
+        raise InputError(
+            "weights: a matrix that stands for R and for C must be doubly stochastic; name the topology, too"
+        )
+    return w, w
 
 
 def own_matrix(graph: Any, run: Run) -> Any:

@@ -7,7 +7,6 @@ import math
 import typing
 from collections.abc import Callable, Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -125,7 +124,9 @@ class _Resolving:
         self.given["algorithm"] = algorithms.readable(self.method.name, self.given["algorithm"])
         for name, registry, plain in PLUGS:
             value, options = self.values[name], self.given[name]
-            if value in registry:
+            if registry is topology.TOPOLOGIES and isinstance(value, str) and topology.is_generator(value):
+                self.given[name] = topology.readable(value, options)
+            elif value in registry:
                 self.given[name] = readable(options, registry[value].known, registry)
             elif value is None or not isinstance(value, str):  # a name from elsewhere reads what it likes
                 self.given[name] = readable(options, plain, registry)
@@ -188,9 +189,19 @@ class _Resolving:
             else:
                 self.leave("weights", "a run with a matrix as graph=")
                 values["weights"] = OWN
+        elif (
+            self.needs not in UNWEIGHTED
+            and mixing.is_file(values["weights"] or "")
+            and values["topology"] in (None, OWN)
+        ):
+            values["topology"] = None
+            self.leave("topology", "a run with a matrix as weights")
+            values["topology"] = OWN  # the matrix says who talks to whom, and no graph lends it its name
+            self.take("weights", _weight_options(values["weights"], weights))
+            memory.refuse_beyond([mixing.need(values["workers"])])
         else:
             values["topology"] = values["topology"] or "ring"
-            self.take("topology", _topology_options(values["topology"], self.given["topology"]))
+            self.take("topology", topology.resolved(values["topology"], self.given["topology"]))
             memory.refuse_beyond(cost.network(values["topology"], values["workers"], self.own("topology")))
             # the default follows from the kind of graph, which only the graph itself tells
             rule = mixing.default_rule(network_of(values["topology"], values["workers"], self.own("topology")))
@@ -289,12 +300,6 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
         raise InputError(f"executor: unknown name {values['executor']!r}{did_you_mean(values['executor'], EXECUTORS)}")
 
 
-def _topology_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    if name.startswith("networkx:") or topology.is_file(name):
-        return dict(given)
-    return topology.TOPOLOGIES[name].options(given, "topology")
-
-
 def _weights(
     values: dict[str, Any], needs: str, rule: str | None, given: Mapping[str, Any], leave: Callable
 ) -> dict[str, Any]:
@@ -325,7 +330,7 @@ def _loss_options(given: Mapping[str, Any], method: str, needs: str) -> dict[str
 
 
 def _weight_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    if Path(name).suffix:
+    if mixing.is_file(name):
         if given:
             raise InputError(f"weights.{next(iter(given))}: a file has no options")
         return {}

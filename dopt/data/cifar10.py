@@ -10,16 +10,17 @@ from tiny images.
 from __future__ import annotations
 
 import hashlib
+import io
 import os
 import tarfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from dopt import reading
 from dopt.data.base import SETS, Dataset, samples
-from dopt.data.files import find, place
+from dopt.data.files import find, own_folder, place, read_bytes, unpack
 from dopt.types import InputError
 
 URL = "https://www.cs.toronto.edu/~kriz/"
@@ -31,9 +32,9 @@ IMAGE = 3 * 32 * 32
 
 def _unpacked() -> Path | None:
     """The user's folder of unpacked files, if there is one."""
-    own = os.environ.get("DOPT_DATA_DIR")
-    folder = Path(own).expanduser() / FOLDER if own else None
-    return folder if folder is not None and folder.is_dir() else None
+    own = own_folder()
+    folder = own / FOLDER if own else None
+    return folder if folder is not None and os.path.isdir(folder) else None
 
 
 def files() -> tuple[Path, ...]:
@@ -45,39 +46,36 @@ def files() -> tuple[Path, ...]:
 @SETS.register(source="Krizhevsky 2009; " + URL + ARCHIVE, kind="classes", files=files, bytes=lambda: 8 * 60000 * 3072)
 def cifar10() -> Dataset:
     """CIFAR-10, 3072 features, 10 classes: 50000 samples to train, 10000 held out."""
-    own = _unpacked()
-    if own is not None:
-        return _dataset(lambda name: _content(own / name), own)
+    folder = _unpacked()
+    if folder is not None:
+        again = f"; unpack {URL + ARCHIVE} again"
+        return _dataset(lambda name: reading.read("data", folder / name, hint=again), folder)
     path = find(ARCHIVE, URL + ARCHIVE, read=_published)
+    whole = unpack(path)
     try:
-        with tarfile.open(path, "r:gz") as archive:
+        with tarfile.open(fileobj=io.BytesIO(whole), mode="r:") as archive:
             # members are read and never unpacked: no path in the archive is trusted
-            return _dataset(lambda name: _member(archive, name, path), path)
-    except (tarfile.TarError, EOFError, zlib.error, OSError) as error:
+            return _dataset(lambda name: _member(archive, name, path, len(whole)), path)
+    except (tarfile.TarError, EOFError, OSError, OverflowError) as error:
         raise InputError(f"data: {path} is truncated or damaged ({error}); delete it to fetch it again") from error
 
 
 def _published(path: Path) -> bytes:
     """The bytes of an archive, which must be the published ones."""
-    content = path.read_bytes()
+    content = read_bytes(path)
     found = hashlib.md5(content, usedforsecurity=False).hexdigest()
     if found != MD5:
         raise InputError(f"data: {path} has md5 {found}, expected {MD5}; delete it to fetch it again")
     return content
 
 
-def _content(path: Path) -> bytes:
+def _member(archive: tarfile.TarFile, name: str, path: Path, most: int) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"data: cannot read {path} ({error.strerror}); unpack {URL + ARCHIVE} again") from error
-
-
-def _member(archive: tarfile.TarFile, name: str, path: Path) -> bytes:
-    try:
-        member = archive.extractfile(f"{FOLDER}/{name}")
+        info = archive.getmember(f"{FOLDER}/{name}")
     except KeyError:
-        member = None
+        info = None
+    # a sparse member may say that it is larger than the archive
+    member = archive.extractfile(info) if info is not None and info.isreg() and info.size <= most else None
     if member is None:
         raise InputError(f"data: {path} has no file {FOLDER}/{name}; delete it to fetch it again")
     return member.read()

@@ -8,20 +8,19 @@ later reads and downloads must match it: that catches damage and silent changes,
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import os
 import tempfile
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+from dopt import reading
 from dopt.files import write
 from dopt.types import InputError
 
 
 def read_bytes(path: Path) -> bytes:
-    return path.read_bytes()
+    return reading.read("data", path)
 
 
 def place(name: str) -> Path:
@@ -31,24 +30,29 @@ def place(name: str) -> Path:
 
 def _own(name: str) -> Path | None:
     """The file in the user's folder, if it is there."""
-    own = os.environ.get("DOPT_DATA_DIR")
-    path = Path(own).expanduser() / name if own else None
-    return path if path is not None and path.is_file() else None
+    own = own_folder()
+    return own / name if own and reading.exists(own / name) else None
 
 
 def unpack(path: Path) -> bytes:
     """The content of a .gz file; InputError, naming the file, where it is cut off or damaged."""
+    content = read_bytes(path)
     try:
-        with gzip.open(path) as packed:
-            return packed.read()
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        return reading.unpacked(content, ".gz")
+    except ValueError as error:
         raise InputError(f"data: {path} is truncated or damaged ({error}); delete it to fetch it again") from error
+
+
+def own_folder() -> Path | None:
+    """The user's folder of data, where one is given."""
+    given = os.environ.get("DOPT_DATA_DIR")
+    return Path(os.path.expanduser(given)) if given else None  # a user that is not known stays as written
 
 
 def cache_folder() -> Path:
     given = os.environ.get("DOPT_CACHE_DIR")
     if given:
-        return Path(given).expanduser()
+        return Path(os.path.expanduser(given))
     from platformdirs import user_cache_path
 
     return user_cache_path("dopt")
@@ -67,7 +71,7 @@ def find(name: str, url: str, sha256: str | None = None, read: Callable[[Path], 
     if mine is not None:
         return mine
     path, own = cache_folder() / name, os.environ.get("DOPT_DATA_DIR")
-    if path.is_file():
+    if reading.exists(path):
         verify(path, path, sha256, read)
         return path
     try:
@@ -99,10 +103,10 @@ def verify(content: Path, path: Path, sha256: str | None, read: Callable[[Path],
     """InputError unless `content`, which is or becomes `path`, has the published sha256, or else the recorded one."""
     found = hashlib.sha256(read(content)).hexdigest()
     record = path.with_name(f"{path.name}.sha256")
-    if sha256 is None and not record.is_file():
+    if sha256 is None and not reading.exists(record):
         write(record, f"{found}\n")
         return
-    expected = sha256 or record.read_text().strip()
+    expected = sha256 or reading.text("data", record).strip()
     if found != expected:
         where = path if content == path else "the download"
         mend = f"delete {path} to fetch it again" if content == path else "try again later"

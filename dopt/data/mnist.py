@@ -49,6 +49,8 @@ def part(name: str) -> dict[str, np.ndarray]:
     images, labels = read_idx(images_path, 3), read_idx(labels_path, 1)
     if images.shape != (len(labels), 28, 28):
         raise InputError(f"data: {images_path} must hold {len(labels)} images of 28 x 28, holds {images.shape}")
+    if not len(labels):
+        raise InputError(f"data: {labels_path} must hold at least one digit; replace it")
     if labels.max(initial=0) > 9:
         raise InputError(f"data: {labels_path} must hold digits 0..9, holds {labels.max()}")
     return samples(images.reshape(-1, 784) / 255, labels)

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dopt import reading
 from dopt.data.base import SETS, Dataset, frozen
 from dopt.data.files import find, place
 from dopt.types import InputError
@@ -31,11 +32,7 @@ def text(*, file: str | None = None, context: int = 32) -> Dataset:
     """Text by characters: that of `file` (UTF-8), else 43 000 English ones that come with scikit-learn."""
     if file is None:
         return samples_of(_descriptions(), context, "the default text")
-    try:
-        content = Path(file).read_bytes()
-    except OSError as error:
-        raise InputError(f"data.file: cannot read {file!r} ({error.strerror}); give the path of a text") from error
-    return samples_of(_decoded(content, file), context, file)
+    return samples_of(reading.text("data.file", file, hint="; give the path of a text"), context, file)
 
 
 @SETS.register(
@@ -44,7 +41,7 @@ def text(*, file: str | None = None, context: int = 32) -> Dataset:
 def shakespeare(*, context: int = 64) -> Dataset:
     """Shakespeare's plays by characters, 1 115 394 of 65 kinds: 15 686 samples to train at the default context."""
     path = find("tinyshakespeare.txt", URL, SHA256)
-    return samples_of(_decoded(path.read_bytes(), path), context, path)
+    return samples_of(reading.text("data", path), context, path)
 
 
 def samples_of(content: str, context: int, source: str | Path) -> Dataset:
@@ -62,13 +59,6 @@ def samples_of(content: str, context: int, source: str | Path) -> Dataset:
     x, y = (tokens[start : start + count * context].reshape(count, context) for start in (0, 1))
     learnt = count - max(1, count // 10)
     return Dataset(frozen(x=x[:learnt], y=y[:learnt]), frozen(x=x[learnt:], y=y[learnt:]), len(kinds))
-
-
-def _decoded(content: bytes, source: str | Path) -> str:
-    try:
-        return content.decode()
-    except UnicodeDecodeError as error:
-        raise InputError(f"data: {source} must be UTF-8 text, got byte {error.start} that is not; convert it") from None
 
 
 def _descriptions() -> str:

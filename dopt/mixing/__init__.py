@@ -13,7 +13,7 @@ from dopt.mixing.displacement import (
     spanning_tree,
 )
 from dopt.mixing.forms import FORMS, Dense, Form, Neighbours, form, links, messages
-from dopt.mixing.rules import WEIGHTS, as_matrix, default_rule, need, read, weights
+from dopt.mixing.rules import WEIGHTS, as_matrix, default_rule, is_file, need, notes, read, weights
 from dopt.mixing.spectrum import (
     check,
     consensus_time,
@@ -48,12 +48,14 @@ __all__ = [
     "gap_kind",
     "is_connected",
     "is_doubly_stochastic",
+    "is_file",
     "is_stochastic",
     "is_symmetric",
     "links",
     "messages",
     "mix",
     "need",
+    "notes",
     "read",
     "relay",
     "relay_ages",

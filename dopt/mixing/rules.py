@@ -12,9 +12,10 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-from scipy.sparse import csr_array
+from scipy.sparse import csr_array, issparse
+from scipy.sparse.linalg import LinearOperator, lsqr
 
-from dopt import memory
+from dopt import memory, reading
 from dopt.mixing.spectrum import is_stochastic, worst
 from dopt.registry import Registry, did_you_mean
 from dopt.topology import Graph, Matchings, Network, Periodic, adjacency, attribute
@@ -23,6 +24,8 @@ from dopt.types import InputError
 WEIGHTS = Registry("weights")
 rule = WEIGHTS.register
 COPIES = 6  # of W that are there at once while it is made, checked and laid out; of a period of them 3
+FLOAT32 = 2.0**-23  # how far a sum of weights may be off that were rounded to float32, per unit of their magnitude
+ROUNDED = 1e-2  # who misses one by less has rounded, to however few digits
 UNUSED = 1e-7  # what a convex solver leaves on an edge that the optimum does not use
 
 
@@ -48,8 +51,8 @@ def weights(network: Network, name: str | None = None, **options: Any) -> Any:
     memory.refuse_beyond([need(len(network), len(_graphs(network)))])
     name = name or default_rule(network)
     assert name is not None
-    if Path(name).suffix:
-        return read(name, len(network))
+    if is_file(name):
+        return _within(network, read(name, len(network)), name)
     entry, graphs = WEIGHTS[name], _graphs(network)
     if entry.traits.get("undirected") and any(graph.is_directed() for graph in graphs):
         raise InputError(f"weights: {name} needs an undirected graph; for a directed one try uniform, push or pull")
@@ -65,6 +68,11 @@ def need(workers: int, phases: float = 1) -> memory.Need:
     copies = COPIES if phases == 1 else COPIES / 2 * phases
     what = f"the mixing matrix of {workers} workers, {copies:.3g} arrays of {workers} x {workers},"
     return memory.Need("workers", what, 8.0 * workers**2 * copies, "use fewer workers")
+
+
+def is_file(name: str) -> bool:
+    """Whether `name` is meant as a path and not as a rule."""
+    return bool(Path(name).suffix)
 
 
 def default_rule(network: Network) -> str | None:
@@ -87,30 +95,72 @@ def _unweighted(graph: Graph) -> tuple[Any, Any] | None:
 
 
 def read(path: str | Path, workers: int | None = None) -> np.ndarray:
-    """A matrix, or a period of them, from a .npy file or from text.
+    """A matrix, or a period of them, from a .npy file or from text (.csv: with commas), packed or not.
 
     Raises:
       InputError: the file is missing, or its matrix is not square, not stochastic or of another size.
     """
+    return as_matrix(_content(path), workers)
+
+
+def notes(matrix: Any) -> tuple[str, ...]:
+    """What a reader should know of how a matrix, the file of one, or a pair of them was taken."""
+    if isinstance(matrix, str | Path):
+        matrix = _content(matrix)
+    parts = matrix if isinstance(matrix, tuple) else (matrix,)
+    if any(not isinstance(part, Network) and _only_rounded(_numbers(part)) for part in parts):
+        return ("weights: W sums to one within the rounding of float32 only; it was scaled to do so in float64",)
+    return ()
+
+
+def _content(path: str | Path) -> np.ndarray:
+    """What a file holds, whatever its shape."""
     path = Path(path)
-    if not path.is_file():
-        raise InputError(f"weights: no file {str(path)!r}{did_you_mean(path.stem, WEIGHTS)}")
+    content = reading.read("weights", path, hint=did_you_mean(path.stem, WEIGHTS))
+    suffixes = path.suffixes
     try:
-        if not path.stat().st_size:
+        if path.suffix in reading.PACKED:
+            content = reading.unpacked(content, path.suffix)
+            suffixes = suffixes[:-1]
+        if suffixes[-1:] == [".npy"]:
+            return reading.array(content)
+        if not content.strip():
             raise ValueError("it is empty")
-        matrix = (
-            np.load(path, allow_pickle=False)
-            if path.suffix == ".npy"
-            else np.loadtxt(path, delimiter="," if path.suffix == ".csv" else None)
-        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of comments alone, whose matrix is empty
+            return np.loadtxt(
+                content.decode("utf-8-sig").splitlines(),
+                delimiter="," if suffixes[-1:] == [".csv"] else None,
+                ndmin=2,
+            )
     except ValueError as error:
-        raise InputError(f"weights: {str(path)!r} is not a matrix of numbers ({error})") from error
-    return as_matrix(matrix, workers)
+        reason = " ".join(str(error).split())
+        raise InputError(f"weights: {str(path)!r} is not a matrix of numbers ({reason:.200})") from error
+
+
+def _within(network: Graph | Periodic, w: np.ndarray, name: str) -> np.ndarray:
+    """W, if it has no link that the network lacks: under its name one would look for other results."""
+    graphs = _graphs(network)
+    several = w if w.ndim == 3 else w[None]
+    if isinstance(network, Periodic) and len(several) != len(graphs):
+        raise InputError(
+            f"weights: {name!r} has {len(several)} matrices, the topology a period of {len(graphs)}; leave topology out"
+        )
+    for step, part in enumerate(several):
+        there = adjacency(graphs[step % len(graphs)]) | np.eye(len(part), dtype=bool)
+        for reader, sender in np.argwhere((part != 0) & ~there)[:1]:
+            raise InputError(
+                f"weights: {name!r} has a link from {sender} to {reader}, which the topology lacks; leave topology out, or name the one that it is"
+            )
+    return w
 
 
 def as_matrix(matrix: Any, workers: int | None = None) -> Any:
-    """[n, n] or [period, n, n] float64, checked: square, finite, rows or columns that sum to one; `Matchings` as they are."""
-    w = matrix if isinstance(matrix, Matchings) else np.asarray(matrix, np.float64)
+    """[n, n] or [period, n, n] float64, checked: square, finite, rows or columns that sum to one; `Matchings` as they are.
+
+    What sums to one within float32's rounding only is scaled: `notes` says so.
+    """
+    w = matrix if isinstance(matrix, Matchings) else _numbers(matrix, workers)
     if not isinstance(w, Matchings) and (w.ndim not in (2, 3) or w.shape[-1] != w.shape[-2] or not w.size):
         raise InputError(f"mixing: W must be square, got shape {w.shape}")
     n = len(w) if isinstance(w, Matchings) else w.shape[-1]
@@ -121,9 +171,69 @@ def as_matrix(matrix: Any, workers: int | None = None) -> Any:
     if not np.isfinite(w).all():
         place = tuple(np.argwhere(~np.isfinite(w))[0])
         raise InputError(f"mixing: W must be finite; W[{', '.join(map(str, place))}] is {w[place]}")
+    if _only_rounded(w):
+        w = _scaled(w) if w.ndim == 2 else np.stack([_scaled(part) for part in w])
     if not is_stochastic(w, axis=1) and not is_stochastic(w, axis=0):
-        raise InputError(f"mixing: rows (or columns) of W must sum to one; {worst(w, 1, 'row')}")
+        near = np.abs(w.sum(-1) - 1).max() < ROUNDED
+        advice = "; divide each row by its sum, in float64" if near else ""
+        raise InputError(f"mixing: rows (or columns) of W must sum to one; {worst(w, 1, 'row')}{advice}")
     return w
+
+
+def _numbers(matrix: Any, workers: int | None = None) -> np.ndarray:
+    """float64 of an array, a list or a sparse matrix; InputError where that would lose something."""
+    if issparse(matrix):
+        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or workers not in (None, matrix.shape[0]):
+            raise InputError(f"mixing: W must be {workers or 'n'} x {workers or 'n'}, got {matrix.shape}")
+        matrix = matrix.toarray()
+    if np.ma.isMaskedArray(matrix):
+        raise InputError("mixing: W must have all its entries, got a masked array; fill it with zeros")
+    try:
+        w = np.asarray(matrix)
+        if w.dtype.kind == "c" and not w.imag.any():
+            w = w.real
+        if w.dtype.kind == "c":
+            place = tuple(np.argwhere(w.imag)[0])
+            raise InputError(f"mixing: W must be real; W[{', '.join(map(str, place))}] is {w[place]}")
+        return w.astype(np.float64)
+    except (TypeError, ValueError, OverflowError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"mixing: W must be an array of numbers ({' '.join(str(error).split()):.200})") from error
+
+
+def _close(w: np.ndarray, axis: int) -> bool:
+    """Whether sums of rows (axis 1) or columns miss one by no more than rounding each entry to float32 does."""
+    error = np.abs(w.sum(axis - 2) - 1)
+    return bool((error <= FLOAT32 * np.maximum(np.abs(w).sum(axis - 2), 1)).all())
+
+
+def _only_rounded(w: np.ndarray) -> bool:
+    """Whether W was rounded to float32, and some of its sums miss one for that alone."""
+    if w.ndim not in (2, 3) or not w.size or not (w == w.astype(np.float32)).all():
+        return False
+    return any(_close(w, axis) and not is_stochastic(w, axis) for axis in (1, 0))
+
+
+def _scaled(w: np.ndarray) -> np.ndarray:
+    """W [n, n] whose sums are one, on the same links.
+
+    Where both rows and columns are meant, W[i, j] (1 + aᵢ + bⱼ): Newton's step from nothing on the equations of Sinkhorn
+    1964, exact but for squares of float32's rounding. A symmetric W stays so.
+    """
+    if not _close(w, 0):
+        return w / w.sum(1, keepdims=True)
+    if not _close(w, 1):
+        return w / w.sum(0, keepdims=True)
+    n, rows, columns = len(w), w.sum(1), w.sum(0)
+    system = LinearOperator(
+        (2 * n, 2 * n),
+        matvec=lambda x: np.concatenate([rows * x[:n] + w @ x[n:], w.T @ x[:n] + columns * x[n:]]),
+        rmatvec=lambda x: np.concatenate([rows * x[:n] + w @ x[n:], w.T @ x[:n] + columns * x[n:]]),
+        dtype=np.float64,
+    )
+    x = lsqr(system, 1 - np.concatenate([rows, columns]), atol=1e-9, btol=1e-9)[0]
+    return w * (1 + x[:n, None] + x[n:])
 
 
 def _keep_the_rest(w: np.ndarray) -> np.ndarray:
@@ -181,9 +291,16 @@ def given(graph: Graph) -> np.ndarray:
             f"weights: given needs an attribute `weight` on every edge; {missing} has none; try metropolis"
         )
     try:
-        return _keep_the_rest(attribute(graph, "weight"))
-    except (TypeError, ValueError) as error:
+        said = attribute(graph, "weight")
+    except InputError as error:
         raise InputError(f"weights: given needs numbers as weights of the edges ({error})") from error
+    w = _keep_the_rest(said.copy())
+    looped = attribute(graph, None).diagonal() != 0
+    for i in np.flatnonzero(looped & (np.abs(said.diagonal() - w.diagonal()) > 1e-9)):
+        raise InputError(
+            f"weights: given leaves worker {i} a weight of {w[i, i]:.6g} for itself, its self-loop says {said[i, i]:.6g}; leave the self-loop out"
+        )
+    return w
 
 
 @rule(source="Boyd-Diaconis-Xiao 2004, fastest mixing Markov chain", undirected=True, solver=True)

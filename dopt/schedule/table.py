@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
+import lzma
 import zipfile
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dopt import reading
 from dopt.files import whole
 from dopt.types import InputError
 
@@ -69,6 +73,9 @@ class Schedule(NamedTuple):
 
 _COLUMNS = Schedule._fields[:12]
 TYPES = dict(zip(_COLUMNS, ("i4", "i4", "i4", "i4", "i1", *["f8"] * 7), strict=True))
+SCALARS = {"workers": "i8", "end": "f8", "stalled": "?"}
+WORKERS = 10**6  # that a schedule in a file may have
+DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError)
 
 
 def assembled(columns: Iterable[Any], workers: int, end: float, stalled: bool = False) -> Schedule:
@@ -232,21 +239,60 @@ def save(schedule: Schedule, path: str | Path) -> None:
 
 
 def load(path: str | Path) -> Schedule:
-    """Read what `save` wrote; InputError where it is something else."""
+    """Read what `save` wrote; InputError where it is something else, or says what no schedule can say."""
+    content = reading.read("schedule", path)
+    said = f"schedule: {str(path)!r} is not a schedule written by dopt"
     try:
-        # opened here: of a cut file, np.load would leave it open
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            content = {name: arrays[name] for name in Schedule._fields}
-            schedule = Schedule(
-                **{name: content[name] for name in _COLUMNS},
-                workers=int(content["workers"]),
-                end=float(content["end"]),
-                stalled=bool(content["stalled"]),
-            )
-    # TypeError: a lone .npy array is no context; the others: empty, cut, foreign or incomplete
-    except (OSError, EOFError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as error:
-        raise InputError(f"schedule: {path} is not a schedule written by dopt ({error})") from error
-    if len({column.shape for column in schedule.columns.values()}) != 1 or schedule.time.ndim != 1:
-        shapes = ", ".join(f"{name} {list(c.shape)}" for name, c in schedule.columns.items())
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            columns = {name: _array(archive, name, kind) for name, kind in TYPES.items()}
+            workers, end, stalled = (_array(archive, name, kind)[()] for name, kind in SCALARS.items())
+    # what is empty, cut, foreign, damaged, incomplete, or encrypted
+    except (ValueError, LookupError, EOFError, OSError, NotImplementedError, RuntimeError, *DAMAGED) as error:
+        raise InputError(f"{said} ({' '.join(str(error).split())})") from error
+    if {column.shape for column in columns.values()} != {columns["time"].shape} or columns["time"].ndim != 1:
+        shapes = ", ".join(f"{name} {list(c.shape)}" for name, c in columns.items())
         raise InputError(f"schedule: {path} must have columns of one length, got {shapes}")
+    schedule = Schedule(**columns, workers=int(workers), end=float(end), stalled=bool(stalled))
+    for rule, good in _rules(schedule):
+        if not good:
+            raise InputError(f"{said} ({rule})")
     return schedule
+
+
+def _array(archive: zipfile.ZipFile, name: str, kind: str) -> np.ndarray:
+    """A member of an .npz archive, of exactly this type."""
+    info = archive.getinfo(f"{name}.npy")
+    if info.file_size > reading.LARGEST:
+        raise ValueError(f"{name} takes {info.file_size} bytes")
+    found = reading.array(archive.read(info))
+    if found.dtype != np.dtype(kind):
+        raise ValueError(f"{name} must be {np.dtype(kind)}, got {found.dtype}")
+    return found
+
+
+def _rules(s: Schedule) -> Iterator[tuple[str, bool]]:
+    """What every schedule obeys, whatever its clock: (rule, whether it does)."""
+
+    def within(name: str, values: np.ndarray, most: float) -> tuple[str, bool]:
+        return f"{name} must lie in 0..{most:.0f}", bool(((values >= 0) & (values <= most)).all())
+
+    yield within("workers", np.array(s.workers - 1), WORKERS - 1)
+    yield within("worker", s.worker, s.workers - 1)
+    yield within("fate", s.fate, PENDING)
+    yield within("batch", s.batch, np.inf)
+    yield within("write_version", s.write_version, len(s.time))  # an update is made of one row at least
+    yield (
+        "no read_version is above its write_version or negative",
+        bool(((s.read_version >= 0) & (s.staleness >= 0)).all()),
+    )
+    for name in ("weight", "bytes", "pulled"):
+        yield (
+            f"{name} must be finite and not negative",
+            bool(np.isfinite(x := getattr(s, name)).all() and (x >= 0).all()),
+        )
+    yield "end must be finite and not negative", 0 <= s.end < np.inf
+    order = np.stack([s.pulled, s.begin, s.done, s.sends, s.time])
+    yield (
+        "pulled, begin, done, sends and time must be finite and in this order",
+        bool(np.isfinite(order).all() and (np.diff(order, axis=0) >= 0).all()),
+    )

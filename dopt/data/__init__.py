@@ -60,7 +60,7 @@ def digest(name: str, **options: Any) -> str:
     entry = SETS[name]
     chosen = tuple(entry.options(options, "data").items())
     paths = _paths(entry, chosen)
-    if not all(path.is_file() for path in paths):
+    if not all(map(_file_content, paths)):
         load(name, **options)  # fetches them, or says why not
     return _content(paths) if paths else _arrays(name, entry.make, chosen)
 
@@ -71,8 +71,16 @@ def _paths(entry: Entry, options: tuple[tuple[str, Any], ...]) -> tuple[Path, ..
 
 def _content(paths: tuple[Path, ...]) -> str:
     """Digest of files' bytes, and of which are there."""
-    found = [(path.name, file_digest(path) if path.is_file() else "") for path in paths]
+    found = [(path.name, _file_content(path)) for path in paths]
     return hashlib.sha256(repr(found).encode()).hexdigest()
+
+
+def _file_content(path: Path) -> str:
+    """Digest of a file; nothing of one that is not there or cannot be read, of which its reader says why."""
+    try:
+        return file_digest(path)
+    except (OSError, ValueError):
+        return ""
 
 
 @lru_cache(maxsize=4)  # a sweep reads one or two sets, many times; MNIST alone takes 0.4 GB

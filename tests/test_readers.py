@@ -52,7 +52,9 @@ def test_no_reader_opens_what_is_no_plain_file_or_has_no_name(what: str, tmp_pat
     ):
         line = refused(lambda name=name: READERS[what](f"{tmp_path}/{name}"))
         assert line.startswith(f"{what}: ")
-        assert said in line or ("\0" in name or "\ud800" in name) and what == "data.file"  # no option holds such a str
+        assert said in line or (
+            ("\0" in name or "\ud800" in name) and what == "data.file"
+        )  # no option holds such a str
 
 
 def test_a_file_is_measured_before_it_is_read(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from refusals import refused
 
 from dopt import InputError, Run
 from dopt.algorithms.method import at_count
-from dopt.config.optimizers import make_rate
+from dopt.config.schedules import make_rate
 
 FIELDS = {"workers": 8, "learning_rate": 0.1, "steps": 20}
 LINEAR = {"learning_rate.schedule": "linear_schedule", "learning_rate.end_value": 0.0}

@@ -1,19 +1,13 @@
-"""A run as it was asked for (`run`), checked (`resolve`), and known by a hash (`identity`); optax by name (`optimizers`)."""
+"""A run as it was asked for (`run`), checked (`resolve`), and known by a hash (`identity`).
+
+Optax by name: `optimizers`, `schedules`.
+"""
 
 from dopt.config.identity import SCHEMA, identity
 from dopt.config.matrices import UNWEIGHTED
-from dopt.config.optimizers import (
-    COUPLED,
-    LINEAR,
-    OPTIMIZERS,
-    RATES,
-    SCHEDULES,
-    UNTRACED,
-    averages,
-    make_optimizer,
-    make_rate,
-)
+from dopt.config.optimizers import COUPLED, LINEAR, OPTIMIZERS, averages, make_optimizer
 from dopt.config.run import HORIZONS, OWN, Run, options_of
+from dopt.config.schedules import RATES, SCHEDULES, UNTRACED, make_rate
 
 __all__ = [
     "COUPLED",

@@ -1,4 +1,4 @@
-"""Optax by name: local optimizers and schedules of learning rates.
+"""Optax's optimizers, by name.
 
 A local optimizer is one that descends by itself and needs nothing but (grads, state, params). Optax's other
 transformations have names, too: they are refused, with the reason.
@@ -7,7 +7,6 @@ transformations have names, too: they are refused, with the reason.
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Any, NamedTuple
@@ -20,7 +19,9 @@ import optax.contrib
 
 from dopt import draws, flags
 from dopt.algorithms.method import is_count
+from dopt.config.plain import plain_options
 from dopt.config.run import Run, of
+from dopt.config.schedules import make_rate
 from dopt.registry import Entry, did_you_mean
 from dopt.types import InputError, Key, Tree
 
@@ -64,19 +65,6 @@ SCHEDULE_FREE = {"contrib.schedule_free_adamw", "contrib.schedule_free_sgd"}
 ANCHORED = {*SCHEDULE_FREE, "contrib.cocob", "contrib.madgrad"}
 
 LINEAR = {"sgd", "noisy_sgd", "optimistic_gradient_descent"}  # twice the gradient, twice the step
-
-RATES = ("peak_value", "init_value", "value")  # what schedules call the rate itself, the first that they have
-SCHEDULES = {
-    name: f
-    for name, f in vars(optax).items()
-    if name.endswith(("_schedule", "_decay"))
-    and inspect.isfunction(f)
-    and {*inspect.signature(f).parameters} & {*RATES}
-}
-UNTRACED = ("warmup_cosine_decay_schedule",)  # asks whether its rate is zero, so the rate must be a number
-# a schedule that gets less stays at its first value, without a word
-LEAST = {"transition_steps": 1, "decay_steps": 1, "warmup_steps": 1, "transition_begin": 0}
-
 
 # -- noise --
 
@@ -157,116 +145,13 @@ def optimizer_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     parameters = dict(inspect.signature(_entry(name).make).parameters)
     for own in ("learning_rate", "keys"):
         parameters.pop(own, None)
-    resolved = _plain_options("optimizer", name, parameters, given)
+    resolved = plain_options("optimizer", name, parameters, given)
     if name in SCHEDULE_FREE and not resolved.get("b1", 1.0) > 0:  # its model is divided by it
         raise InputError(f"optimizer.b1: must be positive for {name}, got {given['b1']}")
     return resolved
 
 
-def schedule_options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """`schedule` and its parameters, checked; the rate itself stands for its peak, initial or only value."""
-    if not given:
-        return {}
-    if "schedule" not in given:
-        raise InputError(
-            f"learning_rate.{next(iter(given))}: give learning_rate.schedule, the name of an optax schedule"
-        )
-    name = given["schedule"]
-    if not isinstance(name, str):
-        raise InputError(f"learning_rate.schedule: must be the name of an optax schedule, got {name!r}")
-    if name not in SCHEDULES and f"{name}_schedule" in SCHEDULES:
-        name = f"{name}_schedule"
-    if name not in SCHEDULES:
-        raise InputError(f"learning_rate.schedule: unknown name {name!r}{did_you_mean(name, SCHEDULES)}")
-    parameters = dict(inspect.signature(SCHEDULES[name]).parameters)
-    parameters.pop(_rate_parameter(parameters))
-    rest = {k: v for k, v in given.items() if k != "schedule"}
-    resolved = _plain_options("learning_rate", name, parameters, rest)
-    for p in parameters.values():
-        if p.default is p.empty and p.name not in resolved:
-            raise InputError(f"learning_rate.{p.name}: {name} needs it")
-    if resolved.get("decay_rate") == 0:
-        raise InputError(f"learning_rate.decay_rate: 0 leaves {name} at its first value; give a positive one")
-    return {"schedule": name, **resolved}
-
-
-def _rate_parameter(parameters: Mapping[str, Any]) -> str:
-    return next(name for name in RATES if name in parameters)
-
-
-def _plain_options(
-    what: str, name: str, parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any]
-) -> dict[str, Any]:
-    resolved = {}
-    for key, value in given.items():
-        if key in ("key", "seed"):
-            raise InputError(f"{what}.{key}: what {name} draws follows from the run's seed; leave it out")
-        if key not in parameters:
-            raise InputError(f"{what}.{key}: {name} has no such option{did_you_mean(key, parameters)}")
-        resolved[key] = _value(f"{what}.{key}", value, parameters[key])
-        if key in LEAST and not resolved[key] >= LEAST[key]:
-            raise InputError(f"{what}.{key}: must be at least {LEAST[key]}, got {value}")
-    return resolved
-
-
-def _value(name: str, value: Any, parameter: inspect.Parameter) -> Any:
-    """A value that fits the parameter, as its default tells: a truth value, a name, a number, or several."""
-    default = parameter.default
-    if "dtype" in parameter.name:
-        return _dtype(name, value)
-    if isinstance(default, bool):
-        wanted, fits = "true or false", isinstance(value, bool)
-    elif isinstance(default, str) or parameter.annotation in ("str", str):
-        wanted, fits = "a name", isinstance(value, str)
-    elif isinstance(default, tuple):
-        wanted = f"{len(default)} values like {list(default)}"
-        fits = isinstance(value, list | tuple) and len(value) == len(default)
-        fits = fits and all(
-            type(b) is str if isinstance(a, str) else _finite(b) for a, b in zip(default, value, strict=True)
-        )
-    elif isinstance(default, int):
-        wanted, fits = "a whole number", type(value) is int and abs(value) < 2**31
-    elif parameter.name.endswith(("mask", "_fn", "_numbers", "_scales", "optimizer")) or callable(default):
-        if default is not parameter.empty:
-            raise InputError(f"{name}: is no number or name, so it cannot be given here; leave it out")
-        wanted, fits = "a finite number", _finite(value)
-    else:
-        wanted, fits = "a finite number", _finite(value)
-    if not fits:
-        raise InputError(f"{name}: must be {wanted}, got {value!r}")
-    if type(value) is int and abs(value) >= 2**31:  # which no array of whole numbers holds
-        return float(value)
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _finite(value: Any) -> bool:
-    """Whether it is a number that float32 can hold, apart from small ones."""
-    return type(value) in (int, float) and abs(value) <= float(np.finfo(np.float32).max) and not math.isnan(value)
-
-
-def _dtype(name: str, value: Any) -> str:
-    known = ("float16", "bfloat16", "float32", "float64")
-    if value not in known:
-        raise InputError(f"{name}: must be one of {', '.join(known)}, got {value!r}")
-    return str(value)
-
-
 # -- making --
-
-
-def make_rate(run: Run, rate: Any) -> Any:
-    """The learning rate of a resolved run, possibly traced; a function of the step where it has a schedule."""
-    options = of(run.options, "learning_rate")
-    if not options:
-        return rate
-    if options["schedule"] in UNTRACED:
-        rate = np.dtype(run.precision).type(run.learning_rate)
-    over_steps = SCHEDULES[options.pop("schedule")]
-    schedule = over_steps(**{_rate_parameter(inspect.signature(over_steps).parameters): rate}, **options)
-    if run.precision == "float32":
-        return schedule
-    # JAX divides whole numbers in float32, whatever the precision
-    return lambda count: schedule(np.dtype(run.precision).type(1) * count)
 
 
 def make_optimizer(run: Run, rate: Any, keys: Keys) -> optax.GradientTransformation:
@@ -286,7 +171,6 @@ def averages(name: str) -> Callable[[Any], Any] | None:
 
 
 def _averages(state: Any) -> Any:
-
     def own(x: Any) -> bool:
         return isinstance(x, optax.contrib.ScheduleFreeState)
 
@@ -333,13 +217,6 @@ def counts_apart(optimizer: str, options: tuple[tuple[str, Any], ...]) -> bool:
     return any(is_count(part) for part in jax.tree.leaves(state, is_leaf=is_count))
 
 
-def first_zero(run: Run, steps: np.ndarray) -> int | None:
-    """The first of the steps at which the rate of a resolved run is 0; None: at none."""
-    with flags.fixed(run.precision == "float64"):
-        rates = np.broadcast_to(make_rate(run, run.learning_rate)(jnp.asarray(steps)), steps.shape)
-    return next(iter(steps[rates == 0].tolist()), None)
-
-
 def _types(state: Any) -> list[tuple[tuple[int, ...], Any]]:
     return [(x.shape, x.dtype) for x in jax.tree.leaves(state)]
 
@@ -350,16 +227,10 @@ __all__ = [
     "LINEAR",
     "NOISY",
     "OPTIMIZERS",
-    "RATES",
-    "SCHEDULES",
-    "UNTRACED",
     "add_noise",
     "averages",
     "counts_apart",
     "dry_step",
-    "first_zero",
     "make_optimizer",
-    "make_rate",
     "optimizer_options",
-    "schedule_options",
 ]

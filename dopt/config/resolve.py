@@ -16,17 +16,9 @@ from dopt import algorithms, cluster, delays, memory, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS
 from dopt.config import cost
 from dopt.config.matrices import UNWEIGHTED, network_of
-from dopt.config.optimizers import (
-    ANCHORED,
-    COUPLED,
-    NOISY,
-    counts_apart,
-    dry_step,
-    first_zero,
-    optimizer_options,
-    schedule_options,
-)
+from dopt.config.optimizers import ANCHORED, COUPLED, NOISY, counts_apart, dry_step, optimizer_options
 from dopt.config.run import HORIZONS, OWN, PREFIXES, Run, of
+from dopt.config.schedules import first_zero, schedule_options
 from dopt.data import PARTITIONS, SETS
 from dopt.execute import EXECUTORS
 from dopt.problems import PROBLEMS, layouts

@@ -104,7 +104,7 @@ class Problem:
       metrics: name -> (params, test) -> scalar, in the precision of params: JAX's own mean of truth values is float32.
       optimum: f*, or a function that computes it; None: unknown.
       start: models to start from, leaves [workers, ...], for problems whose workers start apart.
-      weighted: weigh worker i by its number of samples in f.
+      weighted: weigh worker i by its number of samples in f; so do its gradients, or its model where models are averaged after local steps.
       touched: batch size -> (numbers, indices) of the rows that a gradient of so many samples touches, at most; it is zero elsewhere,
         so that no more travels to a server or from it. None: a gradient is as large as the model.
       note: one line on what is left out of the metrics, and why.

@@ -7,7 +7,8 @@ joint: at yᵢ = xᵢ, where the gradient is taken, too: equations (5) and (6). 
 gradient_first: at yᵢ = xᵢ + u(gᵢ), an exchange after the step, as `averageParameters` of torch-distlearn's AllReduceEA is called.
   At rest β (xᵢ - z) = -(1 - β) α gᵢ.
 
-Both f(x̄) and f(z) are recorded.
+Both f(x̄) and f(z) are recorded. Algorithm 1, which is asynchronous, exchanges in steps 1, H + 1, 2H + 1, ...: its first exchange, of
+models that are all z⁰, moves nothing, and ours are in steps H, 2H, ...
 """
 
 from __future__ import annotations

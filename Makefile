@@ -8,7 +8,7 @@ pytest = JAX_PLATFORMS=cpu XLA_FLAGS="--xla_force_host_platform_device_count=8 $
 # these are about bits, so the compiler does for them what it does for users; elsewhere it would take most of the time
 BITS := tests/test_engine.py tests/test_store.py tests/test_checkpoints.py
 
-.PHONY: sweep test figures mutants speed clean
+.PHONY: sweep test figures faults mutants speed clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/dopt sweep benchmarks/connectivity_delay.yaml
@@ -24,6 +24,10 @@ test: $(VENV)/.installed-dev
 # all figures; fails where a claim that we say holds does not
 figures: $(VENV)/.installed
 	$(BIN)/dopt figures --gallery
+
+# all faults, really caused (`make test` causes a few of them), and the table of README
+faults: $(VENV)/.installed-dev
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.faults
 
 # each figure with wrong methods, laws and rules, each of which must fail one of its claims: half an hour on two cores
 mutants: $(VENV)/.installed

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib
+import linecache
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,7 @@ LOSSES: dict[str, Callable[[float], Callable]] = {
     "a partial": lambda by: functools.partial(plus, by),
     "a default": with_default,
     "a jitted function": lambda by: jax.jit(closing_over(by)),
+    "a mapped function": lambda by: jax.vmap(jax.jit(jax.vmap(closing_over(by), in_axes=(None, 0))), in_axes=(None, 0)),
     "a wrapped function": lambda by: jax.checkpoint(closing_over(by)),
     "a function in a cell": lambda by: closing_over_function(closing_over(by)),
 }
@@ -184,13 +186,23 @@ def test_arrays_are_told_apart_by_type_shape_and_bytes() -> None:
     assert len({code.digest(value) for value in values}) == len(values)
 
 
+def test_a_cell_of_a_notebook_is_hashed_by_its_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for number, text in enumerate(["def cell(x):\n    return x\n", "def cell(x):\n    return 2 * x\n"] * 2):
+        name, module = f"<cell {number}>", {"__name__": "__main__"}
+        monkeypatch.setitem(linecache.cache, name, (len(text), None, text.splitlines(True), name))
+        exec(compile(text, name, "exec"), module)
+        found.append(code.digest(module["cell"]))
+    assert found[0] == found[2] != found[1] == found[3]
+
+
 class Odd:
     def __call__(self, x: Any, batch: Any) -> Any:
         return jnp.mean(x**2)
 
 
 def test_what_cannot_be_hashed_is_another_run_each_time() -> None:
-    for loss in (Odd(), eval("lambda x, batch: (x ** 2).sum()")):
+    for loss in (Odd(), closing_over(np.random.default_rng(0)), eval("lambda x, batch: (x ** 2).sum()")):
         unknown = problem(loss=loss)
         assert of(unknown) != of(unknown)
         (line,) = fresh(digests(make(problem=None).resolve(problem=unknown), {"problem": unknown}))

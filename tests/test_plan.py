@@ -277,6 +277,15 @@ def test_what_cannot_be_read_is_neither_damaged_nor_set_aside(
     assert not (folder / "set-aside").exists()
 
 
+def test_a_plan_that_cannot_be_read_is_not_called_damaged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bytes:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(Path, "read_bytes", refuse)
+    with pytest.raises(MachineError, match=r"^results: cannot read .*plan\.json \(Input/output error\)$"):
+        dopt.load(folder)
+
+
 def test_damage_foreign_and_unreadable_are_told_apart(folder: Path) -> None:
     store = Store(folder)
     ids = [run.id for run in plan.read(store.plan() or {}, store.plan_path)[0].slabs[0][1]]

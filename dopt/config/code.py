@@ -164,6 +164,10 @@ class _Walk:
                 if not isinstance(value, types.FunctionType | type) or not self.again(value):
                     how(self, value)
                 return
+        if type(value) is object:  # a mark that holds nothing: which one it is counts, and not where it lies
+            if not self.again(value):
+                self.say("object")
+            return
         if not callable(getattr(value, "__wrapped__", None)) or _origin_of(type(value)) is None:
             raise UnknownError(f"{_short(value)}, which is of an unknown kind")
         self.kind(value)  # as of jax.jit, or of a cache
@@ -187,7 +191,7 @@ class _Walk:
                 self.feed(cell.cell_contents)
             except ValueError:
                 self.say("empty")
-        self.mapping({name: x for name, x in vars(value).items() if name != "__wrapped__"})
+        self.mapping({name: x for name, x in vars(value).items() if not name.startswith("__")})
 
     def globals(self, value: types.FunctionType) -> None:
         """What the function reads from its module."""

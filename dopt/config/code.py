@@ -191,7 +191,11 @@ class _Walk:
                 self.feed(cell.cell_contents)
             except ValueError:
                 self.say("empty")
-        self.mapping({name: x for name, x in vars(value).items() if not name.startswith("__")})
+        copied = getattr(
+            vars(value).get("__wrapped__"), "__dict__", {}
+        )  # `functools.wraps` copies what a function carries
+        carried = {k: v for k, v in vars(value).items() if not k.startswith("__") and copied.get(k) is not v}
+        self.mapping(carried)
 
     def globals(self, value: types.FunctionType) -> None:
         """What the function reads from its module."""

@@ -19,6 +19,7 @@ from dopt.types import Clock, InputError, Tree
 
 DELAYS = Registry("delay")
 law = DELAYS.register
+LONGEST = 10**6  # steps that a law may reach: it is a table of probabilities
 DRAWN_ONCE = 0x6C696E6B  # a stream of its own
 
 
@@ -26,7 +27,7 @@ DRAWN_ONCE = 0x6C696E6B  # a stream of its own
 def constant(*, value: int, max: int | None = None) -> np.ndarray:
     """Always `value` steps."""
     _whole("delay.value", value)
-    return _within(np.eye(value + 1)[value], max)
+    return _within(np.append(np.zeros(value), 1.0), max)
 
 
 @law(source="Dai et al. 2018, 1810.03264")
@@ -34,6 +35,7 @@ def uniform(*, max: int, low: int = 0, high: int | None = None) -> np.ndarray:
     """Each of low..high steps equally often; high is `max` by default."""
     high = max if high is None else high
     _whole("delay.low", low)
+    _whole("delay.high", high)
     if high < low:
         raise InputError(f"delay.high: must be at least delay.low={low}, got {high}")
     table = np.zeros(high + 1)
@@ -54,11 +56,14 @@ def geometric(*, max: int, mean: float = 1.0) -> np.ndarray:
 def _whole(name: str, value: int) -> None:
     if value < 0:
         raise InputError(f"{name}: must not be negative, got {value}")
+    if value > LONGEST:
+        raise InputError(f"{name}: must be at most {LONGEST} steps, got {value}")
 
 
 def _within(table: np.ndarray, largest: int | None) -> np.ndarray:
     if largest is None:
         return table
+    _whole("delay.max", largest)
     if len(table) - 1 > largest:
         raise InputError(
             f"delay: the law reaches {len(table) - 1} steps, the buffer holds delay.max={largest}; raise delay.max or lower the delay"
@@ -86,7 +91,7 @@ def resolve(delay: int | str, options: Mapping[str, Any], edges: bool = False) -
             raise InputError(f"delay.{next(iter(options))}: the graph says how slow its edges are; leave it out")
         return delay, {}
     law = DELAYS[delay]
-    fixed = coerce("delay.fixed", options.get("fixed", False), bool) if edges and delay != "constant" else False
+    fixed = edges and coerce("delay.fixed", options.get("fixed", False), bool) and delay != "constant"
     full = law.options({k: v for k, v in options.items() if not (edges and k == "fixed")}, "delay")
     if delay == "constant":
         value = full.pop("value")

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 from dopt.text import LONGEST, quoted
 from dopt.types import InputError
@@ -85,13 +85,13 @@ def _keyword_only(function: Callable) -> tuple[dict[str, Any], dict[str, Any]]:
     }
 
 
-LARGEST = 2**63  # whole numbers are smaller in absolute value
+LARGEST = 2**31  # whole numbers are smaller in absolute value: programs count in int32
 
 
 def coerce(name: str, value: Any, hint: Any) -> Any:
     """`value` as the type that `hint` asks for (an int is a fine float); InputError where it is another type.
 
-    No number is NaN, whole numbers have at most 63 bits, and those of a type with a `Range` lie in it.
+    No number is NaN, whole numbers have at most 31 bits, and those of a type with a `Range` lie in it.
     """
     if hint is Any:
         return value
@@ -114,24 +114,30 @@ def coerce(name: str, value: Any, hint: Any) -> Any:
 
 @dataclass(frozen=True)
 class Range:
-    """What an option may be, as part of its type: Annotated[int, Range(1)]."""
+    """What a number may be, as part of an option's type: Annotated[float, Range(0)]. It is finite anyway."""
 
     low: float
-    high: float = math.inf  # itself not allowed where it is infinite
+    high: float = math.inf
 
-    def __contains__(self, value: float) -> bool:
-        return self.low <= value <= self.high and math.isfinite(value)
+    def rule(self, value: float) -> str:
+        """What the value breaks; empty: nothing."""
+        if not math.isfinite(value):
+            return "must be finite"
+        if value < self.low:
+            return "must not be negative" if self.low == 0 else f"must be at least {self.low}"
+        return f"must be at most {self.high}" if value > self.high else ""
 
-    def __str__(self) -> str:
-        if math.isinf(self.high):
-            return f"must be finite and at least {self.low}"
-        return f"must lie in [{self.low}, {self.high}]"
+
+Seed = Annotated[int, Range(0)]
+NotNegative = Annotated[float, Range(0)]
+Share = Annotated[float, Range(0, 1)]
 
 
 def _ranged(name: str, value: Any, hint: Any, limits: Range) -> Any:
     found = coerce(name, value, hint)
-    if found not in limits:
-        raise InputError(f"{name}: {limits}, got {quoted(value)}")
+    broken = limits.rule(found)
+    if broken:
+        raise InputError(f"{name}: {broken}, got {quoted(value)}")
     return found
 
 
@@ -155,7 +161,7 @@ def _numeric(name: str, value: int | float, hint: Any) -> int | float:
     except OverflowError as error:  # of infinity as an int, or of an int past the floats
         raise InputError(f"{name}: must be {_called(hint)} that is finite, got {quoted(value)}") from error
     if hint is int and (found != value or abs(found) >= LARGEST):
-        limit = " of at most 63 bits" if found == value else ""
+        limit = " below 2^31" if found == value else ""
         raise InputError(f"{name}: must be {_called(hint)}{limit}, got {quoted(value)} ({type(value).__name__})")
     return found
 

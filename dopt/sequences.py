@@ -97,6 +97,7 @@ def base_graphs(workers: int, degree: int) -> list[Round]:
     Takezawa et al. 2023, 2305.11420, algorithm 3: simple Base-(k+1) graphs on parts of n side by side, then
     hyper-hypercubes across them; or one simple graph, where that is shorter.
     """
+    degree = min(degree, max(1, workers - 1))
     across = _smooth_part(workers, degree + 1)
     part = workers // across
     nodes = np.arange(workers).reshape(across, part)

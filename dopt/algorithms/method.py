@@ -153,7 +153,7 @@ def readable(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     own = set(ALGORITHMS[name].known)
     if "compressor" in own:
         chosen = given.get("compressor", "identity")
-        own |= set(COMPRESSORS[chosen].known if chosen in COMPRESSORS else ())
+        own |= set(COMPRESSORS[chosen].known if isinstance(chosen, str) and chosen in COMPRESSORS else ())
     return registry.readable(given, own, {**ALGORITHMS, **COMPRESSORS})
 
 

@@ -34,6 +34,9 @@ PLUGS: tuple[tuple[str, Registry, tuple[str, ...]], ...] = (  # and what is read
     ("topology", topology.TOPOLOGIES, ()),
     ("weights", mixing.WEIGHTS, ()),
 )
+MOST_WORKERS = 10**6
+MOST_RECORDS = 10**6
+MOST_PLANNED = 10**8  # computations
 
 
 @cache
@@ -259,8 +262,10 @@ class _Resolving:
     def records(self) -> None:
         values = self.values
         values["metrics"] = _metrics(values["metrics"])
+        steps = cost.expected_steps(values, self.traits["events"])
         if values["record_every"] is None and values["record_seconds"] is None:
-            values["record_every"] = max(1, cost.expected_steps(values, self.traits["events"]) // 50)
+            values["record_every"] = max(1, steps // 50)
+        _check_size(values, steps, self.traits["events"])
 
 
 def _check_kind(problem: Entry, given: Entry) -> None:
@@ -269,6 +274,26 @@ def _check_kind(problem: Entry, given: Entry) -> None:
     wanted, kind = SETS[default].traits["kind"], given.traits["kind"]
     if kind != wanted:
         raise InputError(f"data: {problem.name} learns from {wanted}, got {given.name} of kind {kind}; use {default}")
+
+
+def _check_size(values: Mapping[str, Any], steps: int, events: bool) -> None:
+    """Refuse more than a host can write down: records, and computations that the clock plans ahead."""
+    name = "record_every" if values["record_every"] is not None else "record_seconds"
+    seconds = values["seconds"] or steps  # without a cluster, a step is a second
+    records = steps // values[name] if name == "record_every" else min(steps, seconds / values[name])
+    if records > MOST_RECORDS:
+        raise InputError(
+            f"{name}: at most {MOST_RECORDS} records are kept, got {name}={values[name]:g} for {steps} steps; record less often"
+        )
+    computations = steps * (1 if events else values["workers"])
+    if values["cluster"] is not None and computations > MOST_PLANNED:
+        raise InputError(
+            f"{_horizon(values)}: a cluster's clock plans at most {MOST_PLANNED} computations, got about {computations}; ask for fewer, or leave cluster out"
+        )
+
+
+def _horizon(values: Mapping[str, Any]) -> str:
+    return next(name for name in HORIZONS if values[name] is not None)
 
 
 def _check_numbers(values: Mapping[str, Any]) -> None:
@@ -282,6 +307,8 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
     for name in ("workers", *HORIZONS, "batch_size", "total_batch", "record_every", "record_seconds", "eval_samples"):
         if values[name] is not None and not (values[name] > 0 and math.isfinite(values[name])):
             raise InputError(f"{name}: must be positive, got {values[name]}")
+    if values["workers"] > MOST_WORKERS:
+        raise InputError(f"workers: must be at most {MOST_WORKERS}, got {values['workers']}")
     if not (values["learning_rate"] >= 0 and math.isfinite(values["learning_rate"])):
         raise InputError(f"learning_rate: must be a finite number, not negative, got {values['learning_rate']}")
     if not 0 <= values["seed"] < 2**31:

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from dopt.registry import Registry
+from dopt.registry import Registry, Seed
 from dopt.types import InputError
 
 PARTITIONS = Registry("partition")
@@ -32,7 +32,7 @@ def _classes(labels: np.ndarray, workers: int, name: str) -> None:
 
 
 @PARTITIONS.register(source="uniform random split")
-def iid(labels: np.ndarray, workers: int, *, seed: int = 0) -> list[np.ndarray]:
+def iid(labels: np.ndarray, workers: int, *, seed: Seed = 0) -> list[np.ndarray]:
     """A random permutation in near-equal pieces: all workers see the same distribution."""
     order = np.random.default_rng(seed).permutation(_count(labels, workers))
     return np.array_split(order, workers)
@@ -54,7 +54,7 @@ def by_label(labels: np.ndarray, workers: int) -> list[np.ndarray]:
 @PARTITIONS.register(
     source="Hsu et al. 2019, arXiv:1909.06335; per class as in Yurochkin et al. 2019, arXiv:1905.12022"
 )
-def dirichlet(labels: np.ndarray, workers: int, *, alpha: float, seed: int = 0) -> list[np.ndarray]:
+def dirichlet(labels: np.ndarray, workers: int, *, alpha: float, seed: Seed = 0) -> list[np.ndarray]:
     """Each class is shared out in proportions ~ Dir(alpha): large alpha is iid, small alpha one class per worker.
 
     Hsu et al. draw class proportions for each worker, which leaves samples over or runs out of them; we draw worker

@@ -12,6 +12,7 @@ import math
 import numpy as np
 
 from dopt.data.base import SETS, Dataset, at_least, frozen
+from dopt.registry import Seed
 from dopt.types import InputError
 
 
@@ -21,7 +22,7 @@ from dopt.types import InputError
     bytes=lambda users, items, **_: 16 * users * items,
 )
 def ratings(
-    *, users: int = 256, items: int = 128, rank: int = 4, density: float = 0.1, noise: float = 0.1, seed: int = 0
+    *, users: int = 256, items: int = 128, rank: int = 4, density: float = 0.1, noise: float = 0.1, seed: Seed = 0
 ) -> Dataset:
     """Made ratings of items by users: low rank plus noise; a tenth of each user's is held out.
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from dopt.data import base
 from dopt.data.base import SETS, Dataset
+from dopt.registry import Seed
 from dopt.types import InputError
 
 
@@ -23,7 +24,7 @@ from dopt.types import InputError
     bytes=lambda samples, features, **_: 24 * samples * features,
 )
 def sparse(
-    *, samples: int = 1280, features: int = 128, density: float = 0.1, signal: float = 4.0, seed: int = 0
+    *, samples: int = 1280, features: int = 128, density: float = 0.1, signal: float = 4.0, seed: Seed = 0
 ) -> Dataset:
     """Made samples of two classes with few features each, not negative, of norm 1; every fifth is held out.
 

@@ -10,11 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopt.problems.base import problem
+from dopt.registry import Seed
 from dopt.types import Batch, InputError, Key, Params, Problem
 
 
 @problem(source="distributed averaging, Xiao-Boyd 2004", data=None, bytes=lambda n, dim, **_: 32 * n * dim)
-def consensus(shards: None, workers: int, *, dim: int = 1, seed: int = 0) -> Problem:
+def consensus(shards: None, workers: int, *, dim: int = 1, seed: Seed = 0) -> Problem:
     """Average the starts: no loss at all. Starts are standard normal unless given."""
     if dim < 1:
         raise InputError(f"problem.dim: must be at least 1, got {dim}")

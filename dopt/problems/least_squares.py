@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopt.problems.base import problem
+from dopt.registry import Seed
 from dopt.types import Batch, InputError, Key, Params, Problem
 
 
@@ -20,7 +21,7 @@ from dopt.types import Batch, InputError, Key, Params, Problem
     bytes=lambda n, samples, dim, **_: 24 * samples * (n + dim),
 )
 def least_squares(
-    shards: None, workers: int, *, samples: int = 2560, dim: int = 100, noise: float = 1e-5, seed: int = 0
+    shards: None, workers: int, *, samples: int = 2560, dim: int = 100, noise: float = 1e-5, seed: Seed = 0
 ) -> Problem:
     """Least squares over samples that every worker draws from.
 

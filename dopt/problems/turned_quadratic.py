@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from dopt.problems.base import curvatures, problem
+from dopt.registry import Seed
 from dopt.types import Batch, InputError, Key, Params, Problem
 
 
@@ -27,7 +28,7 @@ def turned_quadratic(
     L: float = 1.0,
     mu: float = 0.1,
     heterogeneity: float = 1.0,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Problem:
     """A quadratic for each worker, all of the same curvatures, each turned its own way.
 

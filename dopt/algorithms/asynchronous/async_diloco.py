@@ -15,6 +15,7 @@ import optax
 
 from dopt.algorithms.asynchronous.server import arriving, local_descent, server, stepping
 from dopt.algorithms.method import Method, at_least, outer_optimizer, subtract
+from dopt.registry import NotNegative, Share
 from dopt.types import Coordination, Tree
 
 
@@ -37,8 +38,8 @@ def async_diloco(
     learning_rate: Any = None,
     local_steps: int = 10,
     outer: str = "sgd",
-    outer_learning_rate: float = 0.7,
-    outer_momentum: float = 0.9,
+    outer_learning_rate: NotNegative = 0.7,
+    outer_momentum: Share = 0.9,
 ) -> Method:
     """Local SGD without a barrier, whose differences an outer optimizer steps on as they arrive.
 

@@ -15,6 +15,7 @@ import optax
 
 from dopt.algorithms.asynchronous.server import arriving
 from dopt.algorithms.method import Method, add, scale, subtract, when, zeros
+from dopt.registry import NotNegative
 from dopt.types import Coordination, InputError, Tree
 
 VARIANTS = ("plain", "adaptive", "hessian")
@@ -32,7 +33,7 @@ def dc_asgd(
     mix: None = None,
     *,
     learning_rate: Any = None,
-    strength: float = 1.0,
+    strength: NotNegative = 1.0,
     variant: str = "plain",
 ) -> Method:
     """Asynchronous SGD with delay compensation.

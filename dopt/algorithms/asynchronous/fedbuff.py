@@ -17,6 +17,7 @@ import optax
 
 from dopt.algorithms.asynchronous.server import arriving, collecting, local_descent, server
 from dopt.algorithms.method import Method, at_least, subtract
+from dopt.registry import NotNegative
 from dopt.types import Coordination, InputError, Tree
 
 
@@ -40,8 +41,8 @@ def fedbuff(
     learning_rate: Any = None,
     buffer: int = 10,
     local_steps: int = 1,
-    power: float = 0.5,
-    server_learning_rate: float = 1.0,
+    power: NotNegative = 0.5,
+    server_learning_rate: NotNegative = 1.0,
 ) -> Method:
     """Buffered asynchronous federated averaging.
 

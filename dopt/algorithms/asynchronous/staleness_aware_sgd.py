@@ -12,6 +12,7 @@ import optax
 
 from dopt.algorithms.asynchronous.server import arriving, stepping
 from dopt.algorithms.method import Method
+from dopt.registry import NotNegative
 from dopt.types import Coordination, InputError
 
 
@@ -21,7 +22,7 @@ def staleness_aware_sgd(
     mix: None = None,
     *,
     learning_rate: Any = None,
-    power: float | None = None,
+    power: NotNegative | None = None,
 ) -> Method:
     """Asynchronous SGD whose steps shrink with the staleness of the gradient.
 

@@ -8,12 +8,15 @@ T_R(W/ρ) / T_R(1/ρ), ρ = ‖W - J‖₂ (Scaman et al. 2017, 1702.08704). Wit
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import optax
 
 from dopt.algorithms.method import Method, add, at_boundary, at_least, clock, gossip, scale, subtract, zeros
+from dopt.registry import Range
 from dopt.types import Clock, InputError, Tree
+
+Rounds = Annotated[int, Range(1, 1000)]  # each is written out in the program
 
 
 class GossipState(NamedTuple):
@@ -37,7 +40,7 @@ def gossip_sgd(
     *,
     learning_rate: Any = None,
     adapt_then_combine: bool = False,
-    rounds: int = 1,
+    rounds: Rounds = 1,
     chebyshev: bool = False,
     modulus: Any = None,
     local_steps: int = 1,

@@ -11,6 +11,7 @@ import optax
 
 from dopt.algorithms.method import Method, outer_optimizer, synchronous
 from dopt.algorithms.synchronous.rounds import rounds
+from dopt.registry import NotNegative, Share
 from dopt.types import Reduction
 
 
@@ -27,8 +28,8 @@ def diloco(
     learning_rate: Any = None,
     local_steps: int = 10,
     outer: str = "sgd",
-    outer_learning_rate: float = 0.7,
-    outer_momentum: float = 0.9,
+    outer_learning_rate: NotNegative = 0.7,
+    outer_momentum: Share = 0.9,
 ) -> Method:
     """DiLoCo: local steps, and an outer optimizer on what they add up to.
 

@@ -12,6 +12,7 @@ import optax
 
 from dopt.algorithms.method import Method, add, scale, synchronous, zeros
 from dopt.algorithms.synchronous.rounds import rounds
+from dopt.registry import NotNegative
 from dopt.types import InputError, Reduction, Tree
 
 
@@ -29,7 +30,7 @@ def slowmo(
     learning_rate: Any = None,
     local_steps: int = 10,
     momentum: float = 0.5,
-    slow_rate: float = 1.0,
+    slow_rate: NotNegative = 1.0,
 ) -> Method:
     """SlowMo: local SGD with slow momentum over whole rounds.
 

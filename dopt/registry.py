@@ -100,8 +100,6 @@ def coerce(name: str, value: Any, hint: Any) -> Any:
         return _ranged(name, value, *typing.get_args(hint))
     if origin in (typing.Union, types.UnionType):
         return _one_of(name, value, hint)
-    if hint is type(None) and value is None:
-        return None
     if hint in (int, float) and isinstance(value, int | float) and not isinstance(value, bool):
         return _numeric(name, value, hint)
     if (origin or hint) in (tuple, list) and isinstance(value, list | tuple):
@@ -142,14 +140,17 @@ def _ranged(name: str, value: Any, hint: Any, limits: Range) -> Any:
 
 
 def _one_of(name: str, value: Any, hint: Any) -> Any:
-    """As the first type of a union that takes it; a number out of its range says so."""
-    choices = typing.get_args(hint)
+    """As the first type of a union that takes it."""
+    choices = [choice for choice in typing.get_args(hint) if choice is not type(None)]
+    if value is None and len(choices) < len(typing.get_args(hint)):
+        return None
+    if len(choices) == 1:
+        return coerce(name, value, choices[0])
     for choice in choices:
         try:
             return coerce(name, value, choice)
-        except InputError as error:
-            if isinstance(value, int | float) and typing.get_origin(choice) is typing.Annotated:
-                raise error
+        except InputError:
+            continue
     raise InputError(f"{name}: must be {_called(hint)}, got {quoted(value)} ({type(value).__name__})")
 
 

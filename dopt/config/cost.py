@@ -44,7 +44,7 @@ def data(problem: str, name: str | None, workers: int, options: Mapping[str, Any
 
 def delay(value: Any, options: Mapping[str, Any], workers: int) -> list[Need]:
     """A law's table, and rings of at least a number for each worker."""
-    longest = max((x for x in (value, *options.values()) if isinstance(x, int)), default=0)
+    longest = min(max((x for x in (value, *options.values()) if isinstance(x, int)), default=0), 10**18)
     what = f"a delay of up to {longest} steps, for which {workers} workers keep their old models,"
     return [Need("delay", what, (longest + 1) * (3.0 * NUMBER + 4 * workers), "use a shorter one")]
 

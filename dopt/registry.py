@@ -129,6 +129,8 @@ class Range:
 Seed = Annotated[int, Range(0)]
 NotNegative = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
+Width = Annotated[int, Range(1, 2**16)]  # of a network's layer
+Depth = Annotated[int, Range(1, 1000)]  # layers, each written out in the program
 
 
 def _ranged(name: str, value: Any, hint: Any, limits: Range) -> Any:

@@ -19,7 +19,7 @@ from dopt.types import InputError
 @SETS.register(
     source="made here: dense and correlated, rows of norm one, as PASCAL's epsilon",
     kind="classes",
-    bytes=lambda samples, features, **_: 8 * samples * features,
+    bytes=lambda samples, features, rank, **_: 8 * (samples * features + 2 * rank * (samples + features)),
 )
 def factors(
     *,

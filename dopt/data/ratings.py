@@ -19,7 +19,7 @@ from dopt.types import InputError
 @SETS.register(
     source="made here: low rank plus noise, as in Koren, Bell and Volinsky 2009",
     kind="ratings",
-    bytes=lambda users, items, **_: 16 * users * items,
+    bytes=lambda users, items, rank, **_: 16 * users * items + 16 * rank * (users + items),
 )
 def ratings(
     *, users: int = 256, items: int = 128, rank: int = 4, density: float = 0.1, noise: float = 0.1, seed: Seed = 0

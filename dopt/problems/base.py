@@ -17,6 +17,7 @@ from dopt.registry import Registry
 from dopt.types import InputError, Params, Tree
 
 PROBLEMS = Registry("problem")
+STEEPEST = 1e100  # curvature
 ACCURACY = 1e-12  # of f*, from strong convexity: f - f* <= ‖∇f‖² / (2 l2)
 
 
@@ -58,6 +59,8 @@ def curvatures(dim: int, mu: float, L: float) -> np.ndarray:
         raise InputError(f"problem.dim: must be at least 1, got {dim}")
     if not 0 < mu <= L < np.inf:
         raise InputError(f"problem.mu: needs 0 < mu <= L, both finite, got mu={mu}, L={L}")
+    if mu < 1 / STEEPEST or L > STEEPEST:  # whose squares are no floats
+        raise InputError(f"problem.mu: needs {1 / STEEPEST:g} <= mu <= L <= {STEEPEST:g}, got mu={mu}, L={L}")
     return np.geomspace(mu, L, dim)
 
 

@@ -11,6 +11,7 @@ from flax import linen as nn
 
 from dopt.problems.base import Shards, problem
 from dopt.problems.networks import check_groups, image_network
+from dopt.registry import Width
 from dopt.types import InputError, Problem
 
 
@@ -34,7 +35,7 @@ def cnn(
     shards: Shards,
     workers: int,
     *,
-    channels: tuple[int, ...] = (8, 16),
+    channels: tuple[Width, ...] = (8, 16),
     groups: int = 0,
     l2: float = 0.0,
     weighted: bool = False,

@@ -12,6 +12,7 @@ from jax import lax
 from dopt.problems import layouts
 from dopt.problems.base import Shards, problem
 from dopt.problems.networks import classifier
+from dopt.registry import Width
 from dopt.types import PARTS, WHOLE, InputError, Key, Layout, Params, Problem
 
 Logits = Callable[[Params, jax.Array], jax.Array]
@@ -22,7 +23,7 @@ def mlp(
     shards: Shards,
     workers: int,
     *,
-    hidden: tuple[int, ...] = (32,),
+    hidden: tuple[Width, ...] = (32,),
     l2: float = 0.0,
     weighted: bool = False,
     layout: str = "none",

@@ -13,6 +13,7 @@ from flax import linen as nn
 
 from dopt.problems.base import Shards, problem
 from dopt.problems.networks import check_groups, image_network
+from dopt.registry import Depth, Width
 from dopt.types import InputError, Problem
 
 
@@ -44,8 +45,8 @@ def resnet(
     shards: Shards,
     workers: int,
     *,
-    depth: int = 8,
-    width: int = 16,
+    depth: Depth = 8,
+    width: Width = 16,
     groups: int = 8,
     l2: float = 0.0,
     weighted: bool = False,

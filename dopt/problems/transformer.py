@@ -25,6 +25,7 @@ from jax import lax
 from dopt.problems import layouts
 from dopt.problems.base import Shards, problem
 from dopt.problems.networks import Start, classifier, drawn
+from dopt.registry import Depth, Width
 from dopt.types import PARTS, WHOLE, InputError, Key, Layout, Params, Problem
 
 Layers = dict[str, Any]  # name -> flax layer; parameters are a dict of the same names
@@ -94,9 +95,9 @@ def transformer(
     shards: Shards,
     workers: int,
     *,
-    width: int = 32,
+    width: Width = 32,
     heads: int = 2,
-    layers: int = 2,
+    layers: Depth = 2,
     l2: float = 0.0,
     weighted: bool = False,
     layout: str = "none",

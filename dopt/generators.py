@@ -35,6 +35,7 @@ NOT_PLAIN = (
     "pos_name",
     "weight_name",
 )
+WORDS = ("triad_name",)
 LARGEST = 10**5  # of a number among the options
 TOTAL = 10**7  # of the numbers of a list
 WORK = 6 * 10**6  # calls that a generator may make: a complete graph of 1000 nodes takes 4 * 10**6
@@ -87,7 +88,7 @@ def options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
         if option not in own:
             near = did_you_mean(option, own) if own else "; it has no options"
             raise InputError(f"topology.{option}: networkx:{name} has no such option{near}")
-        if option != "seed":
+        if option != "seed" and not _is_word(option, value) and not _is_switch(name, option, value):
             _check_plain(f"topology.{option}", value)
     if "seed" not in own:
         return dict(given)
@@ -97,17 +98,27 @@ def options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "seed": seed}
 
 
+def _is_word(option: str, value: Any) -> bool:
+    return option in WORDS and isinstance(value, str)
+
+
+def _is_switch(name: str, option: str, value: Any) -> bool:
+    """Whether the option is yes or no, or may be left out, and so is the value."""
+    default = inspect.signature(known()[name]).parameters[option].default
+    return value is default is None or (isinstance(value, bool) and isinstance(default, bool))
+
+
 def _check_plain(name: str, value: Any) -> None:
     if isinstance(value, list | tuple):
         for one in value:
             _check_plain(name, one)
         if sum(abs(one) for one in value if isinstance(one, int | float)) > TOTAL:
             raise InputError(f"{name}: must sum up to at most {TOTAL}")
-    elif isinstance(value, int | float):
+    elif isinstance(value, int | float) and not isinstance(value, bool):
         if not abs(value) <= LARGEST:
             raise InputError(f"{name}: must lie within ±{LARGEST}, got {value!r:.40}")
-    elif not (value is None or isinstance(value, str)):
-        raise InputError(f"{name}: must be a number, a word or a list of them, got {value!r:.40}")
+    else:
+        raise InputError(f"{name}: must be a number or a list of them, got {value!r:.40}")
 
 
 def make(name: str, given: Mapping[str, Any]) -> nx.Graph:

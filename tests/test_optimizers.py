@@ -158,6 +158,7 @@ def test_a_model_that_is_cut_refuses_them_too() -> None:
         ("momentum", float("nan"), "finite"),
         ("momentum", float("inf"), "finite"),
         ("momentum", 10**400, "finite"),
+        ("momentum", 1e-300, "finite"),
         ("momentum", True, "number"),
         ("momentum", [0.9], "number"),
         ("nesterov", 1, "true or false"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -64,7 +63,7 @@ def _asked(parameter: inspect.Parameter, value: Any) -> tuple[str | None, bool]:
         return "a whole number", type(value) is int and abs(value) < 2**31
     if default is not parameter.empty and (parameter.name.endswith(UNSAID) or callable(default)):
         return None, False
-    return "a finite number", _finite(value)
+    return "a finite number (0, or from 1e-45 to 3e38)", _finite(value)
 
 
 def _alike(value: Any, default: tuple[Any, ...]) -> bool:
@@ -75,8 +74,11 @@ def _alike(value: Any, default: tuple[Any, ...]) -> bool:
 
 
 def _finite(value: Any) -> bool:
-    """Whether it is a number that float32 can hold, apart from small ones."""
-    return type(value) in (int, float) and abs(value) <= float(np.finfo(np.float32).max) and not math.isnan(value)
+    """Whether it is a number that float32 holds, as one that is neither infinite nor 0 where the number is not."""
+    if type(value) not in (int, float):
+        return False
+    least, most = (float(getattr(np.finfo(np.float32), name)) for name in ("smallest_subnormal", "max"))
+    return value == 0 or least <= abs(value) <= most  # which NaN is not
 
 
 __all__ = ["plain_options"]

@@ -433,7 +433,7 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     import pandas as pd
 
     from dopt.config import Run
-    from dopt.report.terminal import history
+    from dopt.report.terminal import first_record, history
 
     given = {f.name: _value(f.name, getattr(args, f.name)) for f in dataclasses.fields(Run) if hasattr(args, f.name)}
     if isinstance(given.get("metrics"), str):  # one name is a list of one
@@ -448,17 +448,21 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     from dopt.sweep.engine import run_one
     from dopt.sweep.store import Store
 
+    out = _console()
+
+    def begun(record: Mapping[str, Any]) -> None:
+        out.print(first_record(record), highlight=False, soft_wrap=True)
+
     checkpoint = None
     if args.checkpoint_every is not None:
         checkpoint = Checkpoints(Path(args.results) / "checkpoints", args.checkpoint_every)
     with hosts.together():
         if args.results and writes:
             Store(args.results).check_writable()
-        result = run_one(run, _chosen(args.devices), checkpoint)
+        result = run_one(run, _chosen(args.devices), checkpoint, begun if writes else None)
     if not writes:
         return 0
     frame = pd.DataFrame(result.history)
-    out = _console()
     out.print(history(frame))
     if result.diverged:
         out.print(f"diverged at step {result.diverged_step}", highlight=False)

@@ -46,6 +46,8 @@ from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program, Turns, a
 from dopt.types import AXIS, InputError, Key, Problem, Tree
 from dopt.watch import Look
 
+First = Callable[[Mapping[str, np.ndarray]], None]  # takes the record at step 0, metric -> [runs]
+
 # fields that may differ within a group; whatever else differs starts another
 TRACED = ("learning_rate", "seed", "topology", "weights", "delay", "link_loss", "cluster", "strict")
 INDEX = 4  # bytes of a row's number
@@ -321,6 +323,11 @@ class Group:
         notes = [problem.note] if problem.note and self._asked("suboptimality") else []
         if self.first.eval_samples is not None and problem.optimum is not None and self._asked("suboptimality"):
             notes.append("suboptimality is left out: f* is known for all samples, not for eval_samples of them")
+        looked, all_of_them = self.first.eval_samples, int(counts.sum())
+        if own is None and looked is not None and looked == _evaluated(self.first) and looked < all_of_them:
+            notes.append(
+                f"metrics look at {looked} of {all_of_them} samples, evenly spaced; eval_samples says how many"
+            )
         for name in self.first.metrics or ():
             if name not in metrics.CHOICES and name not in problem.metrics:
                 notes.append(f"{name} is left out: the problem or its data do not have it")
@@ -680,6 +687,12 @@ class Group:
         """Steps of a run."""
         return line.steps if isinstance(line, schedule.Schedule) else len(line.time)
 
+    def first_record(self, history: Mapping[str, Any], runs: int) -> dict[str, np.ndarray]:
+        """Metrics at step 0, name -> [runs]; f where only its distance to f* is asked for, which may take long to find."""
+        recorded = {name: np.asarray(h[:runs, 0], np.float64) for name, h in history.items()}
+        names = self._reported(recorded) or [name for name in ("loss",) if name in recorded]
+        return {name: recorded[name] for name in names}
+
     def _reported(self, recorded: dict[str, np.ndarray]) -> list[str]:
         return [name for name in recorded if name != "finite" and (name != "loss" or self._asked("loss"))]
 
@@ -756,12 +769,15 @@ class Compiled(NamedTuple):
             found = hosts.put(found, self.go.input_shardings[0][0])
         return found, done
 
-    def execute(self, runs: Sequence[Run], look: Look | None = None, keeper: Keeper | None = None) -> list[Outcome]:
+    def execute(
+        self, runs: Sequence[Run], look: Look | None = None, keeper: Keeper | None = None, first: First | None = None
+    ) -> list[Outcome]:
         """One slab: at most `width` runs, from start to end, or from the last checkpoint.
 
         Args:
           look: called between chunks, on the host; it may raise to stop.
           keeper: keeps checkpoints; None: there are none.
+          first: gets the record at step 0 as soon as it exists; of a run of several processes it never is here whole.
         """
         group = self.group
         with execute.room(), flags.fixed(group.dtype == np.float64):
@@ -777,6 +793,8 @@ class Compiled(NamedTuple):
                 chunk = min([chunk, *(stop - done for stop in due if stop > done)])
                 carry = self.go(carry, inputs, self.data, self.common, np.int32(done), np.int32(done + chunk))
                 jax.block_until_ready(carry.ages)
+                if first is not None and not done and not hosts.several():
+                    first(group.first_record(carry.history, len(runs)))
                 done += chunk
                 if keeper is not None and done in due:
                     keeper.save(done, carry)
@@ -784,6 +802,11 @@ class Compiled(NamedTuple):
             diverged = divergence.first_steps(self, inputs, host.history, len(runs))
         each = enumerate(zip(runs, lines, strict=True))
         return [group.outcome(run, line, host, row, diverged.get(row)) for row, (run, line) in each]
+
+
+def _evaluated(run: Run) -> int | None:
+    """Samples that metrics look at where nobody says."""
+    return PROBLEMS[str(run.problem)].traits.get("eval_samples")
 
 
 def make_problem(run: Run) -> Problem:

@@ -14,7 +14,7 @@ from dopt import execute, hosts
 from dopt.checkpoints import Checkpoints, Keeper
 from dopt.config import Run, matrices
 from dopt.config.identity import digests, fresh, hashed
-from dopt.group import Group
+from dopt.group import First, Group
 from dopt.types import InputError, Problem, Tree
 from dopt.watch import Look, in_thread, pace
 
@@ -69,6 +69,7 @@ def run(
     devices: Sequence[Any] | None = None,
     look: Look | None = None,
     checkpoint: Checkpoints | None = None,
+    first: First | None = None,
 ) -> Result:
     """Make one run happen.
 
@@ -81,6 +82,7 @@ def run(
       look: called between chunks with (segments done, of how many); returns how many to do next, or raises to stop.
       checkpoint: where to keep checkpoints, and how often; a run that finds its own goes on from the last one, to the
         bits that it would have had without a break.
+      first: called with the record at step 0, metric -> [1], as soon as it exists.
 
     Raises:
       InputError: something in the description does not fit, or the checkpoints are of another run or other devices;
@@ -91,7 +93,7 @@ def run(
 
     def work() -> Result:
         with hosts.together():
-            return _run(run, problem, graph, start, devices, look, checkpoint)
+            return _run(run, problem, graph, start, devices, look, checkpoint, first)
 
     return in_thread(work)
 
@@ -104,6 +106,7 @@ def _run(
     devices: Sequence[Any] | None,
     look: Look | None,
     checkpoint: Checkpoints | None,
+    first: First | None,
 ) -> Result:
     if run.executor not in execute.ALONE:
         every = None if checkpoint is None else checkpoint.every
@@ -116,7 +119,7 @@ def _run(
     if checkpoint is not None and graph is None and matrices.is_solved(resolved):
         solved = Path(checkpoint.folder) / "matrix.npz"
     with matrices.keeping({} if solved is None else matrices.kept(resolved, solved)):
-        return _made(resolved, own, devices, look, checkpoint, solved)
+        return _made(resolved, own, devices, look, checkpoint, solved, first)
 
 
 def _made(
@@ -126,6 +129,7 @@ def _made(
     look: Look | None,
     checkpoint: Checkpoints | None,
     solved: Path | None,
+    first: First | None,
 ) -> Result:
     shared = resolved.executor not in execute.ALONE
     if resolved.executor == "vmap" and devices:
@@ -145,7 +149,7 @@ def _made(
         execute.check_fits(compiled.memory, group.devices[0], resolved.algorithm)
         if shared:
             hosts.compare({})  # nobody has refused
-        (outcome,) = compiled.execute([resolved], look or pace(), keeper)
+        (outcome,) = compiled.execute([resolved], look or pace(), keeper, first)
     finally:
         if keeper is not None:
             keeper.close()

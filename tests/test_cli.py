@@ -508,7 +508,9 @@ def test_a_dry_run_says_what_would_run_and_why_and_writes_nothing(capsys: pytest
     ]
     numbers = [[word.strip() for word in row if word.strip()] for row in rows]
     assert [row[:4] for row in numbers] == [["0", "40", "2", "20"], ["1", "80", "3", "27"]]
-    assert all(re.fullmatch(r"[\d.]+ MiB", row[4]) and row[6] == "1" for row in numbers)
+    assert all(re.fullmatch(r"[\d.]+ MiB", size) for row in numbers for size in row[4:6])
+    assert [row[6] for row in numbers] == ["1", "1"]
+    assert re.search(r"^this host has [\d.,]+ GiB free$", out, re.MULTILINE)
     reasons = re.findall(r"^group (\d) is one because its runs share (.*)$", out, re.MULTILINE)
     assert [number for number, _ in reasons] == ["0", "1"]
     assert "algorithm=allreduce_sgd" in reasons[0][1]
@@ -522,7 +524,8 @@ def test_run_prints_the_history_and_keeps_it_where_asked(capsys: pytest.CaptureF
     assert main(["run", *flags(steps=40), "--wandb", "off"]) == 0
     out, err = capsys.readouterr()
     assert err == ""
-    head, *rows = [line.split() for line in out.splitlines() if line.strip()]
+    first, head, *rows = [line.split() for line in out.splitlines() if line.strip()]
+    assert first[:3] == ["step", "0:", "loss"]
     assert head[:4] == ["step", "gradients", "time", "bytes_sent"]
     assert {"loss", "suboptimality", "consensus_distance", "grad_norm"} <= set(head)
     assert (rows[0][0], rows[-1][0]) == ("0", "40")

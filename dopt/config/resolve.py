@@ -163,6 +163,8 @@ class _Resolving:
         values["data"] = values["data"] or entry.traits["data"]
         _check_kind(entry, SETS[values["data"]])
         values["partition"] = values["partition"] or "iid"
+        if values["eval_samples"] is None:
+            values["eval_samples"] = entry.traits.get("eval_samples")
         self.take("data", SETS[values["data"]].options(given["data"], "data"))
         memory.refuse_beyond(cost.data(values["problem"], values["data"], values["workers"], self.options))
         self.take("partition", PARTITIONS[values["partition"]].options(given["partition"], "partition"))

@@ -57,7 +57,7 @@ class Run:
     record_every: int | None = None  # steps between records; a fiftieth of the horizon by default
     record_seconds: float | None = None  # or simulated seconds between records, in the mean: whole steps of the method
     metrics: tuple[str, ...] | None = None  # None: all there are
-    eval_samples: int | None = None  # bounds the cost of metrics; None: all samples
+    eval_samples: int | None = None  # bounds the cost of metrics; None: all samples, of networks 2000
     precision: str = "float32"  # or float64
     executor: str = "vmap"  # vmap, pmap, shard_map, mesh
     strict: bool = True  # False runs what the theory forbids, to show the failure

@@ -33,7 +33,7 @@ class Shards(NamedTuple):
 def problem(*, source: str, data: str | None, **traits: Any) -> Callable[[Callable], Callable]:
     """Register a builder; `data` is the set it learns from by default, any other of that kind will do; None: it needs none.
 
-    The trait `bytes`, a function of (workers, **options), says what of the host's memory a made problem takes.
+    The trait `eval_samples` is how many samples metrics look at by default (None: all); `bytes`, a function of (workers, **options), says what of the host's memory a made problem takes.
     """
     return PROBLEMS.register(source=source, data=data, **traits)
 

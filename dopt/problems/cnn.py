@@ -10,7 +10,7 @@ import jax
 from flax import linen as nn
 
 from dopt.problems.base import Shards, problem
-from dopt.problems.networks import check_groups, image_network
+from dopt.problems.networks import EVALUATED, check_groups, image_network
 from dopt.registry import Width
 from dopt.types import InputError, Problem
 
@@ -30,7 +30,7 @@ class Convolutions(nn.Module):
         return nn.Dense(self.classes)(x.reshape(len(x), -1))
 
 
-@problem(source="convolutional network (flax), LeCun et al. 1998", data="digits")
+@problem(source="convolutional network (flax), LeCun et al. 1998", data="digits", eval_samples=EVALUATED)
 def cnn(
     shards: Shards,
     workers: int,

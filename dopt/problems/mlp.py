@@ -11,14 +11,14 @@ from jax import lax
 
 from dopt.problems import layouts
 from dopt.problems.base import Shards, problem
-from dopt.problems.networks import classifier
+from dopt.problems.networks import EVALUATED, classifier
 from dopt.registry import Width
 from dopt.types import PARTS, WHOLE, InputError, Key, Layout, Params, Problem
 
 Logits = Callable[[Params, jax.Array], jax.Array]
 
 
-@problem(source="multilayer perceptron (flax)", data="digits")
+@problem(source="multilayer perceptron (flax)", data="digits", eval_samples=EVALUATED)
 def mlp(
     shards: Shards,
     workers: int,

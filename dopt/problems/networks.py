@@ -16,6 +16,10 @@ from dopt.problems import layouts
 from dopt.problems.base import Shards, half_square, mean_of, regularizer
 from dopt.types import Batch, InputError, Key, Layout, Params, Problem
 
+EVALUATED = (
+    2000  # samples that metrics look at by default: all 60 000 of MNIST cost a small network minutes for each record
+)
+
 
 def classifier(
     init: Callable[[Key], Params],

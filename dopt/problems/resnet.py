@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from dopt.problems.base import Shards, problem
-from dopt.problems.networks import check_groups, image_network
+from dopt.problems.networks import EVALUATED, check_groups, image_network
 from dopt.registry import Depth, Width
 from dopt.types import InputError, Problem
 
@@ -40,7 +40,7 @@ class Residual(nn.Module):
         return nn.Dense(self.classes)(x.mean((1, 2)))
 
 
-@problem(source="He et al. 2016, 1512.03385, with GroupNorm, 1803.08494 (flax)", data="digits")
+@problem(source="He et al. 2016, 1512.03385, with GroupNorm, 1803.08494 (flax)", data="digits", eval_samples=EVALUATED)
 def resnet(
     shards: Shards,
     workers: int,

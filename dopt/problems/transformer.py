@@ -24,7 +24,7 @@ from jax import lax
 
 from dopt.problems import layouts
 from dopt.problems.base import Shards, problem
-from dopt.problems.networks import Start, classifier, drawn
+from dopt.problems.networks import EVALUATED, Start, classifier, drawn
 from dopt.registry import Depth, Width
 from dopt.types import PARTS, WHOLE, InputError, Key, Layout, Params, Problem
 
@@ -90,7 +90,11 @@ def block_starts(heads: int, size: int, hidden: int, width: int) -> Params:
     }
 
 
-@problem(source="a small GPT, Radford et al. 2019; Vaswani et al. 2017, 1706.03762 (flax)", data="text")
+@problem(
+    source="a small GPT, Radford et al. 2019; Vaswani et al. 2017, 1706.03762 (flax)",
+    data="text",
+    eval_samples=EVALUATED,
+)
 def transformer(
     shards: Shards,
     workers: int,

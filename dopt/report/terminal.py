@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -45,6 +46,8 @@ class ProgressShow(Show):
         self.size = 0
         self.diverged = 0
         self.new = 0
+        self.started = False
+        self.noted: set[str] = set()
 
     def start(self, total: int, finished: int) -> None:
         self.whole = finished
@@ -56,6 +59,16 @@ class ProgressShow(Show):
     def slab(self, name: str, runs: int) -> None:
         self.size = runs
         self._update(slab=name)
+
+    def note(self, line: str) -> None:
+        if line not in self.noted:
+            self.say(line)
+        self.noted.add(line)
+
+    def first(self, record: Mapping[str, Any]) -> None:
+        if self.console.is_terminal and not self.started:  # of the first slab alone: it says that something happens
+            self.say(first_record(record))
+        self.started = True
 
     def chunk(self, share: float) -> None:
         self._update(completed=self.whole + share * self.size)
@@ -84,6 +97,16 @@ def number(value: Any) -> str:
             return "not reached"
         return "-" if math.isnan(value) else f"{value:.4g}"
     return str(value)
+
+
+def first_record(record: Mapping[str, Any]) -> str:
+    """One line of the metrics at step 0; of several runs the medians."""
+    runs = max((len(values) for values in record.values()), default=0)
+    said = ", ".join(
+        f"{name} {number(float(np.median(values)))}"
+        for name, values in sorted(record.items(), key=lambda one: one[0] != "loss")
+    )
+    return f"step 0{f' (median of {runs} runs)' * (runs > 1)}: {said or 'no metrics'}"
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:

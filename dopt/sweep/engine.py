@@ -47,15 +47,22 @@ class Show:
 
     def start(self, total: int, finished: int) -> None: ...
     def slab(self, name: str, runs: int) -> None: ...
+    def note(self, line: str) -> None: ...
+    def first(self, record: Mapping[str, Any]) -> None: ...
     def chunk(self, share: float) -> None: ...
     def done(self, runs: int, diverged: int) -> None: ...
     def say(self, line: str) -> None: ...
     def stop(self) -> None: ...
 
 
-def run_one(run: Run, devices: Sequence[Any] | None = None, checkpoint: Checkpoints | None = None) -> Result:
+def run_one(
+    run: Run,
+    devices: Sequence[Any] | None = None,
+    checkpoint: Checkpoints | None = None,
+    first: group.First | None = None,
+) -> Result:
     """The run, as the command makes it."""
-    return execute(run, devices=devices, checkpoint=checkpoint)
+    return execute(run, devices=devices, checkpoint=checkpoint, first=first)
 
 
 def keep_one(result: Result, results: str | Path | None, wandb: str, say: Callable[[str], None]) -> list[Path]:
@@ -341,13 +348,15 @@ def _slab(
     _compare([run for run in runs if not fresh(run.digests)], store)
     if p.group is None:
         p.group = _group(p.runs, devices)
+    for line in p.group.notes:
+        show.note(line)
     width = math.ceil(p.width / p.group.spread) * p.group.spread  # the plan may be from a machine with fewer devices
     if width not in p.compiled:
         begin = time.perf_counter()
         p.compiled[width] = p.group.compile(width)
         p.compile_seconds = time.perf_counter() - begin
     begin = time.perf_counter()
-    outcomes = p.compiled[width].execute(runs, pace(show.chunk))
+    outcomes = p.compiled[width].execute(runs, pace(show.chunk), first=show.first)
     seconds = time.perf_counter() - begin
     manifest = {
         "slab": name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import gzip
 import importlib
 import linecache
 import sys
@@ -370,6 +371,14 @@ def test_a_data_file_is_hashed_and_read_as_it_is_now(tmp_path: Path, monkeypatch
         seen.append((run.digests["data"], float(data.load("heart_scale").train["x"].sum())))
     assert [total for _, total in seen] == [2.0, 3.0]
     assert seen[0][0] != seen[1][0]
+
+
+def test_a_packed_file_is_hashed_by_what_is_in_it(tmp_path: Path) -> None:
+    digests_of = []
+    for level, content in ((9, b"a" * 99), (0, b"a" * 99), (9, b"b" * 99)):
+        (tmp_path / "x.gz").write_bytes(gzip.compress(content, level))
+        digests_of.append(data._content((tmp_path / "x.gz",)))
+    assert digests_of[0] == digests_of[1] != digests_of[2]
 
 
 def test_links_are_hashed_by_their_bytes(tmp_path: Path) -> None:

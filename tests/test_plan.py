@@ -319,6 +319,19 @@ def test_a_graph_that_changed_is_found_before_a_slab_runs(tmp_path: Path, monkey
     assert_frame_equal(found.history, first.history, check_exact=True)
 
 
+def test_a_file_that_changes_while_a_sweep_is_planned_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, prepare = tmp_path / "graph.edgelist", engine.prepare
+    nx.write_edgelist(nx.cycle_graph(4), file, data=False)
+
+    def late(*args: Any) -> Any:
+        nx.write_edgelist(nx.complete_graph(4), file, data=False)
+        return prepare(*args)
+
+    monkeypatch.setattr(engine, "prepare", late)
+    with pytest.raises(InputError, match=r"graph, matrix of run \w{16} .*no longer"):
+        again(tmp_path / "results", topology=str(file))
+
+
 def test_data_that_are_elsewhere_do_not_keep_a_finished_sweep_from_being_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -106,7 +106,10 @@ class _Walk:
         if isinstance(value, np.ma.MaskedArray):
             self.say("masked")
             self.array(np.ma.getmaskarray(value))
-        found = np.asarray(value)
+        try:
+            found = np.asarray(value)
+        except RuntimeError as error:  # deleted, or not all of it is this process's
+            raise UnknownError(f"an array that cannot be read ({' '.join(str(error).split())[:80]})") from None
         self.say("array", str(found.dtype), str(found.shape), str(getattr(value, "weak_type", False)))
         if found.dtype.hasobject:
             self.parts(found.ravel().tolist())

@@ -14,6 +14,7 @@ from typing import Any
 
 from dopt.data import cifar10, digits, factors, libsvm, mnist, ratings, sparse, text
 from dopt.data.base import SETS, Dataset
+from dopt.data.files import unpack
 from dopt.data.partition import PARTITIONS, by_label, contiguous, dirichlet, iid, shard
 from dopt.files import digest as file_digest
 from dopt.registry import Entry
@@ -76,11 +77,18 @@ def _content(paths: tuple[Path, ...]) -> str:
 
 
 def _file_content(path: Path) -> str:
-    """Digest of a file; nothing of one that is not there or cannot be read, of which its reader says why."""
+    """Digest of a file, unpacked where packing differs from copy to copy; nothing of one that its reader cannot read, and says why."""
     try:
-        return file_digest(path)
+        content = file_digest(path)
+        packed = path.suffix == ".gz" and not path.name.endswith(".tar.gz")
+        return _unpacked(path, content) if packed else content
     except (OSError, ValueError):
         return ""
+
+
+@lru_cache(maxsize=64)
+def _unpacked(path: Path, content: str) -> str:
+    return hashlib.sha256(unpack(path)).hexdigest()
 
 
 @lru_cache(maxsize=4)  # a sweep reads one or two sets, many times; MNIST alone takes 0.4 GB

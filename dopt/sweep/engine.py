@@ -201,6 +201,7 @@ def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None) -> lis
     if written is not None:
         return _same(asked, store, written)
     store.check_writable()
+    identify(asked.runs)  # before data are read: what changes from now on is found before a slab runs
     planned = None
     if store.folder.exists():  # somebody may be planning right now
         store.create()
@@ -224,7 +225,6 @@ def _write_plan(
     asked: spec.Sweep, planned: Sequence[planning.Planned], store: Store, devices: Sequence[Any] | None
 ) -> None:
     """The plan, and before it what a solver found for it."""
-    identify(asked.runs)
     for run in asked.runs:
         if matrices.is_solved(run):
             matrices.save(store.matrix_path(run.digests["matrix"]), matrices.matrix(run))
@@ -345,9 +345,9 @@ def _slab(
     devices: Sequence[Any] | None,
     show: Show,
 ) -> None:
-    _compare([run for run in runs if not fresh(run.digests)], store)
     if p.group is None:
         p.group = _group(p.runs, devices)
+    _compare([run for run in runs if not fresh(run.digests)], store)  # after it was made, from what lay there then
     for line in p.group.notes:
         show.note(line)
     width = math.ceil(p.width / p.group.spread) * p.group.spread  # the plan may be from a machine with fewer devices

@@ -2,6 +2,9 @@
 
 Each process runs the same program on the devices of its host (JAX's "multi-controller"); arrays are global, and a process
 holds the part that lies on its own devices. Nothing here does anything in a program of one process.
+
+Who listens: process 0, at the address that it was given and no other; and on CPUs each process, for Gloo's messages, at the
+address that its host's own name stands for, at a port that the system picks. Neither asks who calls: use networks you trust.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ FAULTS = {
         "faults/test_signals.py::test_a_signal_ends_the_command_at_once",
     ),
     "Ctrl-C in a Python session that compiles or computes": ("faults/test_signals.py::test_in_python",),
+    "helpers of `dopt figures` whose parent ends": ("faults/test_signals.py::test_helpers_end",),
     "killed while it computes": (
         "test_store.py::test_a_killed_sweep_goes_on",
         "test_checkpoints.py::test_a_killed_command_goes_on",

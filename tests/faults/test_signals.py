@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -95,6 +96,35 @@ def test_a_sweep_that_was_ended_while_it_wrote_goes_on_and_leaves_nothing_unfini
     assert list((results / "slabs").glob(".tmp-*"))
     assert dopt.sweep(file, results=results).missing == 0
     assert not list(results.rglob(".tmp-*"))
+
+
+FIGURE = f'''"""A figure."""
+PARAMETERS = {{name: {{"value": value}} for name, value in {SHORT!r}.items()}}
+PARAMETERS |= {{"steps": {{"value": 30_000_000}}, "record_every": {{"value": 3_000_000}}}}
+SWEEPS = {{name: {{"parameters": PARAMETERS | {{"seed": {{"value": seed}}}}}} for seed, name in enumerate("abc")}}
+
+def table(results): ...
+def draw(results): ...
+def claims(results): return []
+'''
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=lambda number: number.name)
+def test_helpers_end_with_whom_they_help(number: signal.Signals, tmp_path: Path) -> None:
+    folder = tmp_path / "paper_figs"
+    folder.mkdir()
+    (folder / "long.py").write_text(FIGURE)
+    process = start(tmp_path / "marks", ["figures", "--jobs=2"], cwd=tmp_path)
+    wait_for(process, tmp_path / "results" / "long" / "c" / "plan.json")  # the helper begins at the end
+    wait_for(process, tmp_path / "results" / "long" / "a" / "plan.json")
+    helpers = psutil.Process(process.pid).children(recursive=True)
+    assert helpers
+    process.send_signal(number)
+    code, out, err = end(process)
+    expected = (143, KEPT) if number == signal.SIGTERM else (-signal.SIGKILL, "")
+    assert ((code, err), out) == (expected, "")
+    assert psutil.wait_procs(helpers, timeout=SOON)[1] == []
 
 
 @pytest.mark.slow

@@ -8,7 +8,13 @@ They are for runs that have not ended yet; results are what the run gives.
 
 from __future__ import annotations
 
+import gc
 import json
+import logging
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,7 +22,7 @@ import jax
 import numpy as np
 
 from dopt import files, hosts
-from dopt.types import InputError, Tree
+from dopt.types import InputError, MachineError, Tree
 from dopt.version import VERSION
 
 MADE_BY = "made_by.json"
@@ -34,6 +40,28 @@ def due(start: np.ndarray, count: np.ndarray, every: int) -> np.ndarray:
     """Numbers of segments after which a checkpoint is made: the first to end at or past each multiple of `every`."""
     passed = (start + count) // every
     return 1 + np.flatnonzero(np.diff(passed, prepend=0) > 0)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Nothing that orbax's threads say while they write: a full disk would be 160 lines, where one says it all."""
+    hook, loggers = sys.unraisablehook, [logging.getLogger(name) for name in ("absl", "asyncio")]
+    before = [logger.disabled for logger in loggers]
+    sys.unraisablehook = lambda unraisable: None
+    for logger in loggers:
+        logger.disabled = True
+    try:
+        yield
+    finally:
+        sys.unraisablehook = hook
+        for logger, disabled in zip(loggers, before, strict=True):
+            logger.disabled = disabled
+
+
+def _said(error: Exception) -> str:
+    """What the system said, in one line, without the internals of the store around it."""
+    told = str(error).partition(" [os_error")[0].rpartition(": ")[2]
+    return files.reason(error) if isinstance(error, OSError) else " ".join(told.split())
 
 
 class Keeper:
@@ -69,7 +97,10 @@ class Keeper:
             elif hosts.first():
                 self.folder.mkdir(parents=True, exist_ok=True)
                 files.write(path, json.dumps(mine, indent=1))
-        except (OSError, ValueError, AttributeError) as error:
+        except OSError as error:
+            why = error if isinstance(error, MachineError) else files.reason(error)
+            raise MachineError(f"checkpoint: cannot use {str(self.folder)!r} ({why}); choose another folder") from error
+        except (ValueError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"checkpoint: cannot use {str(self.folder)!r} ({error}); choose another folder") from error
@@ -94,9 +125,26 @@ class Keeper:
         return jax.tree.unflatten(tree, [found[str(i)] for i in range(len(leaves))]), done
 
     def save(self, done: int, carry: Tree) -> None:
-        """Write down what the loop carries after `done` segments."""
-        leaves = jax.tree.leaves(hosts.fetch(carry))
-        self._manager.save(done, args=self._save({str(i): x for i, x in enumerate(leaves)}))
+        """Write down what the loop carries after `done` segments.
+
+        Raises:
+          MachineError: it cannot be written; the checkpoints before it are still there.
+        """
+        leaves = {str(i): x for i, x in enumerate(jax.tree.leaves(hosts.fetch(carry)))}
+        fault = ""
+        with _quiet():
+            try:
+                self._manager.save(done, args=self._save(leaves))
+            except (OSError, ValueError, RuntimeError) as error:  # orbax hands on what its store of arrays says
+                fault = _said(error)
+            if fault:
+                gc.collect()  # what the threads left is finished, and complains, while nobody listens
+        if fault:
+            for half in self.folder.glob(f"{done}.*tmp*"):
+                shutil.rmtree(half, ignore_errors=True)
+            raise MachineError(
+                f"checkpoint: cannot write {str(self.folder / str(done))!r} ({fault}); the ones before it are kept"
+            )
 
     def close(self) -> None:
         self._manager.close()

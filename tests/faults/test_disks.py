@@ -104,6 +104,19 @@ def test_a_full_disk_leaves_nothing_of_a_single_run(
 
 
 @pytest.mark.slow
+def test_a_full_disk_keeps_the_checkpoints_before(mounted: Callable[..., Path], capsys: pytest.CaptureFixture) -> None:
+    disk = mounted("disk", 60)
+    flags = [f"--{name}={value}" for name, value in {**SHORT, "steps": 300, "problem.dim": 300}.items()]
+    arguments = ["run", *flags, "--results", str(disk / "results"), "--wandb", "off", "--checkpoint-every", "50"]
+    one_line(capsys, arguments, "checkpoint: cannot write", "(No space left on device)", "are kept")
+    kept = [path for path in (disk / "results" / "checkpoints").iterdir() if path.is_dir()]
+    assert kept
+    assert all(path.name.isdecimal() for path in kept)
+    subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
+    assert main(arguments) == 0  # from the last of them
+
+
+@pytest.mark.slow
 def test_a_finished_folder_that_cannot_be_written_loads_and_is_shown(
     sweep_file: Path, mounted: Callable[..., Path], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

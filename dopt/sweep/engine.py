@@ -172,6 +172,7 @@ def default_folder(name: str, changes: Mapping[str, Any] | None) -> Path:
 def prepare(asked: spec.Sweep, devices: Sequence[Any] | None) -> list[planning.Planned]:
     """Groups, widths and slabs of a new sweep; every check that a run can fail is made before anything is compiled."""
     memory.refuse_beyond(cost.needs_of(asked.runs))
+    identify(asked.runs)  # before data are read: what changes from now on is found before a slab runs
     built = [(key, runs, _group(runs, devices)) for key, runs in planning.groups_of(asked.runs).items()]
     _check_metric(asked.metric.get("name"), [made for _, _, made in built])
     planned = []
@@ -201,7 +202,6 @@ def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None) -> lis
     if written is not None:
         return _same(asked, store, written)
     store.check_writable()
-    identify(asked.runs)  # before data are read: what changes from now on is found before a slab runs
     planned = None
     if store.folder.exists():  # somebody may be planning right now
         store.create()

@@ -148,8 +148,8 @@ def test_a_seed_that_never_stays_makes_the_upper_quartile_infinite() -> None:
 
 def test_records_that_lie_far_apart_are_told() -> None:
     assert tuned(noisy())["spacing"].tolist() == [10]
-    assert "records steps apart" in said(noisy())  # 10 of 95
-    assert "records steps apart" not in said(noisy(late=18))  # 10 of 195
+    assert "records apart" in said(noisy())  # 10 of 95
+    assert "records apart" not in said(noisy(late=18))  # 10 of 195
     assert "records" not in said(noisy(target=0.5))  # reached at the start
 
 

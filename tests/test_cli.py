@@ -558,8 +558,8 @@ def test_sweep_prints_the_table_and_the_paths(capsys: pytest.CaptureFixture) -> 
         "algorithm",
         "topology",
         "best rate",
-        "stay",  # the second line of "steps to suboptimality 0.05, to stay"
-        "records steps apart",
+        "steps to suboptimality 0.05, to stay",
+        "records apart",
         "final suboptimality",
         "seeds",
         "diverged",

@@ -128,8 +128,8 @@ def summary(results: Results) -> Table:
     names = {
         "learning_rate": "best rate",
         "to_target": f"{cost(results)} to {metric} {target}, {'to stay' if stays(results) else 'first time'}",
-        "quartiles": "quartiles over seeds",
-        "spacing": f"records {cost(results)} apart",
+        "quartiles": "quartiles",
+        "spacing": "records apart",
         "final": f"final {metric}",
         "edge": "grid edge",
     }

@@ -38,7 +38,7 @@ NOT_PLAIN = (
 WORDS = ("triad_name",)
 LARGEST = 10**5  # of a number among the options
 TOTAL = 10**7  # of the numbers of a list
-WORK = 6 * 10**6  # calls that a generator may make: a complete graph of 1000 nodes takes 4 * 10**6
+WORK = 2 * 10**6  # calls that a generator may make, a second of them: a complete graph of 700 nodes
 ROOM = 2**28  # bytes by which the process may grow meanwhile
 LOOK = 2**16  # calls between two looks at it
 # nodes, or what else is made at once, where it grows faster than the options do
@@ -46,9 +46,11 @@ FORETOLD: dict[str, Callable[[dict[str, Any]], float]] = {
     "dorogovtsev_goltsev_mendes_graph": lambda o: 3 ** min(o["n"], 99),
     "hypercube_graph": lambda o: 2 ** min(o["n"], 99),
     "kneser_graph": lambda o: math.comb(min(o["n"], 9999), min(o["k"], o["n"] - o["k"], 99)),
+    "maybe_regular_expander_graph": lambda o: o["n"] * o["d"] / 10,
     "mycielski_graph": lambda o: 2 ** min(o["n"], 99),
     "navigable_small_world_graph": lambda o: o["n"] ** min(o.get("dim", 2), 99),
     "random_k_out_graph": lambda o: o["n"] ** 2 / 1000,
+    "random_regular_expander_graph": lambda o: o["n"] * o["d"] / 10,
     "random_regular_graph": lambda o: o["n"] * o["d"] / 100,
     "sudoku_graph": lambda o: o["n"] ** 4,
 }

@@ -61,7 +61,7 @@ def read(what: str, path: str | Path, most: int = LARGEST, hint: str = "") -> by
         with open(name, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0))) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise InputError(f"{what}: {name!r} is no plain file; give a file{hint}")
+                raise InputError(f"{what}: {name!r} is no plain file{hint}")
             if status.st_size > most:
                 raise InputError(f"{what}: {name!r} must have at most {most} bytes, got {status.st_size}")
             content = file.read(status.st_size + 1)

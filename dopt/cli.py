@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dopt.files import is_writable, reason
 from dopt.registry import Entry, did_you_mean
@@ -23,6 +23,7 @@ from dopt.version import VERSION
 from dopt.watch import in_thread
 from dopt_command import ends_at_once
 
+AGENT = "WANDB_SWEEP_ID"  # W&B sets it where one of its agents calls us
 SCHEDULE = {  # fields of a run that its clock reads
     "workers": "default: 8",
     "topology": "of gossip methods; default: ring",
@@ -41,6 +42,10 @@ SHOWN = {  # what `show` takes: prefixes of dotted options, and flags
         (*SCHEDULE, "message_bytes", "results", "save", "load"),
     ),
 }
+
+
+if TYPE_CHECKING:
+    from dopt.config import Run
 
 
 class Parser(argparse.ArgumentParser):
@@ -62,14 +67,19 @@ def _code(given: list[str]) -> int:
     try:
         return _command(given)
     except InputError as error:
-        print(f"dopt: {error}", file=sys.stderr)
+        _complain(f"dopt: {error}")
         return 2
     except (MemoryError, OSError) as error:
         if isinstance(error, BrokenPipeError):  # who read our output has gone
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 141
-        print(f"dopt: {_machine_says(error)}", file=sys.stderr)
+        _complain(f"dopt: {_machine_says(error)}")
         return 1
+
+
+def _complain(line: str) -> None:
+    """One line on stderr, whatever it quotes."""
+    print(shown(line), file=sys.stderr)
 
 
 def _machine_says(error: MemoryError | OSError) -> str:
@@ -102,6 +112,9 @@ def parser() -> Parser:
             help="how many devices to use (a sweep: all by default); on a CPU, N virtual ones",
         )
 
+    def figures_folder(p: argparse.ArgumentParser) -> None:
+        p.add_argument("--figures", metavar="DIR", help="a folder of figure files, which are run (default: dopt's own)")
+
     sweep = commands.add_parser("sweep", allow_abbrev=False, help="run a sweep file, or what is missing of it")
     sweep.add_argument("file", metavar="FILE", help="YAML in the W&B sweep schema")
     sweep.add_argument(
@@ -112,6 +125,7 @@ def parser() -> Parser:
         help="fix a parameter to another value, or [a, b] to several",
     )
     sweep.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    figures_folder(sweep)
     results_and_wandb(sweep)
 
     run = commands.add_parser(
@@ -131,6 +145,8 @@ def parser() -> Parser:
                 help=f"default: {f.default}" if f.default is not dataclasses.MISSING else "needed",
             )
     run.add_argument("--id", metavar="ID", help="the run of that id in a table of results, or in a figure's data")
+    run.add_argument("--dry-run", action="store_true", help="resolve and plan it, and stop")
+    figures_folder(run)
     results_and_wandb(run)
     run.add_argument(
         "--coordinator", metavar="HOST:PORT", help="several processes: where process 0 is; or auto (Slurm, MPI, TPU)"
@@ -182,7 +198,7 @@ def parser() -> Parser:
     )
     figures.add_argument("names", nargs="*", metavar="NAME")
     figures.add_argument(
-        "--folder", default="paper_figs", metavar="DIR", help="where figure files lie (default: paper_figs)"
+        "--folder", metavar="DIR", help="where figure files lie, which are run (default: dopt's own, paper_figs)"
     )
     figures.add_argument("--results", default="results", metavar="DIR", help="where results lie (default: results)")
     figures.add_argument("--list", action="store_true", help="print the figures and what they ask, and stop")
@@ -315,10 +331,10 @@ def _chosen(count: int | None) -> list[Any] | None:
 
 
 def _console(stderr: bool = False) -> Any:
-    from rich.console import Console
+    from dopt.report.terminal import PlainConsole
 
-    console = Console(stderr=stderr)
-    return console if console.is_terminal else Console(stderr=stderr, width=140)
+    console = PlainConsole(stderr)
+    return console if console.is_terminal else PlainConsole(stderr, width=140)
 
 
 # -- commands -------------------------------------------------------------------------------------------------------
@@ -347,17 +363,31 @@ def _sweep(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
         out.print(f"all {len(results.runs)} runs of {results.name} are there already; nothing to run", highlight=False)
     out.print(summary(results))
     paths = [results.folder / "plan.json", results.folder / "slabs"]
-    name = results.name
-    for folder in (Path(args.file).resolve().parent.parent / "paper_figs", Path("paper_figs")):
-        if (folder / f"{name}.py").is_file():
-            from dopt.report import figures
-
-            module = figures.find(name, folder)
-            if len(module.SWEEPS) == 1:
-                paths += figures.draw(module, dict.fromkeys(module.SWEEPS, results), _beside(results.folder) / name)
-            break
+    paths += _drawn(results, Path(args.file), args.figures)
     out.print("\n".join(["wrote", *(f"  {_short(path)}" for path in paths)]), highlight=False, soft_wrap=True)
     return 0
+
+
+def _drawn(results: Any, file: Path, named: str | None) -> list[Path]:
+    """The pictures of a sweep that a figure is made of: a figure that comes with dopt and with this very file, or one of `named`."""
+    from dopt.report import figures
+
+    folder = figures.shipped() if named is None else Path(named)
+    known = figures.available(folder)
+    if named is not None and not known:
+        raise InputError(f"figures: no figure files in {named!r}")
+    if results.name not in known or (named is None and not _is_shipped(file, folder)):
+        return []
+    module = figures.find(results.name, folder)
+    if len(module.SWEEPS) > 1:
+        return []
+    return figures.draw(
+        module, dict.fromkeys(module.SWEEPS, results), _beside(results.folder) / figures.file_name(results.name, "")
+    )
+
+
+def _is_shipped(file: Path, folder: Path) -> bool:
+    return file.resolve().parent == folder.parent / "benchmarks"
 
 
 def _beside(folder: Path) -> Path:
@@ -432,13 +462,12 @@ def _reason(p: Any, planned: Sequence[Any]) -> str:
 def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     import pandas as pd
 
-    from dopt.config import Run
     from dopt.report.terminal import first_record, history
 
-    given = {f.name: _value(f.name, getattr(args, f.name)) for f in dataclasses.fields(Run) if hasattr(args, f.name)}
-    if isinstance(given.get("metrics"), str):  # one name is a list of one
-        given["metrics"] = [given["metrics"]]
-    run = Run.from_dict({**given, **dotted}) if args.id is None else _found(args.id, {**given, **dotted})
+    given = _asked(args, dotted)
+    run, left_out = (_found(args.id, given, args.figures), []) if args.id is not None else _run_of(given)
+    if args.dry_run:
+        return _dry_run_one(run, left_out, _devices(args.devices))
     if args.checkpoint_every is not None and not args.results:
         raise InputError("checkpoint_every: needs a folder for them; give --results DIR, too")
     _virtual(args.devices)
@@ -464,20 +493,58 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
         return 0
     frame = pd.DataFrame(result.history)
     out.print(history(frame))
+    if left_out:
+        out.print(_without(left_out), highlight=False)
     if result.diverged:
         out.print(f"diverged at step {result.diverged_step}", highlight=False)
     for note in result.notes:
         out.print(note, highlight=False)
     from dopt.sweep.engine import keep_one
 
-    for path in keep_one(result, args.results, args.wandb, say=lambda line: print(line, file=sys.stderr)):
+    for path in keep_one(result, args.results, args.wandb, say=_complain):
         out.print(f"wrote {_short(path)}", highlight=False, soft_wrap=True)
     if checkpoint is not None:
         shutil.rmtree(checkpoint.folder)  # the results are there
     return 0
 
 
-def _found(identity: str, given: Mapping[str, Any]) -> Any:
+def _asked(args: argparse.Namespace, dotted: Mapping[str, Any]) -> dict[str, Any]:
+    """The run's fields and options, flat, as they were given."""
+    from dopt.config import Run
+
+    given = {f.name: _value(f.name, getattr(args, f.name)) for f in dataclasses.fields(Run) if hasattr(args, f.name)}
+    if isinstance(given.get("metrics"), str):  # one name is a list of one
+        given["metrics"] = [given["metrics"]]
+    return {**given, **dotted}
+
+
+def _run_of(given: Mapping[str, Any]) -> tuple[Run, list[str]]:
+    """The run, and the names of what it does not read: left out where a W&B agent asks, as a sweep does; else refused."""
+    from dopt.config import Run
+
+    run = Run.from_dict(given)
+    if not os.environ.get(AGENT):
+        return run, []
+    kept = run.resolve(unread="drop")
+    flat, default = kept.to_dict(), {f.name: f.default for f in dataclasses.fields(Run)}
+    asked = {name: value for name, value in given.items() if value != default.get(name)}
+    return kept, [name for name in asked if name not in flat or (name in default and flat[name] == default[name])]
+
+
+def _without(left_out: Sequence[str]) -> str:
+    return f"left out, as in a sweep, since this run does not read it: {', '.join(left_out)}"
+
+
+def _dry_run_one(run: Run, left_out: Sequence[str], devices: list[Any] | None) -> int:
+    from dopt.sweep.spec import Sweep
+
+    resolved = run.resolve()
+    if left_out:
+        _console().print(_without(left_out), highlight=False)
+    return _dry_run(Sweep(f"run {resolved.id}", (resolved,), (), {}, "dopt", 0), devices)
+
+
+def _found(identity: str, given: Mapping[str, Any], named: str | None) -> Any:
     """The run of that id: of the results below results/, or of the figures and sweep files there are."""
     from dopt.config.identity import check_same
     from dopt.report import figures
@@ -485,10 +552,12 @@ def _found(identity: str, given: Mapping[str, Any]) -> Any:
 
     if given:
         raise InputError(f"{next(iter(given))}: an id says everything; leave it out")
-    found = results.find(identity, "results") or figures.find_run(identity, Path("paper_figs"))
+    found = results.find(identity, "results") or figures.find_run(
+        identity, figures.shipped() if named is None else Path(named)
+    )
     if found is None:
         raise InputError(
-            f"id: no run {identity!r} in 'results', nor in the figures and sweep files here; their tables have the ids"
+            f"id: no run {identity!r} in 'results', nor in dopt's figures and sweep files (or give --figures DIR); their tables have the ids"
         )
     check_same(found)
     return found
@@ -652,12 +721,10 @@ def _figures(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
     from dopt.report import figures
     from dopt.report.terminal import table
 
-    folder, root = Path(args.folder), Path(args.results)
+    folder, root = figures.shipped() if args.folder is None else Path(args.folder), Path(args.results)
     known = figures.available(folder)
     if not known:
-        raise InputError(
-            f"figures: no figure files in {str(folder)!r}; run it where the folder paper_figs is, or give --folder"
-        )
+        raise InputError(f"figures: no figure files in {str(folder)!r}; give --folder, where they are")
     if args.gallery and (args.names or args.size):
         raise InputError("gallery: shows all figures at their usual size; leave names, --fast and --full out")
     if args.jobs is not None and args.jobs < 1:
@@ -688,7 +755,7 @@ def _figures(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
     if args.gallery:
         out.print(f"wrote {_short(figures.gallery(folder, sections))}", highlight=False, soft_wrap=True)
     for line in wrong:
-        print(f"dopt: {line}", file=sys.stderr)
+        _complain(f"dopt: {line}")
     return 1 if wrong else 0
 
 

@@ -305,7 +305,7 @@ def test_bad_input_is_one_line_before_anything_is_compiled_or_written(
         (["sweep", "FILE", "--set", "steps=[1"], ("steps: '[1' is not YAML of plain data",)),
         (["sweep", "FILE", "--set", "steps=[]"], ("steps", "at least one value")),
         (["list", "algorithm"], ("list: unknown kind 'algorithm'", "did you mean 'algorithms'")),
-        (["figures"], ("no figure files in 'paper_figs'", "--folder")),
+        (["figures", "--folder", "figs"], ("no figure files in 'figs'", "--folder")),
         (
             ["figures", "conectivity_delay", "--folder", str(ROOT / "paper_figs")],
             ("did you mean 'connectivity_delay'",),
@@ -646,7 +646,7 @@ def test_figures_draws_and_checks_the_claims(
     monkeypatch.chdir(drawn)
     write_figure(drawn, misses, differs)
     for names in ([], ["fig"], ["--gallery"]):
-        assert main(["figures", *names]) == code
+        assert main(["figures", "--folder", "paper_figs", *names]) == code
         out, err = capsys.readouterr()
         for ending in ("png", "pdf", "csv"):
             assert Path(f"results/figures/fig.{ending}").stat().st_size > 0
@@ -665,7 +665,7 @@ def test_fast_takes_a_tenth_of_the_seeds_and_widens_the_claims(
 ) -> None:
     monkeypatch.chdir(drawn)
     write_figure(drawn, 0.15, seed={"values": list(range(20))}, topology={"value": "ring"})
-    assert main(["figures", "--fast", "--jobs", "1"]) == 0
+    assert main(["figures", "--folder", "paper_figs", "--fast", "--jobs", "1"]) == 0
     assert re.search(r"^it falls +0\.5 +0\.65 +±31\.6 % +holds\s*$", capsys.readouterr().out, re.MULTILINE)
     assert dopt.load("results/fig/one-fast").runs["seed"].drop_duplicates().tolist() == [0, 1]
     assert Path("results/figures/fig-fast.png").exists()
@@ -679,7 +679,7 @@ def test_fast_takes_a_tenth_of_the_seeds_and_widens_the_claims(
 def test_two_processes_share_the_runs_of_a_figure(drawn: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(drawn)
     write_figure(drawn, 0.0)
-    assert main(["figures", "--jobs", "2", "--results", str(tmp_path)]) == 0
+    assert main(["figures", "--folder", "paper_figs", "--jobs", "2", "--results", str(tmp_path)]) == 0
     for part in ("fig/one", "two"):
         ours, alone = dopt.load(tmp_path / part), dopt.load(drawn / "results" / part)
         pd.testing.assert_frame_equal(ours.history, alone.history)
@@ -691,13 +691,13 @@ def test_run_finds_a_run_by_its_id(drawn: Path, monkeypatch: pytest.MonkeyPatch,
     there = dopt.load("results/two").runs.iloc[0]
     new = dataclasses.replace(dopt.load("results/two").run(there["id"]), seed=7, topology="ring").resolve()
     for identity in (there["id"], new.id):
-        assert main(["run", "--id", identity, "--results", "one", "--wandb", "off"]) == 0
+        assert main(["run", "--id", identity, "--figures", "paper_figs", "--results", "one", "--wandb", "off"]) == 0
         assert pd.read_parquet(f"one/{identity}.runs.parquet")["id"].tolist() == [identity]
     capsys.readouterr()
     for arguments, line in (
         (
-            ["--id", "0123"],
-            "id: no run '0123' in 'results', nor in the figures and sweep files here; their tables have the ids",
+            ["--id", "0123", "--figures", "paper_figs"],
+            "id: no run '0123' in 'results', nor in dopt's figures and sweep files (or give --figures DIR); their tables have the ids",
         ),
         (["--id", new.id, "--seed", "3"], "seed: an id says everything; leave it out"),
     ):

@@ -165,6 +165,11 @@ def of_fewer(claims: Sequence[Claim]) -> list[Claim]:
 # -- the files --
 
 
+def shipped() -> Path:
+    """The folder of figures that came with dopt: beside its package, in its repository. No other is run unless it is named."""
+    return Path(__file__).resolve().parents[2] / "paper_figs"
+
+
 def available(folder: Path) -> dict[str, Path]:
     """Figure name -> file."""
     return {path.stem: path for path in sorted(folder.glob("*.py")) if not path.stem.startswith("_")}
@@ -174,7 +179,7 @@ def find(name: str, folder: Path) -> ModuleType:
     """The figure called `name`."""
     known = available(folder)
     if name not in known:
-        near = did_you_mean(name, known) if known else "; run it where the folder paper_figs is"
+        near = did_you_mean(name, known) if known else "; name their folder"
         raise InputError(f"figures: no figure {name!r} in {folder}{near}")
     location = importlib.util.spec_from_file_location(f"dopt_figure_{slug(name)}", known[name])
     if location is None or location.loader is None:

@@ -16,8 +16,19 @@ from rich.text import Text
 from dopt.report.cells import cost, stays, tuned
 from dopt.sweep.engine import Show
 from dopt.sweep.results import Results
+from dopt.text import lines
 
 COARSE = 0.1  # of the answer: records that lie further apart are told
+
+
+class PlainConsole(Console):
+    """A console to which text is text: no markup, no emoji by name, nothing in it that steers the terminal."""
+
+    def __init__(self, stderr: bool = False, width: int | None = None):
+        super().__init__(stderr=stderr, width=width, markup=False, emoji=False)
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(lines(text), **options)
 
 
 class _Rate(ProgressColumn):
@@ -30,14 +41,15 @@ class ProgressShow(Show):
 
     def __init__(self, console: Console, what: str = ""):
         self.console = console
+        self.what = what
         self.progress = Progress(
-            *([TextColumn(what)] if what else []),
+            *([TextColumn("{task.fields[what]}", markup=False)] if what else []),
             TextColumn("{task.completed:.0f} of {task.total:.0f} runs"),
             BarColumn(bar_width=30),
             _Rate(),
             TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[diverged]} diverged"),
-            TextColumn("{task.fields[slab]}"),
+            TextColumn("{task.fields[slab]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -53,12 +65,14 @@ class ProgressShow(Show):
         self.whole = finished
         if finished == total:
             return
-        self.task = self.progress.add_task("", total=total, completed=finished, diverged=0, slab="compiling")
+        self.task = self.progress.add_task(
+            "", total=total, completed=finished, diverged=0, slab="compiling", what=lines(self.what)
+        )
         self.progress.start()
 
     def slab(self, name: str, runs: int) -> None:
         self.size = runs
-        self._update(slab=name)
+        self._update(slab=lines(name))
 
     def note(self, line: str) -> None:
         if line not in self.noted:
@@ -84,7 +98,7 @@ class ProgressShow(Show):
             self.progress.update(self.task, **fields)
 
     def say(self, line: str) -> None:
-        self.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         self.progress.stop()

@@ -8,9 +8,11 @@ They are for runs that have not ended yet; results are what the run gives.
 
 from __future__ import annotations
 
+import errno
 import gc
 import json
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -45,23 +47,33 @@ def due(start: np.ndarray, count: np.ndarray, every: int) -> np.ndarray:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Nothing that orbax's threads say while they write: a full disk would be 160 lines, where one says it all."""
-    hook, loggers = sys.unraisablehook, [logging.getLogger(name) for name in ("absl", "asyncio")]
+    loggers = [logging.getLogger(name) for name in ("absl", "asyncio")]
     before = [logger.disabled for logger in loggers]
-    sys.unraisablehook = lambda unraisable: None
     for logger in loggers:
         logger.disabled = True
     try:
         yield
     finally:
-        sys.unraisablehook = hook
         for logger, disabled in zip(loggers, before, strict=True):
             logger.disabled = disabled
 
 
+def _forget_threads() -> None:
+    """Of orbax's threads that fail, what is left complains, now or later, that its loop is closed; nobody needs to know."""
+    before = sys.unraisablehook
+
+    def only_others(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            before(unraisable)
+
+    if getattr(before, "__name__", "") != only_others.__name__:
+        sys.unraisablehook = only_others
+
+
 def _said(error: Exception) -> str:
     """What the system said, in one line, without the internals of the store around it."""
-    told = str(error).partition(" [os_error")[0].rpartition(": ")[2]
-    return files.reason(error) if isinstance(error, OSError) else " ".join(told.split())
+    known = (os.strerror(number) for number in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EIO))
+    return next((words for words in known if words in str(error)), " ".join(str(error).split())[:200])
 
 
 class Keeper:
@@ -131,6 +143,7 @@ class Keeper:
           MachineError: it cannot be written; the checkpoints before it are still there.
         """
         leaves = {str(i): x for i, x in enumerate(jax.tree.leaves(hosts.fetch(carry)))}
+        _forget_threads()
         fault = ""
         with _quiet():
             try:
@@ -138,7 +151,7 @@ class Keeper:
             except (OSError, ValueError, RuntimeError) as error:  # orbax hands on what its store of arrays says
                 fault = _said(error)
             if fault:
-                gc.collect()  # what the threads left is finished, and complains, while nobody listens
+                gc.collect()  # what the threads left complains while nobody listens
         if fault:
             for half in self.folder.glob(f"{done}.*tmp*"):
                 shutil.rmtree(half, ignore_errors=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,7 +60,7 @@ def one_line(capsys: pytest.CaptureFixture, arguments: list[str], *said: str) ->
     capsys.readouterr()
     assert main(arguments) == 1
     out, err = capsys.readouterr()
-    assert out == ""
+    assert re.fullmatch(r"(step 0: .*\n)?", out)  # the first record is shown as soon as it is there
     assert err.startswith("dopt: ")
     assert err.count("\n") == 1, err
     for part in said:
@@ -110,8 +111,8 @@ def test_a_full_disk_keeps_the_checkpoints_before(mounted: Callable[..., Path], 
     arguments = ["run", *flags, "--results", str(disk / "results"), "--wandb", "off", "--checkpoint-every", "50"]
     one_line(capsys, arguments, "checkpoint: cannot write", "(No space left on device)", "are kept")
     kept = [path for path in (disk / "results" / "checkpoints").iterdir() if path.is_dir()]
-    assert kept
-    assert all(path.name.isdecimal() for path in kept)
+    assert any(path.name.isdecimal() for path in kept)
+    assert all(path.name.isdecimal() or "tmp" in path.name for path in kept)  # nothing half-written under a final name
     subprocess.run(["mount", "-o", "remount,size=4m", str(disk)], check=True)
     assert main(arguments) == 0  # from the last of them
 

@@ -321,6 +321,8 @@ def test_other_kinds_of_matrices_are_taken_whole_or_refused() -> None:
         "mixing: W must have all its entries"
     )
     assert refused(lambda: mixing.as_matrix([[1, 0], [1]])).startswith("mixing: W must be an array of numbers")
+    assert refused(lambda: mixing.as_matrix(W * 1e300)).startswith("mixing: rows (or columns) of W must sum to one")
+    assert refused(lambda: mixing.as_matrix(W * np.nan)).startswith("mixing: W must be finite")
     assert refused(lambda: mixing.as_matrix(np.round(W, 3))).endswith("; divide each row by its sum, in float64")
 
 

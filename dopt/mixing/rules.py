@@ -210,7 +210,9 @@ def _close(w: np.ndarray, axis: int) -> bool:
 
 def _only_rounded(w: np.ndarray) -> bool:
     """Whether W was rounded to float32, and some of its sums miss one for that alone."""
-    if w.ndim not in (2, 3) or not w.size or not (w == w.astype(np.float32)).all():
+    if w.ndim not in (2, 3) or not w.size or not np.abs(w).max() <= np.finfo(np.float32).max:
+        return False
+    if (w != w.astype(np.float32)).any():
         return False
     return any(_close(w, axis) and not is_stochastic(w, axis) for axis in (1, 0))
 

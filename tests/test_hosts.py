@@ -71,8 +71,8 @@ from dopt.cli import main
 from dopt.group import Compiled
 
 execute = Compiled.execute
-def marked(self, runs, look, keeper):
-    return execute(self, runs, lambda done, total: (done and Path(sys.argv[1]).touch(), look(done, total))[1], keeper)
+def marked(self, runs, look, *rest):
+    return execute(self, runs, lambda done, total: (done and Path(sys.argv[1]).touch(), look(done, total))[1], *rest)
 Compiled.execute = marked
 sys.exit(main(sys.argv[2:]))
 """

@@ -74,10 +74,10 @@ def test_a_process_that_may_have_no_more_memory_ends_with_one_line(tmp_path: Pat
     """The limit comes after the checks, as where other processes take the memory meanwhile."""
     limit = """
 import resource
-def limited(self, runs, look, keeper, f=group.Compiled.execute):
+def limited(self, *rest, f=group.Compiled.execute):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, resource.RLIM_INFINITY))
-    return f(self, runs, look, keeper)
+    return f(self, *rest)
 group.Compiled.execute = limited
 """
     flags = [f"--{name}={value}" for name, value in {**SHORT, "steps": 10, "problem.dim": 3_000_000}.items()]

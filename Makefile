@@ -1,4 +1,4 @@
-# make sweep: the main job. make test: all checks. make mutants: checks of the claims. PYTHON=python3.12 takes another interpreter, and its own environment.
+# make sweep: the main job. make test: all checks. make figures, faults, fuzz, mutants: longer ones. PYTHON=python3.12 takes another interpreter, and its own environment.
 PYTHON ?= python3
 VENV ?= .venv$(if $(filter-out python3,$(notdir $(PYTHON))),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ pytest = JAX_PLATFORMS=cpu XLA_FLAGS="--xla_force_host_platform_device_count=8 $
 # these are about bits, so the compiler does for them what it does for users; elsewhere it would take most of the time
 BITS := tests/test_engine.py tests/test_store.py tests/test_checkpoints.py
 
-.PHONY: sweep test figures faults mutants speed clean
+.PHONY: sweep test figures faults fuzz mutants speed clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/dopt sweep benchmarks/connectivity_delay.yaml
@@ -28,6 +28,10 @@ figures: $(VENV)/.installed
 # all faults, really caused (`make test` causes a few of them), and the table of README
 faults: $(VENV)/.installed-dev
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.faults
+
+# 20 000 damaged inputs of every kind that dopt reads, each taken or refused in one line (`make test` tries a thousand)
+fuzz: $(VENV)/.installed
+	$(BIN)/python -m tests.fuzz
 
 # each figure with wrong methods, laws and rules, each of which must fail one of its claims: half an hour on two cores
 mutants: $(VENV)/.installed

@@ -245,7 +245,7 @@ def load(path: str | Path) -> Schedule:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             columns = {name: _array(archive, name, kind) for name, kind in TYPES.items()}
-            workers, end, stalled = (_array(archive, name, kind)[()] for name, kind in SCALARS.items())
+            workers, end, stalled = (_array(archive, name, kind).item() for name, kind in SCALARS.items())
     # what is empty, cut, foreign, damaged, incomplete, or encrypted
     except (ValueError, LookupError, EOFError, OSError, NotImplementedError, RuntimeError, *DAMAGED) as error:
         raise InputError(f"{said} ({' '.join(str(error).split())})") from error

@@ -169,13 +169,21 @@ def default_folder(name: str, changes: Mapping[str, Any] | None) -> Path:
     return Path("results") / slug(name + suffix)
 
 
-def prepare(asked: spec.Sweep, devices: Sequence[Any] | None) -> list[planning.Planned]:
-    """Groups, widths and slabs of a new sweep; every check that a run can fail is made before anything is compiled."""
+Built = tuple[str, list[Run], group.Group]  # key, runs, and the group of them
+
+
+def grouped(asked: spec.Sweep, devices: Sequence[Any] | None = None) -> list[Built]:
+    """The groups of a sweep: every check that a run can fail is made, and nothing is compiled."""
     memory.refuse_beyond(cost.needs_of(asked.runs))
     identify(asked.runs)  # before data are read: what changes from now on is found before a slab runs
     built = [(key, runs, _group(runs, devices)) for key, runs in planning.groups_of(asked.runs).items()]
     _check_metric(asked.metric.get("name"), [made for _, _, made in built])
-    planned = []
+    return built
+
+
+def prepare(asked: spec.Sweep, devices: Sequence[Any] | None) -> list[planning.Planned]:
+    """Groups, widths and slabs of a new sweep; nothing is compiled before all are checked."""
+    built, planned = grouped(asked, devices), []
     for number, (key, runs, made) in enumerate(built):
         begin = time.perf_counter()
         width, compiled = planning.choose_width(made, len(runs))

@@ -9,6 +9,10 @@ by what the workers' disagreement grows in a step, against the roots of z² - λ
 where λ_min = -1/(3 - 2αμ), not at -1/3: with αμ = 0.05 at an edge weight of 0.336, between 0.33, which converges, and
 0.34, which does not.
 
+In their first 100 steps all five follow their papers' equations. Not drawn: at a rate of 1.9/L NIDS is within 1e-11 on ring,
+hypercube and complete graph alike, and EXTRA, whose limit is (1 + λ_min)/L, on none. (Exact diffusion bears that rate, too:
+NIDS is one local step, and exact diffusion from there.)
+
 Differs: one made problem (10 dimensions, condition number 10, turned its own way for each worker) in place of the
 papers' three, each of which has another; Metropolis weights. The distance is the consensus distance and ‖∇f(x̄)‖/μ,
 which bounds that of the mean model. Nothing is drawn by chance, so there are no seeds. D² runs with its refusal

@@ -7,7 +7,8 @@ random, H costs nothing: 88 steps to the target for H = 1, 4, 16 and 64, and so 
 makes up for them, and gets there with 28 messages at H = 16, where H = 1 needs 88.
 
 Right: why. Split at random only variance is left, which falls as 1/n, with local steps as without. Workers of unlike
-curvature have a bias, O(α(H - 1)) in distance and so O(α²(H - 1)²) in f, where the closed form of theory puts it.
+curvature have a bias, O(α(H - 1)) in distance and so O(α²(H - 1)²) in f, where the closed form of theory puts it. On the same
+quadratics (not drawn) EASGD ends where its own closed form says, and DiLoCo is round by round where Nesterov's momentum puts it.
 
 Differs: Stich trains on w8a (300 features, λ = 1/N) with rates that fall as 1/t and averages of the iterates; here it is digits (64
 features, λ = 0.01) and constant rates, tuned for each curve to the fewest steps to the target. His theorem holds for iid data

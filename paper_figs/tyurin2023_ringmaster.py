@@ -6,6 +6,7 @@ s, or 56 s if stale work is stopped. Delay-adaptive SGD at the authors' rate is 
 keep arriving for 150 s, and the loss swings. Tuned on a finer grid, for the loss after 400 s, it keeps that very rate,
 and swings more with a larger one. Rennala is the faster the smaller B, in these 90 s, in which the noise does not
 matter yet; with B = 1 (22 s), less than the 2 to 12 that were to be tried, it beats Ringmaster at the papers' rates.
+Both make as many updates as a simulation of their rules by itself, and Rennala needs as many as gradient descent, 13.
 
 Differs: rates are the papers' (Ringmaster R = 6, γ = 0.25; Rennala γ = 1), only delay-adaptive SGD is tuned. The
 authors' rate for it, 0.00032 = 5⁻⁵, is the edge of their grid 5⁻⁵, 5⁻⁴, ..., 5⁴, and they choose by the end of 2000 s;

@@ -26,23 +26,24 @@ def killed(right: Verdicts, wrong: Verdicts) -> list[str]:
 
 def trials(numbers: Sequence[int], root: Path, empty: Path, jobs: int) -> Iterator[tuple[int, list[str], Verdicts]]:
     """Of each mutant, as it is done, the claims that it fails, and what the right code made of them."""
+    of = {number: (MUTANTS[number].figure, MUTANTS[number].size) for number in numbers}
+    right: dict[tuple[str, str], Verdicts] = {}
+    todo: list[int | tuple[str, str]] = list(dict.fromkeys(of.values()))[::-1]  # the last is next
+    running: dict[Future[Verdicts], int | tuple[str, str]] = {}
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(jobs, mp_context=context, max_tasks_per_child=1) as pool:
-        of = {number: (MUTANTS[number].figure, MUTANTS[number].size) for number in numbers}
-        right: dict[tuple[str, str], Verdicts] = {}
-        running: dict[Future[Verdicts], int | tuple[str, str]] = {
-            pool.submit(judge, *figure, root): figure for figure in dict.fromkeys(of.values())
-        }
-        while running:
+        while todo or running:
+            while todo and len(running) < jobs:
+                what = todo.pop()
+                trial = (*of[what], root, what, empty / f"{what}") if isinstance(what, int) else (*what, root)
+                running[pool.submit(judge, *trial)] = what
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 what = running.pop(future)
                 if isinstance(what, int):
-                    known = right[of[what]]
-                    yield what, killed(known, future.result()), known
-                    continue
-                right[what] = future.result()
-                for number in (number for number in numbers if of[number] == what):
-                    running[pool.submit(judge, *what, root, number, empty / f"{number}")] = number
+                    yield what, killed(right[of[what]], future.result()), right[of[what]]
+                else:
+                    right[what] = future.result()
+                    todo += [number for number in numbers[::-1] if of[number] == what]
 
 
 def main() -> int:

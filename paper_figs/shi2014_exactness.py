@@ -244,9 +244,11 @@ def factors(results: Results) -> pd.DataFrame:
 
 
 def crossing(cells: pd.DataFrame) -> float:
-    """The edge weight at which the factor is 1, between two of the grid, linear in its logarithm."""
+    """The edge weight at which the factor is 1, between two of the grid, linear in its logarithm; NaN where none is."""
     cells = cells.dropna().sort_values("edge_weight")
     x, y = cells["edge_weight"].to_numpy(), np.log(cells["median"].to_numpy())
+    if not (y > 0).any() or y[0] > 0:
+        return np.nan
     first = int(np.flatnonzero(y > 0)[0])
     return float(np.interp(0, y[first - 1 : first + 1], x[first - 1 : first + 1]))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import wraps
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import networkx as nx
 import numpy as np
 import optax
+from jax import lax
 
 from dopt import cluster, delays, draws, network
 from dopt.algorithms import ALGORITHMS, Method
@@ -19,7 +21,7 @@ from dopt.algorithms.synchronous import diloco
 from dopt.mixing.rules import WEIGHTS
 from dopt.network import REDUCTIONS
 from dopt.topology import TOPOLOGIES, Periodic
-from dopt.types import Coordination
+from dopt.types import AXIS, Coordination
 
 from .patches import Mutant, Patch, attribute, entry, imposter, told, traits
 
@@ -43,7 +45,9 @@ def one_age(law: Any, u: Any) -> Any:
 
 # -- methods --
 
-_ad_psgd, _delayed_gossip = (ALGORITHMS[name].make for name in ("ad_psgd", "delayed_gossip_sgd"))
+_ad_psgd, _delayed_gossip, _local_sgd = (
+    ALGORITHMS[name].make for name in ("ad_psgd", "delayed_gossip_sgd", "local_sgd")
+)
 
 
 def fresh_neighbours(
@@ -67,6 +71,20 @@ def inverse_staleness(
 ) -> Method:
     """Delay-adaptive with 1/τ, however fresh."""
     return stepping(optimizer, lambda staleness: 1 / jnp.maximum(staleness, 1))
+
+
+def plain_average(
+    optimizer: optax.GradientTransformation,
+    mix: None = None,
+    *,
+    learning_rate: Any = None,
+    elastic_rate: float | None = None,
+    local_steps: int = 1,
+    order: str = "joint",
+    workers: int | None = None,
+) -> Method:
+    """EASGD that sets all models to their mean: local SGD."""
+    return _local_sgd(optimizer, local_steps=local_steps)
 
 
 def no_local_step(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
@@ -95,6 +113,23 @@ def fresh_ad_psgd(optimizer: optax.GradientTransformation, mix: Any, *, learning
         return event(tables._replace(models=tables.params), arrivals, gradient)
 
     return Method(method.init, method.update, server=Server(init, event_now))
+
+
+def of_the_first(name: str) -> Patch:
+    """All workers step on the gradient of the first."""
+    make = ALGORITHMS[name].make
+
+    @wraps(make)
+    def made(*args: Any, **options: Any) -> Method:
+        method = make(*args, **options)
+
+        def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+            first = jax.tree.map(lambda g: lax.all_gather(g, AXIS)[0], grads)
+            return method.update(first, state, params, **extra)
+
+        return Method(method.init, update, method.read)
+
+    return entry(ALGORITHMS, name, made)
 
 
 def rule(name: str, **changes: Any) -> Patch:
@@ -141,18 +176,14 @@ def consecutive_in_turn(workers: int) -> Periodic:
     return Periodic(tuple(_hears(workers, [h]) for h in _hops(workers)))
 
 
-_samples, _key = draws.samples, draws.key
-
-
-def same_samples(seed: Any, worker: Any, *rest: Any) -> Any:
-    return _samples(seed, worker * 0, *rest)
+_key = draws.key
 
 
 def same_noise(seed: Any, worker: Any, *rest: Any) -> Any:
     return _key(seed, worker * 0, *rest)
 
 
-SAME_SAMPLES, SAME_NOISE = attribute(draws, "samples", same_samples), attribute(draws, "key", same_noise)
+SAME_NOISE = attribute(draws, "key", same_noise)
 
 MUTANTS = (
     Mutant(
@@ -177,7 +208,7 @@ MUTANTS = (
         "dai2018_staleness",
         "gradients are fresh",
         attribute(delays, "read", fresh),
-        ("softmax-sgd", "softmax-momentum", "softmax-rmsprop", "softmax-adam"),
+        ("mlp-sgd", "mlp-rmsprop"),
     ),
     Mutant(
         "dutta2018_stale_gradients", "K-async begins anew", imposter("k_async_sgd", "k_sync_sgd"), ("clock_single",)
@@ -200,7 +231,7 @@ MUTANTS = (
         entry(ALGORITHMS, "delay_adaptive_sgd", inverse_staleness),
     ),
     Mutant("koloskova2022_straggler", "nothing is dropped", rule("drop_stale_sgd", limit=None), ("near", "far")),
-    Mutant("lian2017_dpsgd", "all draw the same samples", SAME_SAMPLES, ("gossip4", "gossip16", "allreduce")),
+    Mutant("lian2017_dpsgd", "all step on one worker's gradient", of_the_first("gossip_sgd"), ("gossip4", "gossip16")),
     Mutant(
         "lian2017_dpsgd",
         "a server costs what a ring does",
@@ -244,14 +275,19 @@ MUTANTS = (
     ),
     Mutant("shi2014_exactness", "NIDS is EXTRA", imposter("nids", "extra"), ("exact", "networks")),
     Mutant("shi2014_exactness", "D² mixes half", imposter("d2", "exact_diffusion"), ("edge", "limit")),
-    Mutant("stich2018_local_sgd", "EASGD averages plainly", imposter("easgd", "local_sgd"), ("others", "elastic")),
+    Mutant(
+        "stich2018_local_sgd",
+        "EASGD averages plainly",
+        entry(ALGORITHMS, "easgd", plain_average, center=None),
+        ("others", "elastic"),
+    ),
     Mutant(
         "stich2018_local_sgd",
         "DiLoCo's momentum is heavy ball",
         attribute(diloco, "outer_optimizer", lambda name, rate, momentum: optax.sgd(rate, momentum)),
         ("others", "outer"),
     ),
-    Mutant("stich2018_local_sgd", "all draw the same samples", SAME_SAMPLES, ("noise",)),
+    Mutant("stich2018_local_sgd", "all step on one worker's gradient", of_the_first("local_sgd"), ("noise",)),
     Mutant(
         "timeline", "a slack of one more", rule("ssp_sgd", slack=lambda s: s + 1), ("drawn_ssp_sgd", "long_ssp_sgd")
     ),

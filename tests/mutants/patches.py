@@ -38,9 +38,14 @@ def attribute(owner: Any, name: str, value: Any) -> Patch:
     return lambda: mock.patch.object(owner, name, value)
 
 
-def entry(registry: Registry, name: str, make: Callable[..., Any]) -> Patch:
-    """A plug-in is made by another function, of the same options."""
-    return lambda: mock.patch.dict(registry, {name: replace(registry[name], make=make)})
+def entry(registry: Registry, name: str, make: Callable[..., Any], **traits: Any) -> Patch:
+    """A plug-in is made by another function, of the same options, and has other traits where some are given."""
+
+    def patched() -> AbstractContextManager[Any]:
+        known = registry[name]
+        return mock.patch.dict(registry, {name: replace(known, make=make, traits={**known.traits, **traits})})
+
+    return patched
 
 
 def imposter(name: str, other: str) -> Patch:
@@ -62,8 +67,4 @@ def told(name: str, **forced: Any) -> Patch:
 def traits(name: str, **changes: Any) -> Patch:
     """The harness knows other things of a method."""
 
-    def patched() -> AbstractContextManager[Any]:
-        known = ALGORITHMS[name]
-        return mock.patch.dict(ALGORITHMS, {name: replace(known, traits={**known.traits, **changes})})
-
-    return patched
+    return entry(ALGORITHMS, name, ALGORITHMS[name].make, **changes)

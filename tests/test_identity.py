@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import gzip
@@ -32,6 +33,7 @@ BASE: dict[str, Any] = {
     "problem": "consensus",
 }
 SCALE = 1.0
+settings: Any = None  # a module, of a test
 
 
 def make(**changes: Any) -> Run:
@@ -91,6 +93,35 @@ LOSSES: dict[str, Callable[[float], Callable]] = {
 }
 
 
+@dataclasses.dataclass
+class Given:
+    by: dataclasses.InitVar[float]
+
+    def __post_init__(self, by: float) -> None:
+        self.shift = by
+
+
+class Flipped(np.ndarray):
+    def __rsub__(self, x: Any) -> Any:
+        return np.asarray(self) - x
+
+
+def closing_over_what_also_holds(by: float) -> Callable:
+    holder = type("Holder", (dict,), {})()
+    holder.by = by
+    return closing_over(holder)
+
+
+LOSSES |= {
+    "a dataclass's argument that is no field": lambda by: closing_over(Given(by)),
+    "a default of a mapping": lambda by: closing_over(collections.defaultdict(functools.partial(float, by))),
+    "a mapping's attribute": closing_over_what_also_holds,
+    "an order of keys": lambda by: closing_over({"a": 1, "b": 2} if by == 1 else {"b": 2, "a": 1}),
+    "a value of a class": lambda by: closing_over(type("Scaled", (), {"by": by, "__module__": __name__})),
+    "a kind of array": lambda by: closing_over(np.ones(1).view(np.ndarray if by == 1 else Flipped)),
+}
+
+
 def closing_over_function(inner: Callable) -> Callable:
     return lambda x, batch: inner(x, batch)
 
@@ -147,6 +178,31 @@ def test_a_global_that_a_function_names_is_part_of_its_digest(monkeypatch: pytes
     before = code.digest(square)
     monkeypatch.setitem(globals(), "SCALE", 2.0)
     assert code.digest(square) != before
+
+
+def through_a_module(x: Any) -> Any:
+    return settings.inner.scale * settings.loss(x)
+
+
+def test_what_a_function_reads_through_a_module_is_part_of_its_digest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings/__init__.py").write_text(
+        "from . import inner\nfactor = 1.0\ndef loss(x): return factor * x\n"
+    )
+    (tmp_path / "settings/inner.py").write_text("import settings\nscale, other = 1.0, 1.0\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    loaded = importlib.import_module("settings")
+    monkeypatch.setitem(globals(), "settings", loaded)
+    first = code.digest(through_a_module)
+    for holder, name in ((loaded, "factor"), (loaded.inner, "scale")):
+        with monkeypatch.context() as patch:
+            patch.setattr(holder, name, 2.0)
+            assert code.digest(through_a_module) != first
+    with monkeypatch.context() as patch:
+        patch.setattr(loaded.inner, "other", 2.0)
+        assert code.digest(through_a_module) == first
 
 
 def even(n: int) -> bool:

@@ -23,7 +23,7 @@ import sys
 import sysconfig
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,7 +36,9 @@ from dopt.files import digest as file_digest
 
 OWN = "dopt"
 PLAIN = (bool, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), range, slice)
-NAMES = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # instructions that read a global
+GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # instructions that read a global
+ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")  # or what something has
+DEEPEST = 4  # dots between a module that a function names and what it reads there
 
 
 class UnknownError(Exception):
@@ -103,6 +105,8 @@ class _Walk:
         if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
             self.say("key", str(jax.random.key_impl(value)))
             value = jax.random.key_data(value)
+        if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
+            self.feed(type(value))
         if isinstance(value, np.ma.MaskedArray):
             self.say("masked")
             self.array(np.ma.getmaskarray(value))
@@ -132,9 +136,11 @@ class _Walk:
             self.each(sorted(digest(x) for x in value))
         elif isinstance(value, list | tuple):
             self.each(value)
-            self.mapping(getattr(value, "__dict__", {}))  # of a named tuple that holds more than its fields
         else:
             self.mapping({f.name: getattr(value, f.name, "(not set)") for f in dataclasses.fields(value)})
+        if not dataclasses.is_dataclass(value) or _is_made_from_more(value):
+            self.mapping(getattr(value, "__dict__", {}))  # what it holds beside its items, or its fields
+        self.feed(getattr(value, "default_factory", None))
         del self.met[id(value)]  # what is shared is no other than what is equal
 
     def kind(self, value: Any) -> None:
@@ -149,10 +155,9 @@ class _Walk:
             self.feed(value)
 
     def mapping(self, values: Mapping[Any, Any]) -> None:
-        """Words in the order of the alphabet, other keys as they come."""
-        keys = sorted(values) if all(isinstance(key, str) for key in values) else list(values)
-        self.say(len(keys))
-        for key in keys:
+        """In the order in which they come, as whoever goes through them meets them."""
+        self.say(len(values))
+        for key in values:
             self.feed(key)
             self.feed(values[key])
 
@@ -201,11 +206,15 @@ class _Walk:
         self.mapping(carried)
 
     def globals(self, value: types.FunctionType) -> None:
-        """What the function reads from its module."""
-        for name in sorted(_names(value.__code__)):
+        """What the function reads from its module, and from the modules that this names."""
+        attributes = _names(value.__code__, ATTRIBUTES)
+        for name in sorted(_names(value.__code__, GLOBALS)):
             if name in value.__globals__:
                 self.say("global", name)
                 self.feed(value.__globals__[name])
+                for path, found in _through(value.__globals__[name], attributes):
+                    self.say("attribute", path)
+                    self.feed(found)
 
     def klass(self, value: type) -> None:
         library = _origin_of(value)
@@ -219,6 +228,10 @@ class _Walk:
         self.say("class", value.__qualname__, module_text(file, vars(module)))
         self.each(value.__bases__)
         for name, member in sorted(vars(value).items()):
+            if _is_value(member) and not name.startswith("__") and not issubclass(value, enum.Enum):
+                self.say(name)
+                self.feed(member)
+                continue
             inner = inspect.unwrap(getattr(member, "__func__", getattr(member, "fget", member)))
             if isinstance(inner, types.FunctionType) and not inner.__code__.co_filename.startswith("<"):
                 self.say(name)
@@ -287,13 +300,34 @@ def _short(value: Any) -> str:
     return " ".join(repr(value).split())[:80]
 
 
-def _names(code: types.CodeType) -> set[str]:
-    """The globals that a code object, and those within it, name."""
-    found = {i.argval for i in dis.get_instructions(code) if i.opname in NAMES}
-    for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
-            found |= _names(inner)
-    return found
+def _names(code: types.CodeType, kinds: Sequence[str]) -> set[str]:
+    """The names that such instructions of a code object, and of those within it, read."""
+    return {i.argval for each in _within(code) for i in dis.get_instructions(each) if i.opname in kinds}
+
+
+def _through(module: Any, attributes: Set[str], path: str = "") -> Iterator[tuple[str, Any]]:
+    """(path, value) of what a user's module has under these names today, and the modules that it has there."""
+    if not isinstance(module, types.ModuleType) or path.count(".") > DEEPEST:
+        return
+    if _origin(getattr(module, "__file__", None) or "", vars(module)) is not None:
+        return
+    for name in sorted(attributes & vars(module).keys()):
+        yield f"{path}.{name}", vars(module)[name]
+        yield from _through(vars(module)[name], attributes, f"{path}.{name}")
+
+
+def _is_made_from_more(value: Any) -> bool:
+    """Whether a dataclass takes what becomes no field."""
+    return any(isinstance(kind, dataclasses.InitVar) or "InitVar" in str(kind) for kind in _annotations(type(value)))
+
+
+def _annotations(kind: type) -> list[Any]:
+    return [each for base in kind.__mro__ for each in vars(base).get("__annotations__", {}).values()]
+
+
+def _is_value(member: Any) -> bool:
+    """Whether what a class holds is a value that may change, and no part of how it works."""
+    return type(member) in (*PLAIN, int, list, tuple, dict, set, frozenset, np.ndarray) or isinstance(member, jax.Array)
 
 
 Place = tuple[int, int]  # line and column

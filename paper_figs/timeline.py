@@ -162,6 +162,7 @@ def claims(results: Mapping[str, Results]) -> list[Claim]:
     """Shares of time against closed forms, who waits how long and how far workers are apart, from the intervals of long runs."""
     of = {method: summary(results, method) for method in METHODS}
     waits = {method: float(found[kinds.WAITING]) for method, found in of.items()}
+    idle = {method: waits[method] / (waits[method] + float(found[kinds.COMPUTING])) for method, found in of.items()}
     slowest = theory.order_statistic_mean(cluster.LAWS["exponential"].make, WORKERS, WORKERS)
     round_trip = 2 * LATENCY
     apart = {method: found["leads"] for method, found in of.items()}
@@ -177,7 +178,7 @@ def claims(results: Mapping[str, Results]) -> list[Claim]:
         Claim(
             "sync: waiting, as a share of computing and waiting: 1 - mean/expected maximum of 8",
             1 - 1 / slowest,
-            waits[sync] / (waits[sync] + float(of[sync][kinds.COMPUTING])),
+            idle[sync],
             **percent,
         ),
         Claim(
@@ -192,7 +193,14 @@ def claims(results: Mapping[str, Results]) -> list[Claim]:
         Claim(
             "AD-PSGD: share of computing: 1/(1 + ℓ)", 1 / (1 + LATENCY), float(of[pairs][kinds.COMPUTING]), **percent
         ),
-        Claim("share of waiting, sync over gossip", 1.1, waits[sync] / waits[gossip], ">=", tolerance=0.01, null=1),
+        Claim(
+            "waiting, as a share of computing and waiting, sync over gossip",
+            1.1,
+            idle[sync] / idle[gossip],
+            ">=",
+            tolerance=0.01,
+            null=1,
+        ),
         Claim("share of waiting, gossip over SSP", 1.1, waits[gossip] / waits[ssp], ">=", tolerance=0.01, null=1),
         Claim("share of waiting, SSP less async", 0.1, waits[ssp] - waits[free], ">="),
         Claim("sync: computations that a worker is ahead of another, the most", 0, apart[sync].max()),

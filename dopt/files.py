@@ -13,7 +13,8 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
-from dopt.types import MachineError
+from dopt.text import quoted
+from dopt.types import InputError, MachineError
 
 TEMPORARY = ".tmp-"
 LARGEST = 2**29  # bytes of a file that is read
@@ -45,12 +46,28 @@ def whole(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def writing(argument: str, place: str | Path, flag: str) -> Iterator[None]:
-    """Say which argument names the place that cannot be written, and which flag chooses another."""
+    """Say which argument names the place that cannot be written, and which flag chooses another.
+
+    Raises:
+      InputError: the place has a name that no file can have.
+      MachineError: it cannot be written.
+    """
+    if not _can_be_named(place):
+        raise InputError(
+            f"{argument}: a path holds no NUL and no surrogate, got {quoted(str(place))}; choose another place with {flag}"
+        )
     try:
         yield
     except OSError as error:
         why = error if isinstance(error, MachineError) else f"cannot write to {str(place)!r} ({reason(error)})"
         raise MachineError(f"{argument}: {why}; choose another place with {flag}") from error
+
+
+def _can_be_named(place: str | Path) -> bool:
+    try:
+        return b"\0" not in os.fsencode(place)
+    except UnicodeEncodeError:  # of a surrogate that stands for no byte
+        return False
 
 
 def is_writable(folder: str | Path) -> bool:

@@ -6,10 +6,13 @@ import errno
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from refusals import refused
 
 from dopt import cli, files
+from dopt.report import topology
+from dopt.sweep.store import Store
 from dopt.types import InputError, MachineError
 
 
@@ -55,6 +58,15 @@ def test_what_a_killed_writer_left_goes_away_with_the_next_write_of_the_file(tmp
 def test_a_name_that_is_too_long_is_refused_by_the_system_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match=r"cannot write '.*x' \(File name too long\)"):
         files.write(tmp_path / ("x" * 300), "content")
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["a\0b", "a\ud800"])
+def test_a_name_that_no_file_can_have_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"^out: a path holds no NUL and no surrogate, got .*; choose .* with --out"):
+        topology.save(np.eye(2), "ring", "", tmp_path / name)
+    with pytest.raises(InputError, match=r"^results: a path holds no NUL and no surrogate"):
+        Store(tmp_path / name).create()
     assert names(tmp_path) == []
 
 

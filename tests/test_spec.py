@@ -256,6 +256,10 @@ def adding(**parameters: Any) -> dict[str, Any]:
         ({**adding(), "metric": {"nam": "loss"}}, "sweep.metric: unknown key 'nam'; did you mean 'name'"),
         ({**adding(), "metric": {"goal": "min"}}, "sweep.metric.goal: must be minimize or maximize, got 'min'"),
         ({**adding(), "metric": {"name": "loss", "target": "low"}}, "sweep.metric.target: must be a number"),
+        (
+            {**adding(metrics={"value": ["grad_norm"]}), "metric": {"target": 0.1}},
+            "sweep.metric.name: no run of this sweep has loss",
+        ),
     ],
 )
 def test_a_file_that_means_nothing_is_refused_in_one_line(content: Any, said: str) -> None:

@@ -147,7 +147,7 @@ class _Resolving:
                 self.leave(name, "a run with problem=")
             values["problem"] = OWN
             return
-        values["problem"] = values["problem"] or "softmax"
+        values["problem"] = "softmax" if values["problem"] is None else values["problem"]
         entry = PROBLEMS[values["problem"]]
         laid = "layout" in entry.known
         if laid and self.drops:
@@ -160,9 +160,9 @@ class _Resolving:
                 self.leave(name, f"problem {values['problem']}")
             memory.refuse_beyond(cost.data(values["problem"], None, values["workers"], self.options))
             return
-        values["data"] = values["data"] or entry.traits["data"]
+        values["data"] = entry.traits["data"] if values["data"] is None else values["data"]
         _check_kind(entry, SETS[values["data"]])
-        values["partition"] = values["partition"] or "iid"
+        values["partition"] = "iid" if values["partition"] is None else values["partition"]
         if values["eval_samples"] is None:
             values["eval_samples"] = entry.traits.get("eval_samples")
         self.take("data", SETS[values["data"]].options(given["data"], "data"))
@@ -197,7 +197,7 @@ class _Resolving:
             self.take("weights", _weight_options(values["weights"], weights))
             memory.refuse_beyond([mixing.need(values["workers"])])
         else:
-            values["topology"] = values["topology"] or "ring"
+            values["topology"] = "ring" if values["topology"] is None else values["topology"]
             self.take("topology", topology.resolved(values["topology"], self.given["topology"]))
             memory.refuse_beyond(cost.network(values["topology"], values["workers"], self.own("topology")))
             # the default follows from the kind of graph, which only the graph itself tells
@@ -230,7 +230,7 @@ class _Resolving:
                 )
             if given:
                 raise InputError(f"delay.{next(iter(given))}: the cluster says how old models are; leave it out")
-            values["cluster"] = values["cluster"] or "exponential"
+            values["cluster"] = "exponential" if values["cluster"] is None else values["cluster"]
             return
         memory.refuse_beyond(cost.delay(values["delay"], given, values["workers"]))
         values["delay"], law = delays.resolve(values["delay"], given, edges=edges)
@@ -250,7 +250,7 @@ class _Resolving:
             self.leave("cluster", name)
             return
         if traits["events"]:
-            values["cluster"] = values["cluster"] or "constant"
+            values["cluster"] = "constant" if values["cluster"] is None else values["cluster"]
         if values["cluster"] is None:
             self.leave("cluster", "a run without a cluster")
             return
@@ -317,8 +317,16 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
         raise InputError(f"seed: must lie in [0, 2^31), got {values['seed']}")
     if values["precision"] not in ("float32", "float64"):
         raise InputError(f"precision: must be float32 or float64, got {values['precision']!r}")
+    _check_rate(values["learning_rate"], values["precision"])
     if values["executor"] not in EXECUTORS:
         raise InputError(f"executor: unknown name {values['executor']!r}{did_you_mean(values['executor'], EXECUTORS)}")
+
+
+def _check_rate(rate: float, precision: str) -> None:
+    """Refuse a rate that would be infinite, or 0, in this precision."""
+    least, most = (float(getattr(np.finfo(precision), name)) for name in ("tiny", "max"))
+    if rate and not least <= rate <= most:
+        raise InputError(f"learning_rate: {rate:g} does not fit into {precision} (0, or {least:.2g} to {most:.2g})")
 
 
 def _weights(

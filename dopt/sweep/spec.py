@@ -96,8 +96,8 @@ def parse(content: Any, default_name: str = "sweep", changes: Mapping[str, Any] 
         resolved = Run.from_dict(row).resolve(unread="drop")
         distinct.setdefault(fields_of(resolved), resolved)
     runs = tuple(distinct.values())
-    if "name" in metric:
-        _check_recorded(metric["name"], runs)
+    if "name" in metric or "target" in metric:
+        _check_recorded(metric.get("name", "loss"), runs)
     return Sweep(name, runs, points.varied, metric, project, points.asked - len(runs), points.left_out)
 
 

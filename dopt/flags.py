@@ -24,6 +24,9 @@ FIXED: dict[str, Any] = {
     "numpy_dtype_promotion": "standard",
     "numpy_rank_promotion": "allow",
     "disable_jit": False,
+    "debug_nans": False,  # who diverges is NaN
+    "debug_infs": False,
+    "transfer_guard": "allow",
 }
 # these have no context; each with the value that dopt's numbers stand for
 UNFIXED: dict[str, Any] = {"jax_random_seed_offset": 0, "jax_high_dynamic_range_gumbel": False}

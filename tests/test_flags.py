@@ -22,6 +22,9 @@ ODD = {
     "JAX_NUMPY_RANK_PROMOTION": "raise",
     "JAX_DISABLE_JIT": "1",
     "JAX_DEFAULT_MATMUL_PRECISION": "bfloat16",
+    "JAX_DEBUG_NANS": "1",
+    "JAX_DEBUG_INFS": "1",
+    "JAX_TRANSFER_GUARD": "disallow",
 }
 # a start, a batch, a loss that draws, an optimizer that draws, and a user's own key and product in the loss
 RUN = """

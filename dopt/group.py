@@ -40,6 +40,7 @@ from dopt.algorithms import ALGORITHMS
 from dopt.algorithms.asynchronous.server import Arrivals
 from dopt.checkpoints import Keeper
 from dopt.config import COUPLED, LINEAR, OWN, UNTRACED, Run, averages, make_optimizer, make_rate, options_of
+from dopt.config.identity import check_drawn
 from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
 from dopt.problems import PROBLEMS, Shards, sound
 from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program, Turns, averaged
@@ -810,7 +811,17 @@ def _evaluated(run: Run) -> int | None:
 
 
 def make_problem(run: Run) -> Problem:
-    """The problem of a resolved run, its data split over the workers."""
+    """The problem of a resolved run, its data split over the workers.
+
+    Raises:
+      InputError: another one comes out each time.
+    """
+    made = _make_problem(run)
+    check_drawn(run, made, lambda: _make_problem(run))
+    return made
+
+
+def _make_problem(run: Run) -> Problem:
     entry = PROBLEMS[str(run.problem)]
     options = options_of(run, "problem")
     if not entry.traits["data"]:

@@ -24,6 +24,7 @@ from dopt import Checkpoints, InputError, Problem, Run, data, mixing, topology
 from dopt.config import code, identity, matrices
 from dopt.config.identity import FRESH, PLUGINS, digests, fresh, hashed, identify, outside
 from dopt.problems import PROBLEMS
+from dopt.registry import Entry
 
 BASE: dict[str, Any] = {
     "algorithm": "gossip_sgd",
@@ -387,6 +388,41 @@ def test_another_function_under_the_name_is_another_graph_and_run() -> None:
         np.testing.assert_array_equal(topology.adjacency(matrices.network(run)), topology.adjacency(maker(4)))
     del topology.TOPOLOGIES["of_a_test"]
     assert len(set(ids)) == 2
+
+
+def drawn_graph(workers: int) -> nx.Graph:
+    return nx.path_graph(np.random.default_rng().permutation(workers).tolist())
+
+
+def drawn_weights(graph: Any) -> np.ndarray:
+    share = np.random.default_rng().uniform(0.1, 0.4)
+    return mixing.weights(graph) * (1 - share) + share * np.eye(len(graph))
+
+
+def drawn_problem(shards: Any, workers: int) -> Problem:
+    return problem(data=np.random.default_rng().standard_normal((workers, 2, 1)))
+
+
+def drawn_partition(labels: np.ndarray, workers: int) -> list[np.ndarray]:
+    return np.array_split(np.random.default_rng().permutation(len(labels)), workers)
+
+
+@pytest.mark.parametrize(
+    ("field", "known", "maker", "more"),
+    [
+        ("topology", topology.TOPOLOGIES, drawn_graph, {}),
+        ("weights", mixing.WEIGHTS, drawn_weights, {}),
+        ("problem", PROBLEMS, drawn_problem, {"data": None}),
+        ("partition", data.PARTITIONS, drawn_partition, {"problem": "softmax"}),
+    ],
+)
+def test_what_is_drawn_from_the_process_is_refused(
+    field: str, known: Any, maker: Callable, more: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    traits = dict(next(iter(known.values())).traits, data=None)
+    monkeypatch.setitem(known, "of_a_test", Entry("of_a_test", maker, "", traits))
+    with pytest.raises(InputError, match=f"{field}: of_a_test gives something else each time"):
+        dopt.run(make(**{"problem": "consensus", **more, field: "of_a_test"}))
 
 
 def test_a_graph_file_with_other_edges_or_weights_is_another_run(tmp_path: Path) -> None:

@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
+import jax
 import networkx as nx
 import numpy as np
 
@@ -23,7 +24,7 @@ from dopt.config import code, matrices
 from dopt.config.run import OWN, Run, options_of
 from dopt.problems import PROBLEMS
 from dopt.registry import Entry, Registry
-from dopt.types import InputError
+from dopt.types import InputError, Problem
 
 SCHEMA = 2  # of the fields and their meaning: part of a run's identity
 FRESH = "fresh "  # begins a digest of what has none, which is another one each time
@@ -42,6 +43,7 @@ PLUGINS: tuple[tuple[str, Registry], ...] = (  # fields and options that name wh
     ("cluster.profile", cluster.PROFILES),
     ("cluster.reduce", network.REDUCTIONS),
 )
+DRAWS = "something else each time, so that no id could stand for it; draw from an option, as `seed`"
 FILES = ("cluster.file", "cluster.links")
 
 Memo = dict[Any, str]  # digests of code that were made in the same call
@@ -147,6 +149,20 @@ def outside(fields: Mapping[str, Any]) -> list[tuple[str, Entry]]:
     return [(name, entry) for name, entry in entries if any(map(code.is_outside, _functions(entry)))]
 
 
+def check_drawn(run: Run, made: Problem, again: Callable[[], Problem]) -> None:
+    """Refuse a problem of which something written outside dopt makes another one each time."""
+    makers = [name for name, _ in outside(run.to_dict()) if name in ("problem", "data", "partition")]
+    if makers and _content_of(made) != _content_of(again()):
+        raise InputError(f"{makers[0]}: {getattr(run, makers[0])} gives {DRAWS}")
+
+
+def _content_of(problem: Problem) -> str:
+    try:
+        return code.digest(problem)
+    except code.UnknownError:  # of its code; its arrays can be told apart all the same
+        return _hash(*map(_array, jax.tree.leaves((problem.data, problem.counts, problem.test, problem.start))))
+
+
 def _functions(entry: Entry) -> Sequence[Any]:
     return [entry.make, *(trait for trait in entry.traits.values() if callable(trait))]
 
@@ -174,7 +190,10 @@ def _graph_of(run: Run) -> str:
 
 @lru_cache(maxsize=65536)
 def _drawn_digest(of: matrices.Drawn) -> str:
-    return graph_digest(matrices.drawn_network(of))
+    found = graph_digest(matrices.drawn_network(of))
+    if _is_from_outside(of) and graph_digest(matrices.drawn_network.__wrapped__(of)) != found:
+        raise InputError(f"topology: {of.name} gives {DRAWS}")
+    return found
 
 
 def _matrix_of(run: Run) -> str:
@@ -184,7 +203,14 @@ def _matrix_of(run: Run) -> str:
 
 @lru_cache(maxsize=65536)
 def _source_digest(of: matrices.Source) -> str:
-    return matrix_digest(matrices.matrix_of(of))
+    found = matrix_digest(matrices.matrix_of(of))
+    if _is_from_outside(of) and matrix_digest(matrices.again(of)) != found:
+        raise InputError(f"weights: {of.weights} gives {DRAWS}")
+    return found
+
+
+def _is_from_outside(of: matrices.Drawn | matrices.Source) -> bool:
+    return any(make is not None and code.is_outside(make) for make in of.makers)
 
 
 def graph_digest(graph: Any) -> str:

@@ -136,6 +136,11 @@ def _matrix(of: Source) -> Any:
     return wired(drawn_network(of.graph), of.graph.workers, of.weights, json.loads(of.weight_options), of.needs)
 
 
+def again(of: Source) -> Any:
+    """W that follows from these, made anew: the same one, unless its maker draws."""
+    return _matrix.__wrapped__(of)
+
+
 @contextmanager
 def keeping(found: Mapping[Source, Any]) -> Iterator[None]:
     """While it lasts, these matrices are the runs', as they were found once, and none of them is solved for again."""

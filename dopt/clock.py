@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dopt import cluster, draws, network, schedule, theory
+from dopt import cluster, code, draws, files, network, schedule, theory
 from dopt.algorithms import ALGORITHMS
 from dopt.config import Run, options_of
 from dopt.types import Coordination, InputError, Reduction
@@ -43,16 +43,32 @@ def _horizon_of(run: Run) -> dict[str, Any]:
 
 def served(run: Run, size: float) -> tuple[schedule.Schedule, schedule.Batches]:
     """A server's schedule and its replay."""
-    return _arrivals(*_clock_of(run), coordination_of(run), tuple(_horizon_of(run).items()), size)
+    return _arrivals(*_clock_of(run), coordination_of(run), tuple(_horizon_of(run).items()), size, standing(run))
 
 
 @lru_cache(maxsize=64)
 def _arrivals(
-    law: str, options: str, workers: int, seed: int, work: float, how: Coordination, horizon: Any, size: float
+    law: str,
+    options: str,
+    workers: int,
+    seed: int,
+    work: float,
+    how: Coordination,
+    horizon: Any,
+    size: float,
+    stands: tuple[str, ...],
 ) -> Any:
-    """As `_served`: runs that differ in rate or method only share them."""
+    """As `_served`: runs that differ in rate or method only share them. `stands`: what names and files stand for today."""
     line = schedule.arrivals(_machines(law, options, workers, seed, work), how, **dict(horizon), size=size)
     return line, schedule.batches(line)
+
+
+def standing(run: Run) -> tuple[str, ...]:
+    """What the names and files of a resolved run's cluster stand for today."""
+    named = ((cluster.LAWS, run.cluster), (cluster.PROFILES, run.options.get("cluster.profile")))
+    makes = [known[name].make for known, name in named if isinstance(name, str) and name in known]
+    paths = [run.options[name] for name in ("cluster.file", "cluster.links") if run.options.get(name)]
+    return (*map(code.version, makes), *map(files.content, paths))
 
 
 def timeline(run: Run, w: Any = None, bits: tuple[int, ...] = (0,), every: int = 1) -> Timeline:

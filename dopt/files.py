@@ -94,6 +94,14 @@ def digest(path: str | Path) -> str:
     return _digest(os.path.abspath(path), state.st_size, state.st_mtime_ns, state.st_ctime_ns, state.st_ino)
 
 
+def content(path: str | Path) -> str:
+    """As `digest`; nothing of a file that cannot be read, of which its reader says why."""
+    try:
+        return digest(path)
+    except (OSError, ValueError):
+        return ""
+
+
 @lru_cache(maxsize=4096)
 def _digest(path: str, *state: int) -> str:
     return _sha256(path)

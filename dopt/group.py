@@ -63,7 +63,8 @@ def key(run: Run) -> str:
     static = {k: v for k, v in run.to_dict().items() if k not in traced and not k.startswith(prefixes)}
     if run.record_seconds is not None:
         plain = dataclasses.replace(run, seed=0, learning_rate=0.1)
-        static["record_every"] = _beat(json.dumps(plain.to_dict(), default=list))
+        source = wiring.source(run) if wiring.has_matrix(run) else None
+        static["record_every"] = _beat(json.dumps(plain.to_dict(), default=list), (clock.standing(run), source))
     if run.options.get("learning_rate.schedule") in UNTRACED:
         static["learning_rate"] = run.learning_rate
     if wiring.has_matrix(run) and wiring.needs_of(run) != "pairs":
@@ -76,8 +77,8 @@ def key(run: Run) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _beat(description: str) -> int:
-    """Steps between two records of a run, where they are given in seconds: its clock says how many."""
+def _beat(description: str, stands: Any) -> int:
+    """Steps between two records of a run, where they are given in seconds: its clock says how many. `stands`: as in `clock`."""
     fields = {name: tuple(v) if isinstance(v, list) else v for name, v in json.loads(description).items()}
     return Group([Run.from_dict(fields)]).every
 

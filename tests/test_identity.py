@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 import dopt
-from dopt import Checkpoints, InputError, Problem, Run, data, mixing, topology
-from dopt.config import code, identity, matrices
+from dopt import Checkpoints, InputError, Problem, Run, clock, code, data, mixing, topology
+from dopt.config import identity, matrices
 from dopt.config.identity import FRESH, PLUGINS, digests, fresh, hashed, identify, outside
 from dopt.problems import PROBLEMS
 from dopt.registry import Entry
@@ -372,7 +372,7 @@ def test_code_is_hashed_once_for_many_runs(monkeypatch: pytest.MonkeyPatch) -> N
         identify(runs)
     finally:
         del mixing.WEIGHTS["of_a_test"]
-    assert len(asked) == 1
+    assert len(asked) == 2  # what names it, for the id, and the function itself, for what is made by it
     assert all("code of weights" in run.digests for run in runs)
 
 
@@ -388,6 +388,57 @@ def test_another_function_under_the_name_is_another_graph_and_run() -> None:
         np.testing.assert_array_equal(topology.adjacency(matrices.network(run)), topology.adjacency(maker(4)))
     del topology.TOPOLOGIES["of_a_test"]
     assert len(set(ids)) == 2
+
+
+TODAY = {"reach": 2, "share": 0.1, "scale": 1.0}  # what plug-ins read
+
+
+def reaching(workers: int) -> nx.Graph:
+    return nx.circulant_graph(workers, range(1, TODAY["reach"]))
+
+
+def shared(graph: Any) -> np.ndarray:
+    return mixing.weights(graph) * (1 - TODAY["share"]) + TODAY["share"] * np.eye(len(graph))
+
+
+def scaled() -> data.Dataset:
+    return data.Dataset({"x": TODAY["scale"] * np.ones((8, 2)), "y": np.arange(8) % 2}, None, 2)
+
+
+@pytest.mark.parametrize(
+    ("field", "known", "maker", "changed", "made"),
+    [
+        ("topology", topology.TOPOLOGIES, reaching, {"reach": 3}, matrices.matrix),
+        ("weights", mixing.WEIGHTS, shared, {"share": 0.2}, matrices.matrix),
+        ("data", data.SETS, scaled, {"scale": 3.0}, lambda run: data.load(str(run.data)).train["x"]),
+    ],
+)
+def test_what_a_plugin_made_before_what_it_reads_was_changed_is_not_used_again(
+    field: str,
+    known: Any,
+    maker: Callable,
+    changed: dict[str, Any],
+    made: Callable,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(known, "of_a_test", Entry("of_a_test", maker, "", {"kind": "classes"}))
+    fields = {"workers": 6, "problem": "softmax", field: "of_a_test"}
+    before = (first := make(**fields).resolve()).id, made(first)
+    monkeypatch.setattr(f"{__name__}.TODAY", TODAY | changed)
+    after = (second := make(**fields).resolve()).id, made(second)
+    assert before[0] != after[0]
+    assert np.abs(before[1] - after[1]).max() > 0.01
+
+
+def test_a_clock_follows_its_trace_as_it_is_now(tmp_path: Path) -> None:
+    file, ends = tmp_path / "trace.csv", []
+    for seconds in (1.0, 3.0):
+        rows = [f"{i % 2},{max(0, i - 1)},{i},{seconds}" for i in range(20)]
+        file.write_text("\n".join(["worker,read_version,write_version,seconds", *rows]))
+        options = {"cluster": "trace", "cluster.file": str(file), "steps": 8}
+        run = Run.from_dict({**BASE, "algorithm": "async_sgd", "workers": 2, **options}).resolve()
+        ends.append(clock.served(run, 0.0)[0].time[-1])
+    assert ends[1] == 3 * ends[0]
 
 
 def drawn_graph(workers: int) -> nx.Graph:

@@ -18,9 +18,9 @@ import jax
 import networkx as nx
 import numpy as np
 
-from dopt import cluster, compression, data, delays, files, mixing, network, topology
+from dopt import cluster, code, compression, data, delays, files, mixing, network, topology
 from dopt.algorithms import ALGORITHMS
-from dopt.config import code, matrices
+from dopt.config import matrices
 from dopt.config.run import OWN, Run, options_of
 from dopt.problems import PROBLEMS
 from dopt.registry import Entry, Registry
@@ -60,6 +60,7 @@ def hashed(fields: Mapping[str, Any], digests: Mapping[str, str]) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:16]
 
 
+@code.once()
 def identify(runs: Iterable[Run]) -> None:
     """Give each of many resolved runs its digests; code that they share is hashed once."""
     memo: Memo = {}
@@ -210,7 +211,7 @@ def _source_digest(of: matrices.Source) -> str:
 
 
 def _is_from_outside(of: matrices.Drawn | matrices.Source) -> bool:
-    return any(make is not None and code.is_outside(make) for make in of.makers)
+    return any(version for _, version in of.makers)
 
 
 def graph_digest(graph: Any) -> str:

@@ -14,12 +14,15 @@ from typing import Any, NamedTuple
 import networkx as nx
 import numpy as np
 
-from dopt import algorithms, files, mixing, topology
+from dopt import algorithms, code, files, mixing, topology
 from dopt.config.run import OWN, Run, options_of
 from dopt.registry import Registry
 from dopt.types import InputError
 
 UNWEIGHTED = {"tree": "relay_sgd", "pairs": "ad_psgd"}  # what a method may need that has no weights
+
+
+Maker = tuple[Callable | None, str]  # a function, and its version where it was written outside dopt
 
 
 class Drawn(NamedTuple):
@@ -29,7 +32,7 @@ class Drawn(NamedTuple):
     workers: int
     options: str  # as JSON
     content: str  # digest of its file
-    makers: tuple[Callable | None, ...]  # what names stand for today
+    makers: tuple[Maker, ...]  # what names stand for today
 
 
 class Source(NamedTuple):
@@ -40,7 +43,7 @@ class Source(NamedTuple):
     weight_options: str  # as JSON
     needs: str | None  # the kind of matrix that the method asks for
     content: str  # digest of its file
-    makers: tuple[Callable | None, ...]  # what names stand for today
+    makers: tuple[Maker, ...]  # what names stand for today
 
 
 KEPT: ContextVar[Mapping[Source, Any]] = ContextVar("KEPT", default=MappingProxyType({}))  # solved for once
@@ -61,7 +64,7 @@ def source(run: Run) -> Source:
         rule,
         json.dumps(options),
         needs_of(run),
-        _content(str(rule)) if is_file else "",
+        files.content(str(rule)) if is_file else "",
         (_made(mixing.WEIGHTS, rule), _made(mixing.WEIGHTS, base)),
     )
 
@@ -70,20 +73,13 @@ def drawn(name: str, workers: int, options: Mapping[str, Any]) -> Drawn:
     """What a graph follows from."""
     is_file = topology.is_file(name) and not topology.is_generator(name)
     makers = _made(topology.TOPOLOGIES, name), _made(topology.TOPOLOGIES, options.get("base"))
-    return Drawn(name, workers, json.dumps(options), _content(name) if is_file else "", makers)
+    return Drawn(name, workers, json.dumps(options), files.content(name) if is_file else "", makers)
 
 
-def _made(known: Registry, name: Any) -> Callable | None:
+def _made(known: Registry, name: Any) -> Maker:
     """What a name stands for today."""
-    return known[name].make if isinstance(name, str) and name in known else None
-
-
-def _content(path: str) -> str:
-    """Digest of a file; nothing of one that cannot be read, of which its reader says why."""
-    try:
-        return files.digest(path)
-    except (OSError, ValueError):
-        return ""
+    make = known[name].make if isinstance(name, str) and name in known else None
+    return make, code.version(make)
 
 
 def network(run: Run) -> topology.Network:

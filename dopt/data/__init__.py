@@ -12,6 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from dopt import code
 from dopt.data import cifar10, digits, factors, libsvm, mnist, ratings, sparse, text
 from dopt.data.base import SETS, Dataset
 from dopt.data.files import unpack
@@ -49,7 +50,7 @@ def load(name: str, **options: Any) -> Dataset:
     """
     entry = SETS[name]
     chosen = tuple(entry.options(options, "data").items())
-    return _load(entry.make, chosen, _content(_paths(entry, chosen)))
+    return _load(entry.make, chosen, _content(_paths(entry, chosen)), code.version(entry.make))
 
 
 def digest(name: str, **options: Any) -> str:
@@ -63,7 +64,7 @@ def digest(name: str, **options: Any) -> str:
     paths = _paths(entry, chosen)
     if not all(map(_file_content, paths)):
         load(name, **options)  # fetches them, or says why not
-    return _content(paths) if paths else _arrays(name, entry.make, chosen)
+    return _content(paths) if paths else _arrays(name, entry.make, chosen, code.version(entry.make))
 
 
 def _paths(entry: Entry, options: tuple[tuple[str, Any], ...]) -> tuple[Path, ...]:
@@ -92,7 +93,7 @@ def _unpacked(path: Path, content: str) -> str:
 
 
 @lru_cache(maxsize=4)  # a sweep reads one or two sets, many times; MNIST alone takes 0.4 GB
-def _load(make: Callable[..., Dataset], options: tuple[tuple[str, Any], ...], content: str) -> Dataset:
+def _load(make: Callable[..., Dataset], options: tuple[tuple[str, Any], ...], content: str, version: str) -> Dataset:
     return make(**dict(options))
 
 
@@ -100,7 +101,7 @@ load.cache_clear = _load.cache_clear  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=4096)
-def _arrays(name: str, make: Callable[..., Dataset], options: tuple[tuple[str, Any], ...]) -> str:
+def _arrays(name: str, make: Callable[..., Dataset], options: tuple[tuple[str, Any], ...], version: str) -> str:
     found, said = load(name, **dict(options)), hashlib.sha256()
     for part in (found.train, found.test or {}):
         for leaf, array in sorted(part.items()):

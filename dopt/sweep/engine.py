@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import pandas as pd
 
-from dopt import group, memory
+from dopt import code, group, memory
 from dopt.checkpoints import Checkpoints
 from dopt.config import Run, cost, matrices
 from dopt.config.identity import (
@@ -172,6 +172,7 @@ def default_folder(name: str, changes: Mapping[str, Any] | None) -> Path:
 Built = tuple[str, list[Run], group.Group]  # key, runs, and the group of them
 
 
+@code.once()
 def grouped(asked: spec.Sweep, devices: Sequence[Any] | None = None) -> list[Built]:
     """The groups of a sweep: every check that a run can fail is made, and nothing is compiled."""
     memory.refuse_beyond(cost.needs_of(asked.runs))

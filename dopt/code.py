@@ -22,8 +22,11 @@ import site
 import sys
 import sysconfig
 import types
+import uuid
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -62,6 +65,35 @@ def digest(value: Any) -> str:
 def is_outside(value: Any) -> bool:
     """Whether a plug-in's function was written outside dopt."""
     return not isinstance(value, types.FunctionType) or _top(value.__globals__.get("__name__")) != OWN
+
+
+def version(function: Callable | None) -> str:
+    """What a plug-in's function stands for today, for keys of caches: nothing of dopt's own, another word each time where nobody can tell."""
+    if function is None or not is_outside(function):
+        return ""
+    met = _VERSIONS.get()
+    return _version(function) if met is None else met.get(function) or met.setdefault(function, _version(function))
+
+
+def _version(function: Callable) -> str:
+    try:
+        return digest(function)
+    except UnknownError:
+        return uuid.uuid4().hex
+
+
+_VERSIONS: ContextVar[dict[Callable, str] | None] = ContextVar("versions", default=None)
+
+
+@contextmanager
+def once() -> Iterator[None]:
+    """While it lasts, each function is looked at once: of many runs it is the same one."""
+    outer = _VERSIONS.get()
+    token = _VERSIONS.set({} if outer is None else outer)
+    try:
+        yield
+    finally:
+        _VERSIONS.reset(token)
 
 
 class _Walk:

@@ -672,6 +672,8 @@ def _show_topology(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     refused = [[method, reason] for method, reason in verdicts.items() if reason]
     if refused:
         out.print(table("", ["refused by", "because"], refused), highlight=False)
+    for note in topology.notes(network):
+        out.print(note, highlight=False, soft_wrap=True)
     out.print(f"wrote {_short(path)}", highlight=False, soft_wrap=True)
     return 0
 

@@ -234,6 +234,15 @@ def test_a_file_says_itself_how_many_workers_there_are(capsys: pytest.CaptureFix
     fails(capsys, ["show", "topology", "graphs/mine.edges", "--workers=6"], "has 5 nodes", "set workers to 5")
 
 
+@pytest.mark.usefixtures("blank")
+def test_a_file_whose_labels_name_no_workers_says_who_is_who(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    file = tmp_path / "apart.edges"
+    for last, said in ((9, 1), (3, 0)):
+        file.write_text(f"0 1\n1 2\n2 {last}\n")
+        assert shown(capsys, str(file))[1].count("workers are numbered in the order of the file") == said
+    Path("topology_apart.edges.png").unlink()
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [

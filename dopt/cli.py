@@ -7,6 +7,7 @@ import dataclasses
 import math
 import os
 import platform
+import re
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -552,6 +553,8 @@ def _found(identity: str, given: Mapping[str, Any], named: str | None) -> Any:
 
     if given:
         raise InputError(f"{next(iter(given))}: an id says everything; leave it out")
+    if not re.fullmatch("[0-9a-f]{16}", identity):  # which it takes a minute to find nowhere
+        raise InputError(f"id: must be 16 hex digits, as in a table of results, got {quoted(identity)}")
     found = results.find(identity, "results") or figures.find_run(
         identity, figures.shipped() if named is None else Path(named)
     )

@@ -696,13 +696,23 @@ def test_run_finds_a_run_by_its_id(drawn: Path, monkeypatch: pytest.MonkeyPatch,
     capsys.readouterr()
     for arguments, line in (
         (
-            ["--id", "0123", "--figures", "paper_figs"],
-            "id: no run '0123' in 'results', nor in dopt's figures and sweep files (or give --figures DIR); their tables have the ids",
+            ["--id", "0123456789abcdef", "--figures", "paper_figs"],
+            "id: no run '0123456789abcdef' in 'results', nor in dopt's figures and sweep files (or give --figures DIR); their tables have the ids",
         ),
+        (["--id", "0123"], "id: must be 16 hex digits, as in a table of results, got '0123'"),
         (["--id", new.id, "--seed", "3"], "seed: an id says everything; leave it out"),
     ):
         assert main(["run", *arguments]) == 2
         assert capsys.readouterr().err == f"dopt: {line}\n"
+
+
+def test_the_largest_sweeps_are_looked_through_last(drawn: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(drawn)
+    write_figure(drawn, 0.0, seed={"values": list(range(20))})
+    Path("paper_figs/another.py").write_bytes(Path("paper_figs/fig.py").read_bytes())
+    asked = [content["parameters"].get("seed", {"values": [0]}) for content in figures._all_asked(Path("paper_figs"))]
+    counts = [len(seeds["values"]) for seeds in asked if len(seeds["values"]) > 1]
+    assert counts == [20, 20, 2, 2, 100, 100]
 
 
 @pytest.mark.parametrize(

@@ -255,19 +255,22 @@ def claims_of(name: str, module: ModuleType, results: Mapping[str, Results], fol
 
 
 def find_run(identity: str, folder: Path) -> Run | None:
-    """The run of that id among those that figures and sweep files ask for, at any size."""
-    asked = [
-        spec.load_yaml(path.read_text(encoding="utf-8"))
-        for path in sorted((folder.resolve().parent / "benchmarks").glob("*.yaml"))
-    ]
-    for name in available(folder):
-        module = find(name, folder)
-        asked += [part.content for size in SIZES for part in parts(name, module, folder, Path(), size).values()]
-    for content in asked:
+    """The run of that id among those that figures and sweep files ask for, at any size, the usual one first."""
+    for content in _all_asked(folder):
         for run in spec.parse(content).runs:
             if _has_id(run, identity):
                 return run
     return None
+
+
+def _all_asked(folder: Path) -> Iterator[Any]:
+    """Sweep files, then figures' sweeps at their usual size, the smallest, and the largest, which are ten times as many runs."""
+    for path in sorted((folder.resolve().parent / "benchmarks").glob("*.yaml")):
+        yield spec.content_of(path)
+    modules = {name: find(name, folder) for name in available(folder)}
+    for size in SIZES:
+        for name, module in modules.items():
+            yield from (part.content for part in parts(name, module, folder, Path(), size).values())
 
 
 def _has_id(run: Run, identity: str) -> bool:

@@ -360,7 +360,7 @@ def test_without_signal_the_classes_of_sparse_samples_are_drawn_by_a_coin() -> N
         ({"density": 1.1}, "data.density: must lie in (0, 1]"),
         ({"samples": 4}, "data.samples: must be at least 5, got 4"),
         ({"features": 1}, "data.features: must be at least 2, got 1"),
-        ({"seed": -1}, "data.seed: must be at least 0, got -1"),
+        ({"seed": -1}, "data.seed: must not be negative, got -1"),
         ({"signal": math.inf}, "data.signal: must be finite and not negative, got inf"),
     ],
 )

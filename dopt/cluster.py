@@ -19,13 +19,14 @@ import numpy as np
 from scipy import special
 
 from dopt import network, reading
-from dopt.network import LEAST, MOST, REDUCTIONS, Network, numbers, refuse, table
-from dopt.registry import Entry, Registry, coerce, did_you_mean
+from dopt.network import REDUCTIONS, Network, numbers, refuse, table
+from dopt.registry import Entry, Registry, check_size, coerce, did_you_mean
 from dopt.types import InputError
 
 LAWS = Registry("cluster")
 PROFILES = Registry("cluster.profile")
 COLUMNS = ("worker", "read_version", "write_version", "seconds")
+QUICKEST = 1e-30  # mean seconds of a computation: what is done in a second stays a number
 BURSTS = 0x62757273 << 32  # a stream of its own
 TRACE, LINKS = 2**27, 2**20  # bytes that a file of them may have
 WHOLE = re.compile(r"\s*-?[0-9]{1,18}\s*")  # int() alone takes 1_0, and digits of other scripts
@@ -174,28 +175,22 @@ def _shift(workers: int, *, shift: float | list = 0.0) -> np.ndarray:
     """[workers] seconds: of all, or a list."""
     seconds = np.zeros(workers) + table("cluster.shift", shift, workers, deepest=1)
     refuse("cluster.shift", seconds, np.isfinite(seconds) & (seconds >= 0), "must be finite and not negative")
-    refuse("cluster.shift", seconds, seconds <= MOST, f"must be at most {MOST:g} seconds")
     return seconds
 
 
 def _straggler(workers: int, *, straggler: float = 1.0) -> np.ndarray:
     """[workers] how many times slower each is, on top of all else: the last one alone. Koloskova et al. 2022, 2206.08307."""
-    _check_slowdown("cluster.straggler", straggler)
+    if not 0 < straggler < np.inf:
+        raise InputError(f"cluster.straggler: must be positive and finite, got {straggler}; 10 is usual")
     return np.append(np.ones(workers - 1), straggler)
-
-
-def _check_slowdown(name: str, value: float) -> None:
-    if not 0 < value < np.inf:
-        raise InputError(f"{name}: must be positive and finite, got {value}; 10 is usual")
-    if not LEAST <= value <= MOST:
-        raise InputError(f"{name}: must lie in {LEAST:g}..{MOST:g}, got {value}; 10 is usual")
 
 
 def _burst(
     workers: int, *, burst_slowdown: float = 1.0, burst_start: float = 0.05, burst_stop: float = 0.2
 ) -> Burst | None:
     """None where bursts would change nothing."""
-    _check_slowdown("cluster.burst_slowdown", burst_slowdown)
+    if not 0 < burst_slowdown < np.inf:
+        raise InputError(f"cluster.burst_slowdown: must be positive and finite, got {burst_slowdown}; 10 is usual")
     for name, value in (("burst_start", burst_start), ("burst_stop", burst_stop)):
         if not 0 <= value <= 1:
             raise InputError(f"cluster.{name}: must lie in [0, 1], got {value}")
@@ -213,8 +208,6 @@ def _down(
     for name, value in (("crash", crash), ("restart", restart)):
         if value is not None and not 0 <= value < np.inf:
             raise InputError(f"cluster.{name}: must be finite and not negative, got {value}; leave it out for never")
-        if value is not None and value > MOST:
-            raise InputError(f"cluster.{name}: must be at most {MOST:g} seconds, got {value}; leave it out for never")
     if not 1 <= crash_workers <= workers:
         raise InputError(f"cluster.crash_workers: must lie in 1..workers={workers}, got {crash_workers}")
     down = np.full((workers, 2), np.inf)
@@ -257,7 +250,9 @@ def options(law: str, given: Mapping[str, Any]) -> dict[str, Any]:
     for part in parts:
         full |= _read_by(part, given)
     full["reduce"] = REDUCTIONS[full["reduce"]].name
-    return {name: numbers(f"cluster.{name}", x) if isinstance(x, tuple) else x for name, x in full.items()}
+    found = {name: numbers(f"cluster.{name}", x) if isinstance(x, tuple) else x for name, x in full.items()}
+    check_size("cluster.scale", found.get("scale"))
+    return found
 
 
 def _know(law: str, given: Mapping[str, Any], known: set[str]) -> None:
@@ -297,12 +292,12 @@ def make(law: str, workers: int, seed: int, **given: Any) -> Cluster:
             scale, certain = scale
             shift = shift + certain
     refuse("cluster.scale", scale, np.isfinite(scale) & (scale > 0), "must be positive and finite")
-    refuse("cluster.scale", scale, (scale >= LEAST) & (scale <= MOST), f"must lie in {LEAST:g}..{MOST:g} seconds")
     measured = read(own["file"], workers) if law == "trace" else None
     cluster = Cluster(law, own, slower * scale, slower * shift, seed, burst, down, links, measured)
     _draws(cluster, 0, np.zeros(1))  # a law checks its options where it draws
     mean = mean_times(cluster)
     refuse("cluster", mean, np.isfinite(mean) & (mean > 0), "mean seconds of a computation must be positive and finite")
+    refuse("cluster", mean, mean >= QUICKEST, f"mean seconds of a computation must be at least {QUICKEST:g}")
     return cluster
 
 
@@ -417,6 +412,8 @@ def read_links(path: str | Path) -> dict[str, float | None]:
         raise InputError(f"{name}: latency must be finite seconds and not negative, got {latency!r:.40}")
     if bandwidth is not None and not (isinstance(bandwidth, float) and 0 < bandwidth < np.inf):
         raise InputError(f"{name}: bandwidth must be positive bytes per second, or null, got {bandwidth!r:.40}")
+    for key, value in (("latency", latency), ("bandwidth", bandwidth)):
+        check_size(f"{name}: {key}", value)
     return {"latency": latency, "bandwidth": bandwidth}
 
 
@@ -445,8 +442,7 @@ def _row(where: str, cells: list[str], places: list[int], workers: int) -> tuple
         )
     if not 0 <= seconds < np.inf:
         raise InputError(f"{where}: seconds must be finite and not negative, got {seconds}")
-    if seconds > MOST:
-        raise InputError(f"{where}: seconds must be at most {MOST:g}, got {seconds}")
+    check_size(f"{where}: seconds", seconds)
     return worker, reads, writes, seconds
 
 

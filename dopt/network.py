@@ -16,7 +16,7 @@ from dopt.registry import Registry, coerce
 from dopt.types import InputError
 
 REDUCTIONS = Registry("cluster.reduce")
-LEAST, MOST = 1e-30, 1e30  # of seconds, of factors, and of bytes per second: sums and products of some stay numbers
+SLOWEST = 1e-30  # bytes per second: what a message takes stays a number
 
 
 class Network(NamedTuple):
@@ -46,18 +46,17 @@ def make(
     """The network of n workers; None is infinite.
 
     Raises:
-      InputError: lists of other lengths, a latency that is negative or past `MOST`, a bandwidth that is not positive or
-        below `LEAST`, or an unknown way to reduce.
+      InputError: lists of other lengths, a latency that is negative or infinite, a bandwidth that is not positive or
+        below `SLOWEST`, or an unknown way to reduce.
     """
     seconds = _links(table("cluster.latency", latency, workers), oneself=0)
     refuse("cluster.latency", seconds, np.isfinite(seconds) & (seconds >= 0), "must be finite and not negative")
-    refuse("cluster.latency", seconds, seconds <= MOST, f"must be at most {MOST:g} seconds")
     rate = _links(table("cluster.bandwidth", _infinite(bandwidth), workers), oneself=np.inf)
     refuse("cluster.bandwidth", rate, rate > 0, "must be positive")
-    refuse("cluster.bandwidth", rate, rate >= LEAST, f"must be at least {LEAST:g} bytes per second")
+    refuse("cluster.bandwidth", rate, rate >= SLOWEST, f"must be at least {SLOWEST:g} bytes per second")
     port = np.array(_infinite(server_bandwidth), float)
     refuse("cluster.server_bandwidth", port, port > 0, "must be positive")
-    refuse("cluster.server_bandwidth", port, port >= LEAST, f"must be at least {LEAST:g} bytes per second")
+    refuse("cluster.server_bandwidth", port, port >= SLOWEST, f"must be at least {SLOWEST:g} bytes per second")
     return Network(seconds, rate, float(port), REDUCTIONS[reduce].name, parallel_links)
 
 

@@ -54,7 +54,8 @@ class Entry:
           implied: parameters that the harness itself hands over.
 
         Raises:
-          InputError: an unknown option, one of the wrong type, or a missing one without default.
+          InputError: an unknown option, one of the wrong type, a missing one without default, or a number that no program
+            should count with.
         """
         hints, defaults = _keyword_only(self.make)
         known = {name: default for name, default in defaults.items() if name not in set(implied)}
@@ -67,6 +68,7 @@ class Entry:
             if value is inspect.Parameter.empty:
                 raise InputError(f"{what}.{name}: {self.name} needs it; give {what}.{name}")
             resolved[name] = coerce(f"{what}.{name}", value, hints.get(name, Any))
+            check_size(f"{what}.{name}", resolved[name])
         return resolved
 
 
@@ -86,6 +88,18 @@ def _keyword_only(function: Callable) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 LARGEST = 2**31  # whole numbers are smaller in absolute value: programs count in int32
+
+
+MOST = 1e30  # in size: sums and products of some such numbers are finite, in float32, too
+
+
+def check_size(name: str, value: Any) -> None:
+    """Refuse finite reals, alone or in lists, that programs would take for infinite; infinity itself may mean something."""
+    if isinstance(value, list | tuple):
+        for one in value:
+            check_size(name, one)
+    elif isinstance(value, float) and MOST < abs(value) < math.inf:
+        raise InputError(f"{name}: must be at most {MOST:g} in size, got {value}")
 
 
 def coerce(name: str, value: Any, hint: Any) -> Any:

@@ -393,7 +393,7 @@ def test_durations_of_zero_are_fine_but_not_all_of_a_workers(measured: Callable[
         (HEADER + "0,0,0,-1\n", ", line 2: seconds must be finite and not negative, got -1.0"),
         (HEADER + "0,0,0,nan\n", ", line 2: seconds must be finite and not negative, got nan"),
         (HEADER + "0,0,0,inf\n", ", line 2: seconds must be finite and not negative, got inf"),
-        (HEADER + "0,0,0,1e308\n", ", line 2: seconds must be at most 1e+30, got 1e+308"),
+        (HEADER + "0,0,0,1e308\n", ", line 2: seconds: must be at most 1e+30 in size, got 1e+308"),
         (
             HEADER + "1,0,1,2\n0,0,0,3\n",
             ", line 2: seconds must not fall from one write_version to the next, got 2.0 after 3.0",
@@ -483,8 +483,11 @@ def test_options_survive_a_file_and_are_resolved_for_good(given: dict) -> None:
         ({"scale": [1, 2]}, "cluster.scale: must be one number for each of workers=3, got 2"),
         ({"scale": [1, 0, 2]}, "cluster.scale: must be positive and finite, got 0.0 for worker 1"),
         ({"scale": [1, 2, float("inf")]}, "cluster.scale: must be positive and finite, got inf for worker 2"),
-        ({"scale": [1, 1e308, 1]}, "cluster.scale: must lie in 1e-30..1e+30 seconds, got 1e+308 for worker 1"),
-        ({"scale": [1, 1, 1e-320]}, "cluster.scale: must lie in 1e-30..1e+30 seconds, got 1e-320 for worker 2"),
+        ({"scale": [1, 1e308, 1]}, "cluster.scale: must be at most 1e+30 in size, got 1e+308"),
+        (
+            {"scale": [1, 1, 1e-320]},
+            "cluster: mean seconds of a computation must be at least 1e-30, got 1e-320 for worker 2",
+        ),
         ({"scale": [float("nan"), 2, 1]}, "cluster.scale: must be finite, got nan"),
         ({"scale": [None, 2, 1]}, "cluster.scale: must be positive and finite, got nan for worker 0"),
         ({"scale": [1, "fast", 2]}, "cluster.scale: must be float, got 'fast' (str)"),
@@ -493,13 +496,13 @@ def test_options_survive_a_file_and_are_resolved_for_good(given: dict) -> None:
         ({"scale": [1, 1, 1], "profile": "equal"}, "cluster.profile: cluster.scale says it all; leave it out"),
         ({"shift": -1.0}, "cluster.shift: must be finite and not negative, got -1.0"),
         ({"shift": [0, -1, 0]}, "cluster.shift: must be finite and not negative, got -1.0 for worker 1"),
-        ({"shift": 1e308}, "cluster.shift: must be at most 1e+30 seconds, got 1e+308"),
+        ({"shift": 1e308}, "cluster.shift: must be at most 1e+30 in size, got 1e+308"),
         ({"shift": [0, 1]}, "cluster.shift: must be one number for each of workers=3, got 2"),
         ({"shift": [[0] * 3] * 3}, "cluster.shift: must be one number for each of workers=3, got 3 x 3"),
         ({"shift": "late"}, "cluster.shift: must be float | list, got 'late' (str)"),
         ({"straggler": 0.0}, "cluster.straggler: must be positive and finite, got 0.0; 10 is usual"),
         ({"straggler": float("inf")}, "cluster.straggler: must be positive and finite, got inf; 10 is usual"),
-        ({"straggler": 1e308}, "cluster.straggler: must lie in 1e-30..1e+30, got 1e+308; 10 is usual"),
+        ({"straggler": 1e308}, "cluster.straggler: must be at most 1e+30 in size, got 1e+308"),
         (
             {"law": "shifted_exponential", "minimum": 1.0},
             "cluster.minimum: must lie in [0, 1), part of the mean of 1 s",
@@ -514,7 +517,7 @@ def test_options_survive_a_file_and_are_resolved_for_good(given: dict) -> None:
         ({"law": "uniform", "width": 1.5}, "cluster.width: must lie in [0, 1], got 1.5; 0.5 is usual"),
         ({"law": "trace"}, "cluster.file: trace needs it; give cluster.file"),
         ({"burst_slowdown": 0.0}, "cluster.burst_slowdown: must be positive and finite, got 0.0; 10 is usual"),
-        ({"burst_slowdown": 1e-308}, "cluster.burst_slowdown: must lie in 1e-30..1e+30, got 1e-308; 10 is usual"),
+        ({"burst_slowdown": 1e308}, "cluster.burst_slowdown: must be at most 1e+30 in size, got 1e+308"),
         ({"burst_start": -0.1}, "cluster.burst_start: must lie in [0, 1], got -0.1"),
         ({"burst_stop": float("nan")}, "cluster.burst_stop: must be finite, got nan"),
         (
@@ -526,13 +529,13 @@ def test_options_survive_a_file_and_are_resolved_for_good(given: dict) -> None:
             {"crash": 1, "restart": float("inf")},
             "cluster.restart: must be finite and not negative, got inf; leave it out",
         ),
-        ({"crash": 1, "restart": 1e308}, "cluster.restart: must be at most 1e+30 seconds, got 1e+308; leave it out"),
+        ({"crash": 1, "restart": 1e308}, "cluster.restart: must be at most 1e+30 in size, got 1e+308"),
         ({"crash": 1, "crash_workers": 4}, "cluster.crash_workers: must lie in 1..workers=3, got 4"),
         ({"crash_workers": 0}, "cluster.crash_workers: must lie in 1..workers=3, got 0"),
         ({"crash_workers": 1.5}, "cluster.crash_workers: must be int, got 1.5 (float)"),
         ({"latency": -1.0}, "cluster.latency: must be finite and not negative, got -1.0"),
         ({"latency": [0, 1, float("inf")]}, "cluster.latency: must be finite and not negative, got inf for worker 2"),
-        ({"latency": 1e308}, "cluster.latency: must be at most 1e+30 seconds, got 1e+308"),
+        ({"latency": 1e308}, "cluster.latency: must be at most 1e+30 in size, got 1e+308"),
         (
             {"latency": [1, 2]},
             "cluster.latency: must be one number, 3 (workers=3), or 3 lists of 3 ([reader][sender]), got 2",
@@ -704,7 +707,7 @@ def test_without_latency_and_with_infinite_bandwidth_all_is_free() -> None:
         net = network.make(2, **options)
         assert net.free
         assert network.reduce_time(net, 2, 1e9) == 0
-    for options in ({"latency": [0, 1]}, {"bandwidth": [None, 5]}, {"server_bandwidth": 5}, {"bandwidth": 1e300}):
+    for options in ({"latency": [0, 1]}, {"bandwidth": [None, 5]}, {"server_bandwidth": 5}, {"bandwidth": 1e30}):
         assert not network.make(2, **options).free
     assert network.reduce_time(network.make(3, server_bandwidth=2, reduce="server"), 3, 8) == 2 * 3 * 4
 

@@ -352,6 +352,12 @@ def test_without_signal_the_classes_of_sparse_samples_are_drawn_by_a_coin() -> N
     assert explained(loud) > 0.4
 
 
+def test_under_a_signal_without_bound_each_sparse_sample_has_the_class_of_its_margin() -> None:
+    """The limit is the sign, without a word about what overflows on the way."""
+    loud, louder = (data.load("sparse", samples=500, features=20, density=0.5, signal=s).train for s in (1e6, 1e29))
+    np.testing.assert_array_equal(loud["y"], louder["y"])
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -1,9 +1,13 @@
-"""Eight virtual CPU devices and a cache of one's own, before JAX starts."""
+"""Eight virtual CPU devices and a cache of one's own, before JAX starts; and no test fails since the machine is busy."""
 
 import os
 import tempfile
+
+from hypothesis import settings
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 os.environ.setdefault("DOPT_CACHE_DIR", tempfile.mkdtemp(prefix="dopt-test-cache-"))
+settings.register_profile("dopt", deadline=None)
+settings.load_profile("dopt")

@@ -1,6 +1,7 @@
 """Eight virtual CPU devices and a cache of one's own, before JAX starts; and no test fails since the machine is busy."""
 
 import os
+import signal
 import tempfile
 
 from hypothesis import settings
@@ -11,3 +12,5 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 os.environ.setdefault("DOPT_CACHE_DIR", tempfile.mkdtemp(prefix="dopt-test-cache-"))
 settings.register_profile("dopt", deadline=None)
 settings.load_profile("dopt")
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: tests of signals would wait for ever
+    signal.signal(signal.SIGINT, signal.default_int_handler)

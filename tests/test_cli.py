@@ -181,11 +181,11 @@ BAD: dict[str, tuple[Changes, tuple[str, ...]]] = {
     "wrong type of an option": ({"problem.dim": 2.5}, ("problem.dim: must be int, got 2.5",)),
     "wrong type of an optimizer's option": (
         {"optimizer": "adam", "optimizer.b1": "high"},
-        ("optimizer.b1: must be a finite number, got 'high'",),
+        ("optimizer.b1: must be a finite number (0, or from 1e-45 to 3e38), got 'high'",),
     ),
     "wrong type of a schedule's option": (
         {"learning_rate.schedule": "cosine_decay", "learning_rate.decay_steps": "many"},
-        ("learning_rate.decay_steps: must be a finite number, got 'many'",),
+        ("learning_rate.decay_steps: must be a finite number (0, or from 1e-45 to 3e38), got 'many'",),
     ),
     "an optimizer that needs more than gradients": ({"optimizer": "lbfgs"}, ("optimizer: lbfgs searches along lines",)),
     "a truth value is no number": ({"steps": True}, ("steps: must be", "got True")),

@@ -408,7 +408,7 @@ def test_the_table_is_complete_and_says_what_each_promises() -> None:
     [
         ("top_k", {"fraction": 1.5}, "algorithm.fraction: must lie in (0, 1], got 1.5"),
         ("random_k", {"fraction": 0}, "algorithm.fraction: must lie in (0, 1], got 0.0"),
-        ("top_k", {"fraction": math.nan}, "algorithm.fraction: must lie in (0, 1], got nan"),
+        ("top_k", {"fraction": math.nan}, "algorithm.fraction: must be finite, got nan"),
         ("qsgd", {"levels": 0}, "algorithm.levels: must be at least 1, got 0"),
         ("low_rank", {"rank": 0}, "algorithm.rank: must be at least 1, got 0"),
         ("low_rank", {"rank": 1.5}, "algorithm.rank: must be int, got 1.5 (float)"),

@@ -86,7 +86,7 @@ def test_shakespeare_has_65_characters_and_its_checksum() -> None:
         ("short", 3, "data.context: .* has 5 characters, two samples of context=3 need 7; use a smaller"),
         ("", 1, "data.context: .* has 0 characters"),
         ("aaaaaaaa", 2, "data: .* repeats one character"),
-        (b"caf\xe9 au lait", 2, "data: .* must be UTF-8 text, got byte 3 that is not"),
+        (b"caf\xe9 au lait", 2, "data.file: .* must be UTF-8 text, got byte 3 that is not"),
         ("some text", 0, "data.context: must be at least 1, got 0"),
     ],
 )
@@ -102,7 +102,7 @@ def test_the_command_refuses_text_in_one_line(capsys: pytest.CaptureFixture, tmp
         return ["run", *(part for name, value in given.items() for part in (f"--{name}", str(value)))]
 
     missing = str(tmp_path / "none.txt")
-    refused(capsys, command(problem="transformer", **{"data.file": missing}), "data.file: cannot read", missing)
+    refused(capsys, command(problem="transformer", **{"data.file": missing}), "data.file: no file", missing)
     refused(capsys, command(problem="transformer", data="digits"), "data: transformer learns from text, got digits")
     refused(capsys, command(problem="softmax", data="text"), "data: softmax learns from classes, got text", "digits")
     refused(

@@ -98,7 +98,7 @@ class ProgressShow(Show):
             self.progress.update(self.task, **fields)
 
     def say(self, line: str) -> None:
-        self.console.print(line, highlight=False, soft_wrap=True)
+        self.console.print(lines(line), highlight=False, soft_wrap=True, markup=False, emoji=False)
 
     def stop(self) -> None:
         self.progress.stop()

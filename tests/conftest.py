@@ -12,5 +12,7 @@ if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", "")
 os.environ.setdefault("DOPT_CACHE_DIR", tempfile.mkdtemp(prefix="dopt-test-cache-"))
 settings.register_profile("dopt", deadline=None)
 settings.load_profile("dopt")
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in the background of a shell: tests of signals would wait for ever
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in the background of a shell: tests of signals would wait for ever
     signal.signal(signal.SIGINT, signal.default_int_handler)

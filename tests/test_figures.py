@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from functools import cache
+import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -17,11 +18,15 @@ PUBLISHED = [name for name in NAMES if any(letter.isdigit() for letter in name)]
 SMALLEST = 0.01  # of a megabyte: an empty picture is smaller
 
 
-@cache
-def asked(name: str, size: str = "") -> frozenset[str]:
-    """The ids of the runs that a figure needs."""
+def contents(name: str, size: str = "") -> list[dict[str, Any]]:
+    """The sweeps of a figure."""
     found = figures.parts(name, figures.find(name, FOLDER), FOLDER, Path("results"), size)
-    return frozenset(run.id for part in found.values() for run in spec.parse(part.content).runs)
+    return [part.content for part in found.values()]
+
+
+def points(content: dict[str, Any]) -> int:
+    """How many runs a grid has."""
+    return math.prod(len(parameter.get("values", [None])) for parameter in content["parameters"].values())
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -30,7 +35,7 @@ def test_the_committed_data_are_of_the_runs_that_the_figure_asks_for(name: str) 
     column = "ids" if "ids" in rows else "id"
     drawn = {identity for cell in rows[column] for identity in cell.split()}
     assert drawn
-    assert drawn <= asked(name)
+    assert drawn <= {run.id for content in contents(name) for run in spec.parse(content).runs}
     unnamed = rows[rows[column] == ""]
     assert unnamed.empty or all(kind.startswith("theory") for kind in unnamed["kind"])
 
@@ -39,7 +44,15 @@ def test_the_committed_data_are_of_the_runs_that_the_figure_asks_for(name: str) 
 def test_a_figure_asks_one_question_and_fast_asks_it_of_fewer_runs(name: str) -> None:
     line = figures.question(figures.find(name, FOLDER))
     assert 20 < len(line) <= 140
-    assert len(asked(name, "fast")) <= len(asked(name)) <= len(asked(name, "full"))
+    fast, usual, full = (sum(map(points, contents(name, size))) for size in ("fast", "", "full"))
+    assert fast <= usual <= full
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_figures_full_size_can_be_run(name: str) -> None:
+    for content in contents(name, "full"):
+        one_seed = content["parameters"] | {"seed": {"value": 0}}
+        assert spec.parse(content | {"parameters": one_seed}).runs
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

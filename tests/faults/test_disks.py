@@ -131,7 +131,7 @@ def test_a_finished_folder_that_cannot_be_written_loads_and_is_shown(
     (figures / "small.py").write_text(FIGURE)
     monkeypatch.chdir(figures.parent)
     assert dopt.load(results).missing == 0
-    assert main(arguments) == 0
+    assert main([*arguments, "--figures", str(figures)]) == 0
     capsys.readouterr()
     assert Path("small.png").is_file()
     # and where something is missing, nothing can be done about it

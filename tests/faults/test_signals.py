@@ -115,7 +115,7 @@ def test_helpers_end_with_whom_they_help(number: signal.Signals, tmp_path: Path)
     folder = tmp_path / "paper_figs"
     folder.mkdir()
     (folder / "long.py").write_text(FIGURE)
-    process = start(tmp_path / "marks", ["figures", "--jobs=2"], cwd=tmp_path)
+    process = start(tmp_path / "marks", ["figures", "--jobs=2", "--folder=paper_figs"], cwd=tmp_path)
     wait_for(process, tmp_path / "results" / "long" / "c" / "plan.json")  # the helper begins at the end
     wait_for(process, tmp_path / "results" / "long" / "a" / "plan.json")
     helpers = psutil.Process(process.pid).children(recursive=True)

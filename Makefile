@@ -33,9 +33,10 @@ faults: $(VENV)/.installed-dev
 fuzz: $(VENV)/.installed
 	$(BIN)/python -m tests.fuzz
 
-# each figure with wrong methods, laws and rules, each of which must fail one of its claims: half an hour on two cores
+# each figure with wrong methods, laws and rules, each of which must fail one of its claims: half an hour on two cores;
+# RESULTS=results takes the right methods' results from there (`make figures` leaves them)
 mutants: $(VENV)/.installed
-	JAX_PLATFORMS=cpu $(BIN)/python -m tests.mutants
+	JAX_PLATFORMS=cpu $(BIN)/python -m tests.mutants $(if $(RESULTS),--results $(RESULTS))
 
 speed: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.speed

@@ -334,8 +334,8 @@ def _chosen(count: int | None) -> list[Any] | None:
 def _console(stderr: bool = False) -> Any:
     from dopt.report.terminal import PlainConsole
 
-    console = PlainConsole(stderr)
-    return console if console.is_terminal else PlainConsole(stderr, width=140)
+    console = PlainConsole(stderr=stderr)
+    return console if console.is_terminal else PlainConsole(stderr=stderr, width=140)
 
 
 # -- commands -------------------------------------------------------------------------------------------------------
@@ -473,9 +473,9 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
         raise InputError("checkpoint_every: needs a folder for them; give --results DIR, too")
     _virtual(args.devices)
     writes = _join(args, run.executor)
+    import dopt
     from dopt import hosts
     from dopt.checkpoints import Checkpoints
-    from dopt.sweep.engine import run_one
     from dopt.sweep.store import Store
 
     out = _console()
@@ -489,7 +489,7 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     with hosts.together():
         if args.results and writes:
             Store(args.results).check_writable()
-        result = run_one(run, _chosen(args.devices), checkpoint, begun if writes else None)
+        result = dopt.run(run, devices=_chosen(args.devices), checkpoint=checkpoint, first=begun if writes else None)
     if not writes:
         return 0
     frame = pd.DataFrame(result.history)

@@ -418,11 +418,11 @@ def test_every_field_of_a_run_is_a_flag(capsys: pytest.CaptureFixture, monkeypat
         assert f"--{name} " in said
     asked: list[Run] = []
 
-    def instead(run: Run, *others: Any) -> None:
+    def instead(run: Run, **others: Any) -> None:
         asked.append(run)
         raise InputError("enough seen")
 
-    monkeypatch.setattr(engine, "run_one", instead)
+    monkeypatch.setattr(dopt, "run", instead)
     every = {
         "algorithm": "delayed_gossip_sgd",
         "workers": 4,

@@ -280,51 +280,50 @@ def test_a_device_sends_a_message_to_each_neighbour_and_no_more(name: str, messa
 # -- links that fail --
 
 
-def effective(W: np.ndarray, loss: LinkLoss, seed: int, columns: bool = False) -> np.ndarray:
-    """[n, n] the matrix of the first step: its columns are what the unit vectors become."""
+def effective(W: np.ndarray, loss: LinkLoss, seeds: Any, columns: bool = False) -> np.ndarray:
+    """[seeds, n, n] the matrix of the first step: its columns are what the unit vectors become."""
     form = mixing.form(W, columns=columns)
 
-    def one(form: Any, x: Any) -> Any:
+    def one(form: Any, x: Any, seed: Any) -> Any:
         mix = mixing.mix(form, loss=loss, seed=seed)
         return x + mix.apply(x, mix.init(x))[0]
 
     with jax.enable_x64(True):
-        return np.asarray(jax.vmap(one, (None, 0), axis_name=dopt.AXIS)(cast(form, "float64"), jnp.eye(len(W))))
+        of_a_seed = jax.vmap(one, (None, 0, None), axis_name=dopt.AXIS)
+        each = jax.jit(jax.vmap(of_a_seed, (None, None, 0)))
+        return np.asarray(each(cast(form, "float64"), jnp.eye(len(W)), jnp.asarray(seeds, jnp.int32)))
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
 @pytest.mark.parametrize("policy", mixing.POLICIES)
 @pytest.mark.parametrize("name", ["star", "ring", "directed", "complete"])
 def test_rows_sum_to_one_whatever_fails(name: str, policy: str, symmetric: bool) -> None:
-    for seed in range(4):
-        W = effective(GRAPHS[name], LinkLoss(0.5, policy, symmetric), seed)
-        np.testing.assert_allclose(W.sum(1), 1, rtol=0, atol=1e-14)
+    W = effective(GRAPHS[name], LinkLoss(0.5, policy, symmetric), range(4))
+    np.testing.assert_allclose(W.sum(2), 1, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("p", [0.2, 0.5, 1.0])
 def test_the_sender_keeps_what_was_not_delivered_so_that_columns_sum_to_one(p: float) -> None:
     for name in ("push", "exponential"):
-        for seed in range(4):
-            P = effective(GRAPHS[name], LinkLoss(p), seed, columns=True)
-            np.testing.assert_allclose(P.sum(0), 1, rtol=0, atol=1e-14)
-            assert (P >= 0).all()
+        P = effective(GRAPHS[name], LinkLoss(p), range(4), columns=True)
+        np.testing.assert_allclose(P.sum(1), 1, rtol=0, atol=1e-14)
+        assert (P >= 0).all()
 
 
 def test_the_mean_is_kept_exactly_by_keep_self_with_symmetric_failures() -> None:
     for name in ("ring", "star", "complete"):
-        for seed in range(4):
-            W = effective(GRAPHS[name], LinkLoss(0.5, "keep_self", True), seed)
-            np.testing.assert_allclose(W, W.T, rtol=0, atol=1e-15)
-            np.testing.assert_allclose(W.sum(0), 1, rtol=0, atol=1e-14)
+        W = effective(GRAPHS[name], LinkLoss(0.5, "keep_self", True), range(4))
+        np.testing.assert_allclose(W, W.swapaxes(1, 2), rtol=0, atol=1e-15)
+        np.testing.assert_allclose(W.sum(1), 1, rtol=0, atol=1e-14)
 
 
 def test_the_mean_is_kept_in_expectation_by_keep_self_and_by_no_other_policy() -> None:
     star, number = GRAPHS["star"], 400
     mean = {policy: np.zeros((N, N)) for policy in ("keep_self", "renormalise")}
     for policy in mean:
-        each = [effective(star, LinkLoss(0.5, policy), seed) for seed in range(number)]
-        mean[policy] = np.mean(each, 0)
-        assert max(np.abs(W.sum(0) - 1).max() for W in each) > 0.1  # never mind a single step
+        each = effective(star, LinkLoss(0.5, policy), range(number))
+        mean[policy] = each.mean(0)
+        assert np.abs(each.sum(1) - 1).max() > 0.1  # never mind a single step
     error = 5 * 0.5 * star[0, 1] * np.sqrt(N / number)  # five standard errors of a column's sum
     assert np.abs(mean["keep_self"].sum(0) - 1).max() < error
     assert np.abs(mean["renormalise"].sum(0) - 1).max() > 2 * error

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from rich.console import Console
 
 import dopt
 from dopt.cli import main
@@ -17,7 +16,7 @@ from dopt.data import SETS, Dataset, load
 from dopt.group import Group
 from dopt.problems import PROBLEMS
 from dopt.problems.networks import EVALUATED
-from dopt.report.terminal import ProgressShow, first_record
+from dopt.report.terminal import PlainConsole, ProgressShow, first_record
 
 BASE: dict[str, Any] = {"algorithm": "allreduce_sgd", "workers": 2, "learning_rate": 0.1, "steps": 4, "batch_size": 4}
 NETWORKS = {"cnn", "mlp", "resnet", "transformer"}
@@ -78,12 +77,12 @@ def test_the_command_shows_it_above_the_history(capsys: pytest.CaptureFixture) -
 
 def test_a_sweep_shows_the_first_record_and_each_note_once() -> None:
     out = io.StringIO()
-    show = ProgressShow(Console(file=out, width=100, force_terminal=True, color_system=None))
+    show = ProgressShow(PlainConsole(file=out, width=100, force_terminal=True, color_system=None))
     for _ in range(2):
         show.note("a [note]")
         show.first({"loss": np.array([1.0, 2.0, 4.0])})
     assert out.getvalue().splitlines() == ["a [note]", "step 0 (median of 3 runs): loss 2"]
     quiet = io.StringIO()
-    ProgressShow(Console(file=quiet)).first({"loss": np.array([1.0])})
+    ProgressShow(PlainConsole(file=quiet)).first({"loss": np.array([1.0])})
     assert quiet.getvalue() == ""
     assert first_record({"loss": np.array([0.5]), "accuracy": np.array([0.1])}) == "step 0: loss 0.5, accuracy 0.1"

@@ -19,6 +19,9 @@ from refusals import refused
 from dopt.cli import main
 
 ROOT = Path(__file__).parents[1]
+FLAGS = (
+    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"  # to compile takes most of the time
+)
 METHODS = {
     "gossip_sgd": {"algorithm": "gossip_sgd"},
     "local steps": {"algorithm": "gossip_sgd", "algorithm.local_steps": 3},
@@ -80,7 +83,7 @@ sys.exit(main(sys.argv[2:]))
 
 def start(*arguments: str) -> subprocess.Popen:
     """A Python with four virtual devices."""
-    own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(ROOT)}
+    own = {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS, "PYTHONPATH": str(ROOT)}
     command = [sys.executable, "-W", "error", "-c", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=os.environ | own, stdout=pipe, stderr=pipe, text=True)
@@ -107,7 +110,7 @@ def test_two_processes_end_where_the_simulation_ends(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found["resumed"], found["whole"])
 
 
-@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_the_death_of_one_process_ends_the_other_with_one_line_and_leaves_the_store(
     victim: int, tmp_path: Path
 ) -> None:

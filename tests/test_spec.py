@@ -21,7 +21,7 @@ import dopt
 from dopt import InputError, Problem, Run
 from dopt.cli import main
 from dopt.config import identity
-from dopt.sweep import engine, spec
+from dopt.sweep import spec
 from dopt.sweep.spec import Sweep, load_yaml, parse
 
 ROOT = Path(__file__).parents[1]
@@ -329,26 +329,24 @@ def test_words_are_words(text: str) -> None:
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_shipped_file_parses_and_is_called_as_its_file(file: Path) -> None:
-    found = spec.read(file)
-    assert found.name == file.stem
-    assert found.runs
-    assert found.merged == 0 or len(found.runs) > 1
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
-def test_a_wandb_agent_makes_the_very_runs_of_a_shipped_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_shipped_file_is_called_as_its_file_and_a_wandb_agent_makes_its_very_runs(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The agent puts one grid point as --key=value in the place of ${args}."""
     content = load_yaml(file.read_text())
     assert content["command"] == ["${env}", "dopt", "run", "${args}"]
     asked: list[Run] = []
 
-    def instead(run: Run, *rest: Any) -> Any:
+    def instead(run: Run, **rest: Any) -> Any:
         asked.append(run)
         raise InputError("enough seen")
 
-    monkeypatch.setattr(engine, "run_one", instead)
-    ours = {run.id for run in spec.read(file).runs}
+    monkeypatch.setattr(dopt, "run", instead)
+    found = spec.read(file)
+    ours = {run.id for run in found.runs}
+    assert ours
+    assert found.name == file.stem
+    assert found.merged == 0 or len(ours) > 1
     for pick in (0, -1):
         point = {
             name: p["value"]

@@ -215,28 +215,6 @@ def test_two_sweeps_into_one_folder_share_the_work(
     same(dopt.load(folder), uninterrupted)
 
 
-def test_signals_end_within_a_chunk_and_keep_what_is_done(tmp_path: Path, start: Callable[..., Process]) -> None:
-    file = tmp_path / "small.yaml"
-    # the first group is short; a slab of the second takes minutes
-    long = {"steps": [10, 3_000_000], "record_every": 300_000, "workers": 16, "problem.dim": 256}
-    text = quadratic(**long, learning_rate=0.1, seed=[0, 1, 2])
-    file.write_text(yaml.safe_dump(text))
-    codes = {signal.SIGINT: 130, signal.SIGTERM: 143}
-    processes = {number: start(file, tmp_path / number.name, tmp_path / "log") for number in codes}
-    for number, process in processes.items():
-        process.wait_for(slabs=2)
-        time.sleep(0.5)
-        begin = time.monotonic()
-        process.popen.send_signal(number)
-        code, _, err = process.end()
-        assert time.monotonic() - begin < 5  # a chunk takes 0.25 s, and the machine may be busy
-        assert code == codes[number]
-        assert err == "dopt: interrupted; what was finished is kept, the same command goes on from there\n"
-        assert len(finished(process.results)) == 2
-        assert dopt.load(process.results).missing == 3
-        assert sorted((process.results / "slabs").iterdir()) == finished(process.results)
-
-
 # -- one process ------------------------------------------------------------------------------------------------------
 
 

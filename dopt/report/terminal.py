@@ -24,8 +24,8 @@ COARSE = 0.1  # of the answer: records that lie further apart are told
 class PlainConsole(Console):
     """A console to which text is text: no markup, no emoji by name, nothing in it that steers the terminal."""
 
-    def __init__(self, stderr: bool = False, width: int | None = None):
-        super().__init__(stderr=stderr, width=width, markup=False, emoji=False)
+    def __init__(self, **options: Any):
+        super().__init__(**options, markup=False, emoji=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
         return super().render_str(lines(text), **options)
@@ -39,7 +39,7 @@ class _Rate(ProgressColumn):
 class ProgressShow(Show):
     """Runs done of all, rate, time left, diverged so far, current slab; on a terminal only."""
 
-    def __init__(self, console: Console, what: str = ""):
+    def __init__(self, console: PlainConsole, what: str = ""):
         self.console = console
         self.what = what
         self.progress = Progress(
@@ -98,7 +98,7 @@ class ProgressShow(Show):
             self.progress.update(self.task, **fields)
 
     def say(self, line: str) -> None:
-        self.console.print(lines(line), highlight=False, soft_wrap=True, markup=False, emoji=False)
+        self.console.print(line, highlight=False, soft_wrap=True)
 
     def stop(self) -> None:
         self.progress.stop()

@@ -15,7 +15,6 @@ import jax
 import pandas as pd
 
 from dopt import code, group, memory
-from dopt.checkpoints import Checkpoints
 from dopt.config import Run, cost, matrices
 from dopt.config.identity import (
     Memo,
@@ -30,7 +29,6 @@ from dopt.config.identity import (
 from dopt.execute import spread
 from dopt.files import whole, writing
 from dopt.run import Result
-from dopt.run import run as execute
 from dopt.sweep import columns, spec
 from dopt.sweep import plan as planning
 from dopt.sweep.results import Results, load
@@ -53,16 +51,6 @@ class Show:
     def done(self, runs: int, diverged: int) -> None: ...
     def say(self, line: str) -> None: ...
     def stop(self) -> None: ...
-
-
-def run_one(
-    run: Run,
-    devices: Sequence[Any] | None = None,
-    checkpoint: Checkpoints | None = None,
-    first: group.First | None = None,
-) -> Result:
-    """The run, as the command makes it."""
-    return execute(run, devices=devices, checkpoint=checkpoint, first=first)
 
 
 def keep_one(result: Result, results: str | Path | None, wandb: str, say: Callable[[str], None]) -> list[Path]:

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dopt import files, hosts
+from dopt import files
+from dopt.devices import hosts
 from dopt.types import InputError, MachineError, Tree
 from dopt.version import VERSION
 

@@ -474,8 +474,8 @@ def _run(args: argparse.Namespace, dotted: Mapping[str, Any]) -> int:
     _virtual(args.devices)
     writes = _join(args, run.executor)
     import dopt
-    from dopt import hosts
     from dopt.checkpoints import Checkpoints
+    from dopt.devices import hosts
     from dopt.sweep.store import Store
 
     out = _console()
@@ -573,8 +573,7 @@ def _join(args: argparse.Namespace, executor: str) -> bool:
             if getattr(args, name) is not None:
                 raise InputError(f"{name}: needs --coordinator HOST:PORT, too")
         return True
-    from dopt import hosts
-    from dopt.execute import ALONE
+    from dopt.devices import ALONE, hosts
 
     if executor in ALONE:
         raise InputError(f"executor: {executor} runs in one process; use --executor shard_map or mesh")
@@ -783,7 +782,8 @@ def _collectives(args: argparse.Namespace) -> int:
 
     import jax
 
-    from dopt import collectives, files
+    from dopt import files
+    from dopt.devices import collectives
     from dopt.report.terminal import table
 
     devices, path = _devices(args.devices) or jax.devices(), Path(args.out)
@@ -810,7 +810,7 @@ def _doctor(args: argparse.Namespace, _: Mapping[str, Any]) -> int:
     import jax
 
     from dopt.data.files import cache_folder
-    from dopt.execute import device_memory
+    from dopt.devices.memory import device_memory
     from dopt.report.terminal import table
     from dopt.sweep.store import Store
     from dopt.sweep.tracking import login_status

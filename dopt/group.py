@@ -25,9 +25,7 @@ from dopt import (
     delays,
     divergence,
     draws,
-    execute,
     flags,
-    hosts,
     memory,
     metrics,
     mixing,
@@ -41,7 +39,9 @@ from dopt.algorithms.asynchronous.server import Arrivals
 from dopt.checkpoints import Keeper
 from dopt.config import COUPLED, LINEAR, OWN, UNTRACED, Run, averages, make_optimizer, make_rate, options_of
 from dopt.config.identity import check_drawn
-from dopt.execute import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER
+from dopt.devices import ALONE, executors, hosts
+from dopt.devices import memory as devices_memory
+from dopt.devices.axes import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER, state_axes
 from dopt.problems import PROBLEMS, Shards, sound
 from dopt.program import LONGEST, Carry, Common, Data, Inputs, Program, Turns, averaged
 from dopt.types import AXIS, InputError, Key, Problem, Tree
@@ -158,7 +158,7 @@ class Group:
         self.notes = (*left_out, *wiring.notes(runs, graph))
         self.parts = 1 if self.problem.layout is None else self.problem.layout.parts
         self.devices = self._devices(devices)
-        execute.check(
+        executors.check(
             self.first.executor, self.workers, self.devices, self.events, self.first.algorithm, parts=self.parts
         )
         self.start = self._start(start)
@@ -177,8 +177,8 @@ class Group:
 
     def _check_room(self) -> None:
         """Refuse old models that the devices have no room for, before they are made; the compiler counts the rest."""
-        free = execute.device_memory(self.devices[0])
-        apart = 1 if self.devices[0].platform in execute.VIRTUAL else len(self.devices)
+        free = devices_memory.device_memory(self.devices[0])
+        apart = 1 if self.devices[0].platform in executors.VIRTUAL else len(self.devices)
         holders = 1 if self.events and not self.peers else self.workers
         needed = holders * self.models * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(self._model))
         if free is not None and needed > free * apart:
@@ -562,11 +562,11 @@ class Group:
 
     @property
     def _params_axes(self) -> Any:
-        return PER_RUN_AND_WORKER if self._laid is None else execute.state_axes(self._shape.params, self._laid)
+        return PER_RUN_AND_WORKER if self._laid is None else state_axes(self._shape.params, self._laid)
 
     @property
     def _state_axes(self) -> Any:
-        return execute.state_axes(self._shape.state, self._laid)
+        return state_axes(self._shape.state, self._laid)
 
     @cached_property
     def _model(self) -> Tree:
@@ -631,9 +631,9 @@ class Group:
         init = self.program.server_init if self.events else self.program.worker_init
         advance = self.program.server_advance if self.events else self.program.worker_advance
         number = COMMON if self.events else PER_WORKER
-        first = execute.place(init, (inputs, start, number), carry, **where)
-        rest = execute.place(advance, (carry, inputs, data, COMMON, COMMON, COMMON), carry, donate=True, **where)
-        with execute.room(), flags.fixed(self.dtype == np.float64):
+        first = executors.place(init, (inputs, start, number), carry, **where)
+        rest = executors.place(advance, (carry, inputs, data, COMMON, COMMON, COMMON), carry, donate=True, **where)
+        with devices_memory.room(), flags.fixed(self.dtype == np.float64):
             several = self.stack([self.first], [self.timeline(self.first)], width)
             given = hosts.shapes((several, self.start, self.numbers))
             begin = first.lower(*given).compile()
@@ -646,7 +646,7 @@ class Group:
 
     def agree(self, number: int) -> int:
         """The same number in all processes that make this group together."""
-        return number if self.first.executor in execute.ALONE else hosts.agree(number)
+        return number if self.first.executor in ALONE else hosts.agree(number)
 
     def stack(self, runs: Sequence[Run], lines: Sequence[clock.Timeline], width: int) -> Inputs:
         """Inputs [width, ...]; a short slab is filled up with its last run."""
@@ -757,7 +757,7 @@ class Compiled(NamedTuple):
     @property
     def memory(self) -> int | None:
         """Bytes one slab needs on a device, by the compiler's analysis."""
-        return execute.memory(self.go)
+        return devices_memory.program_memory(self.go)
 
     def start(self, inputs: Inputs) -> Carry:
         """The slab before its first step."""
@@ -782,7 +782,7 @@ class Compiled(NamedTuple):
           first: gets the record at step 0 as soon as it exists; of a run of several processes it never is here whole.
         """
         group = self.group
-        with execute.room(), flags.fixed(group.dtype == np.float64):
+        with devices_memory.room(), flags.fixed(group.dtype == np.float64):
             lines = [group.timeline(run) for run in runs]
             inputs = group.stack(runs, lines, self.width)
             carry, done, total = self.start(inputs), 0, len(group.common.start)

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from dopt import execute, hosts
 from dopt.checkpoints import Checkpoints, Keeper
 from dopt.config import Run, matrices
 from dopt.config.identity import digests, fresh, hashed
+from dopt.devices import ALONE, hosts, memory
 from dopt.group import First, Group
 from dopt.types import InputError, Problem, Tree
 from dopt.watch import Look, in_thread, pace
@@ -108,7 +108,7 @@ def _run(
     checkpoint: Checkpoints | None,
     first: First | None,
 ) -> Result:
-    if run.executor not in execute.ALONE:
+    if run.executor not in ALONE:
         every = None if checkpoint is None else checkpoint.every
         hosts.compare({**run.to_dict(), "checkpoint_every": every, "devices": len(devices or jax.devices())})
     resolved = run.resolve(problem=problem, graph=graph)
@@ -131,7 +131,7 @@ def _made(
     solved: Path | None,
     first: First | None,
 ) -> Result:
-    shared = resolved.executor not in execute.ALONE
+    shared = resolved.executor not in ALONE
     if resolved.executor == "vmap" and devices:
         devices = devices[:1]  # one run has no runs to split
     group = Group([resolved], **own, devices=devices)
@@ -146,7 +146,7 @@ def _made(
         matrices.save(solved, matrices.matrix(resolved))
     try:
         compiled = group.compile(1)
-        execute.check_fits(compiled.memory, group.devices[0], resolved.algorithm)
+        memory.check_fits(compiled.memory, group.devices[0], resolved.algorithm)
         if shared:
             hosts.compare({})  # nobody has refused
         (outcome,) = compiled.execute([resolved], look or pace(), keeper, first)

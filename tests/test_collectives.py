@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from refusals import refused
 
-from dopt import InputError, Run, cluster, collectives, network
+from dopt import InputError, Run, cluster, network
 from dopt.cli import main
+from dopt.devices import collectives
 
 BASE: dict[str, Any] = {"algorithm": "allreduce_sgd", "workers": 4, "learning_rate": 0.1, "problem": "quadratic"}
 BASE |= {"steps": 2, "cluster": "constant"}

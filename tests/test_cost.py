@@ -12,9 +12,10 @@ import psutil
 import pytest
 from refusals import refused
 
-from dopt import execute, memory, mixing, topology
+from dopt import memory, mixing, topology
 from dopt.config import Run, cost
 from dopt.data import SETS
+from dopt.devices import memory as devices_memory
 from dopt.group import Group
 from dopt.problems import PROBLEMS
 from dopt.sweep import spec
@@ -33,7 +34,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
     """Makes a host of so many GiB."""
 
     def make(gib: float) -> None:
-        for module in (memory, execute):
+        for module in (memory, devices_memory):
             monkeypatch.setattr(module, "available", lambda: int(gib * GIB))
 
     return make

@@ -16,9 +16,11 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import dopt
-from dopt import InputError, Problem, Result, Run, execute, watch
+from dopt import InputError, Problem, Result, Run, watch
 from dopt.algorithms import ALGORITHMS
 from dopt.config import RATES, SCHEDULES
+from dopt.devices import executors
+from dopt.devices import memory as devices_memory
 from dopt.group import Compiled, Group, Outcome, key
 from dopt.program import LONGEST
 from dopt.sweep import plan
@@ -433,7 +435,7 @@ def test_runs_split_over_devices_give_the_same_tables(tmp_path: Path) -> None:
 def test_a_sweep_takes_all_devices_where_they_are_not_virtual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     parameters = {**{k: {"value": v} for k, v in BASE.items()}, "seed": {"values": [0, 1, 2]}}
     one = dopt.sweep({"parameters": parameters}, results=tmp_path / "one")
-    monkeypatch.setattr(execute, "VIRTUAL", ())
+    monkeypatch.setattr(executors, "VIRTUAL", ())
     all_of_them = dopt.sweep({"parameters": parameters}, results=tmp_path / "all")
     found = [Store(tmp_path / name).manifest("group0-slab000") for name in ("one", "all")]
     assert [(m["devices"], m["width"]) for m in found] == [(1, 3), (8, 8)]
@@ -441,7 +443,7 @@ def test_a_sweep_takes_all_devices_where_they_are_not_virtual(tmp_path: Path, mo
 
 
 def test_workers_on_devices_of_their_own_leave_nothing_to_spread() -> None:
-    assert [execute.spread(executor) for executor in ("pmap", "shard_map", "mesh")] == [None, None, None]
+    assert [executors.spread(executor) for executor in ("pmap", "shard_map", "mesh")] == [None, None, None]
 
 
 def test_one_run_needs_one_device_however_many_are_given() -> None:
@@ -476,16 +478,16 @@ def test_the_width_is_lowered_until_the_device_can_hold_it(monkeypatch: pytest.M
     monkeypatch.setattr(Group, "compile", sized)
     group = Group([make()])
     for limit, width in [(10_000, 32), (3200, 32), (3199, 16), (1600, 16), (1000, 10), (100, 1)]:
-        monkeypatch.setattr(execute, "device_memory", lambda device, limit=limit: limit)
+        monkeypatch.setattr(devices_memory, "device_memory", lambda device, limit=limit: limit)
         chosen, compiled = plan.choose_width(group, 32)
         assert chosen <= width
         assert compiled.memory <= limit
         assert 2 * chosen > min(width, limit // 100)  # and no lower than it must be
-    monkeypatch.setattr(execute, "device_memory", lambda device: 99)
+    monkeypatch.setattr(devices_memory, "device_memory", lambda device: 99)
     with pytest.raises(InputError, match=r"one run of gossip_sgd needs .* GiB, the device has .* GiB"):
         plan.choose_width(group, 32)
     assert tried[-1] == 1
-    monkeypatch.setattr(execute, "device_memory", lambda device: None)  # a device that does not say
+    monkeypatch.setattr(devices_memory, "device_memory", lambda device: None)  # a device that does not say
     assert plan.choose_width(group, 32)[0] == 32
 
 
@@ -494,7 +496,7 @@ def test_a_small_device_gets_narrower_slabs_of_the_real_program(monkeypatch: pyt
     full, compiled = plan.choose_width(group, 8)
     assert full == 8
     assert compiled.memory is not None
-    monkeypatch.setattr(execute, "device_memory", lambda device: compiled.memory - 1)
+    monkeypatch.setattr(devices_memory, "device_memory", lambda device: compiled.memory - 1)
     width, narrower = plan.choose_width(group, 8)
     assert width <= 4
     assert isinstance(narrower, Compiled)

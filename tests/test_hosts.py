@@ -36,7 +36,7 @@ EACH = f"""
 import sys
 import numpy as np
 import dopt
-from dopt import hosts
+from dopt.devices import hosts
 
 hosts.initialize(sys.argv[1], 2, int(sys.argv[2]))
 found = {{}}
@@ -159,7 +159,7 @@ def test_where_jax_finds_no_cluster_all_must_be_said(tmp_path: Path) -> None:
 
 
 def test_who_finds_nobody_ends_with_one_line(tmp_path: Path) -> None:
-    code = "import sys\nfrom dopt import hosts\nhosts.HEARTBEAT = 2\n" + COMMAND
+    code = "import sys\nfrom dopt.devices import hosts\nhosts.HEARTBEAT = 2\n" + COMMAND
     few = ["--processes", "2", "--process", "1", "--heartbeat", "2"]
     alone = start(code, str(tmp_path / "mark"), "run", *LONG, "--coordinator", f"localhost:{free_port()}", *few)
     out, err = alone.communicate(timeout=120)

@@ -14,8 +14,8 @@ import pytest
 from jax.tree_util import DictKey, tree_leaves_with_path
 
 import dopt
-from dopt import clock, delays, execute, group, schedule, theory
-from dopt.execute import Axes
+from dopt import clock, delays, group, schedule, theory
+from dopt.devices.axes import Axes, state_axes
 from dopt.group import Group
 from dopt.problems import PROBLEMS, Shards
 from dopt.report import schedule as report
@@ -209,12 +209,12 @@ def test_what_is_kept_of_a_part_has_its_parts_where_the_parameter_has_them() -> 
     model = {"parts": {"a": shape((2, 3))}, "whole": {"b": shape((5,))}}
     ring = delays.ring(jax.tree.map(lambda s: np.zeros(s.shape), model), 4)
     state = (optax.adam(0.1).init(ring), {"norm": {"parts": {"a": shape((7,))}}}, ring, Clock(shape(())))
-    found = {jax.tree_util.keystr(path): a for path, a in tree_leaves_with_path(execute.state_axes(state, model))}
+    found = {jax.tree_util.keystr(path): a for path, a in tree_leaves_with_path(state_axes(state, model))}
     assert found["[2]['parts']['a']"] == Axes(True, True, 1)
     assert found["[0][0].mu['parts']['a']"] == Axes(True, True, 1)
     assert found["[2]['whole']['b']"] == found["[1]['norm']['parts']['a']"] == Axes(True, True)
     assert found["[3]"] == Axes(False, False)
-    assert execute.state_axes(model, model)["parts"]["a"] == Axes(True, True, 0)
+    assert state_axes(model, model)["parts"]["a"] == Axes(True, True, 0)
 
 
 # -- the clock --

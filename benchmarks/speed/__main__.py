@@ -137,9 +137,9 @@ def compare(
 
 
 def _memory(compiled: Any) -> int | None:
-    from dopt import execute
+    from dopt.devices.memory import program_memory
 
-    return execute.memory(compiled)
+    return program_memory(compiled)
 
 
 def the_sweep(pairs: int) -> tuple[dict[str, Any], int]:

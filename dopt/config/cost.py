@@ -1,7 +1,7 @@
 """What a run takes of the host's memory, as its resolved fields tell, before anything of it is built.
 
 Each graph, problem and set of data says by its trait `bytes` what it takes; the rest is arithmetic. Estimates: right to a
-factor of about two. On devices the compiler's own analysis decides (`execute.memory`).
+factor of about two. On devices the compiler's own analysis decides (`devices.memory`).
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from dopt.config.optimizers import ANCHORED, COUPLED, NOISY, counts_apart, dry_s
 from dopt.config.run import HORIZONS, OWN, PREFIXES, Run, of
 from dopt.config.schedules import first_zero, schedule_options
 from dopt.data import PARTITIONS, SETS
-from dopt.execute import EXECUTORS
+from dopt.devices import EXECUTORS
 from dopt.problems import PROBLEMS, layouts
 from dopt.registry import Entry, Registry, coerce, did_you_mean, readable
 from dopt.types import InputError, Problem

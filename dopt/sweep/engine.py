@@ -26,7 +26,7 @@ from dopt.config.identity import (
     identify,
     matrix_digest,
 )
-from dopt.execute import spread
+from dopt.devices.executors import spread
 from dopt.files import whole, writing
 from dopt.run import Result
 from dopt.sweep import columns, spec

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dopt import execute
 from dopt import group as groups
 from dopt.config import Run
 from dopt.config.identity import SCHEMA, hashed
+from dopt.devices import memory as devices_memory
 from dopt.sweep.columns import frozen
 from dopt.sweep.spec import Sweep
 from dopt.sweep.store import FORMAT, slug
@@ -56,14 +56,14 @@ def choose_width(built: groups.Group, runs: int) -> tuple[int, groups.Compiled]:
     """The width, and the program at that width: halved until the compiler says that the device can hold it."""
     spread = built.spread
     width = width_of(runs, built.devices[:spread])
-    limit = execute.device_memory(built.devices[0])
+    limit = devices_memory.device_memory(built.devices[0])
     while True:
         compiled = built.compile(width)
         memory = compiled.memory
         if limit is None or memory is None or memory <= limit:
             return width, compiled
         if width == spread:
-            execute.check_fits(memory, built.devices[0], built.first.algorithm)
+            devices_memory.check_fits(memory, built.devices[0], built.first.algorithm)
         width = max(spread, min(width // 2, int(width * limit / memory)) // spread * spread)
 
 

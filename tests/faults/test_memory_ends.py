@@ -10,8 +10,9 @@ import pytest
 import yaml
 
 import dopt
-from dopt import InputError, execute
+from dopt import InputError
 from dopt.cli import main
+from dopt.devices import memory
 from dopt.group import Compiled
 from dopt.sweep import plan
 from dopt.types import MachineError
@@ -23,7 +24,7 @@ RUN = dopt.Run.from_dict({**SHORT, "steps": 10})
 
 
 def test_a_single_run_that_cannot_fit_is_refused_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execute, "available", lambda: 1000)
+    monkeypatch.setattr(memory, "available", lambda: 1000)
     monkeypatch.setattr(Compiled, "execute", lambda *a: pytest.fail("ran"))
     with pytest.raises(InputError, match=r"memory: one run of gossip_sgd needs .* GiB, the device has .* GiB"):
         dopt.run(RUN)

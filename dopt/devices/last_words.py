@@ -1,4 +1,4 @@
-"""stdin to stderr, with the log of JAX's coordination of processes put into one line. `dopt.hosts` runs it, by its path.
+"""stdin to stderr, with the log of JAX's coordination of processes put into one line. `dopt.devices.hosts` runs it, by its path.
 
 A line of these logs looks like `F1124 19:28:31.771889   30955 client.h:80] Terminating process because ...`; it may have
 lines below it that look like nothing, so all is left out until something else speaks.

@@ -26,7 +26,7 @@ import numpy as np
 from jax._src import distributed  # its store of keys is not to be had otherwise
 from jax.experimental import multihost_utils
 
-from dopt.last_words import DEAD
+from dopt.devices.last_words import DEAD
 from dopt.types import InputError, Tree
 from dopt.version import VERSION
 
@@ -50,7 +50,7 @@ def initialize(
 
     Raises:
       InputError: numbers that cannot be, an address that is none, nothing that JAX could find, or other versions in
-        another process. Where nobody answers, JAX ends the process, with the line of `dopt.last_words` and exit code 1.
+        another process. Where nobody answers, JAX ends the process, with the line of `dopt.devices.last_words` and exit code 1.
     """
     found = coordinator == "auto"
     host, _, port = coordinator.rpartition(":")
@@ -129,7 +129,7 @@ def _refuse(line: str) -> None:
 
 
 def _speak_plainly() -> None:
-    """Pass stderr through `dopt/last_words.py`, and drop what C++ libraries print on stdout: who is connected to whom.
+    """Pass stderr through `dopt/devices/last_words.py`, and drop what C++ libraries print on stdout: who is connected to whom.
 
     Where a process of several dies, JAX ends the others from C++, past any `except`: what they say can only be
     put into one line by somebody else.

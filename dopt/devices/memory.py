@@ -1,0 +1,55 @@
+"""What a program takes of a device, what the device can give, and one line where that is too little."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import jax
+
+from dopt.memory import available
+from dopt.types import InputError, MachineError
+
+
+def program_memory(compiled: Any) -> int | None:
+    """Bytes that one call needs on a device, by the compiler's own analysis; None where it gives none."""
+    found = compiled.memory_analysis()
+    if found is None:
+        return None
+    return int(
+        found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes - found.alias_size_in_bytes
+    )
+
+
+@contextmanager
+def room() -> Iterator[None]:
+    """Say in one line that a device has no memory left."""
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        said = str(error).strip().splitlines()[0]
+        if "RESOURCE_EXHAUSTED" not in said:
+            raise
+        raise MachineError(
+            f"memory: the device has no room left ({said}); use a smaller model, fewer workers or a shorter delay.max"
+        ) from error
+
+
+def check_fits(memory: int | None, device: Any, algorithm: str) -> None:
+    """Refuse a run that a device cannot hold, by the compiler's analysis, before it runs."""
+    limit = device_memory(device)
+    if memory is not None and limit is not None and memory > limit:
+        raise InputError(
+            f"memory: one run of {algorithm} needs {memory / 2**30:.1f} GiB, the device has {limit / 2**30:.1f} GiB; use a smaller model, fewer workers or a shorter delay.max"
+        )
+
+
+def device_memory(device: Any) -> int | None:
+    """Bytes a device can give to one slab: its own limit, or half of what the host still has, for a CPU."""
+    stats = device.memory_stats() if device.platform != "cpu" else None
+    if stats and "bytes_limit" in stats:
+        return int(0.9 * stats["bytes_limit"])
+    if device.platform != "cpu":
+        return None
+    return available() // 2

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dopt import cluster, code, draws, files, network, schedule, theory
+from dopt import cluster, code, draws, files, schedule, theory
 from dopt.algorithms import ALGORITHMS
 from dopt.config import Run, options_of
 from dopt.types import Coordination, InputError, Reduction
@@ -32,7 +32,7 @@ def reduction_of(run: Run) -> Reduction:
 def reduced_bytes(run: Run, bits: tuple[int, ...]) -> tuple[float, float]:
     """(sent by a worker in the mean, by the server) when a resolved run reduces; `bits`: of each message."""
     how, reduce = reduction_of(run), run.options.get("cluster.reduce", "ring")
-    each = network.reduce_messages(reduce, run.workers, how.gathers, how.participants(run.workers))
+    each = cluster.links.reduce_messages(reduce, run.workers, how.gathers, how.participants(run.workers))
     own, servers = (factor * sum(bits) / 8 for factor in each)
     return own, servers
 
@@ -99,7 +99,7 @@ def waiting(run: Run, w: Any, machines: cluster.Cluster, bits: tuple[int, ...]) 
         cost = None if machines.network.free else _cost(run, links, machines, sum(bits) / 8)
         return {"neighbours": _waits(run, links), "cost": cost}
     how, n = reduction_of(run), run.workers
-    seconds = sum(network.reduce_time(machines.network, n, size / 8, how.gathers) for size in bits)
+    seconds = sum(cluster.links.reduce_time(machines.network, n, size / 8, how.gathers) for size in bits)
     alone, nothing, all_of_it = np.eye(n, dtype=bool), np.zeros(n), np.full(n, seconds)
 
     def reduces(step: int) -> bool:
@@ -124,7 +124,7 @@ _subset = jax.jit(draws.subset, static_argnums=(2, 3))
 
 def telling(machines: cluster.Cluster, near: np.ndarray, size: float) -> Any:
     """(worker, count) -> [count] seconds in which it tells all neighbours; None where that takes no time."""
-    takes = network.gossip_times(machines.network, near, size)
+    takes = cluster.links.gossip_times(machines.network, near, size)
     return None if machines.network.free else lambda worker, count: np.full(count, takes[worker])
 
 
@@ -147,7 +147,7 @@ def _without_barriers(
 
     def meeting(worker: int, count: int) -> np.ndarray:
         who = schedule.partners(run.seed, near, worker, count)
-        return np.broadcast_to(network.pair_time(machines.network, worker, who, size), count)
+        return np.broadcast_to(cluster.links.pair_time(machines.network, worker, who, size), count)
 
     return schedule.arrivals(machines, coordination_of(run), **horizon, size=2 * size, sending=meeting)
 
@@ -175,7 +175,7 @@ def _cost(
 
     @cache
     def of_links(content: bytes) -> np.ndarray:
-        return network.gossip_times(machines.network, np.frombuffer(content, bool).reshape(run.workers, -1), size)
+        return cluster.links.gossip_times(machines.network, np.frombuffer(content, bool).reshape(run.workers, -1), size)
 
     def cost(step: int) -> np.ndarray:
         rounds = range(mixings(run, step), mixings(run, step + 1))

@@ -14,9 +14,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from dopt import cluster, network
-from dopt.cluster import LAWS, PROFILES, Cluster, Trace, compute_times, mean_times, worker_times
-from dopt.network import REDUCTIONS, Network
+from dopt import cluster
+from dopt.cluster import (
+    LAWS,
+    PROFILES,
+    REDUCTIONS,
+    Cluster,
+    Network,
+    Trace,
+    compute_times,
+    links,
+    mean_times,
+    worker_times,
+)
 from dopt.types import InputError
 
 LAST = np.nextafter(1, 0)
@@ -583,7 +593,7 @@ def message(net: Network, i: int, j: int, size: float) -> float:
 def random_network(seed: int, n: int, depth: tuple[int, int], **options: Any) -> Network:
     rng = np.random.default_rng(seed)
     latency, bandwidth = (rng.uniform(1, 9, (n,) * k).tolist() for k in depth)
-    return network.make(n, latency=latency, bandwidth=bandwidth, **options)
+    return links.make(n, latency=latency, bandwidth=bandwidth, **options)
 
 
 depths = st.tuples(st.integers(0, 2), st.integers(0, 2))
@@ -591,18 +601,18 @@ counts = st.integers(1, 17)
 
 
 def test_of_two_workers_links_the_slower_counts() -> None:
-    net = network.make(3, latency=[0.1, 0.3, 0.2], bandwidth=[4, 2, None])
-    assert network.pair_time(net, 0, 2, 8) == pytest.approx(0.2 + 2)
-    assert network.pair_time(net, 1, 2, 8) == pytest.approx(0.3 + 4)
-    assert network.pair_time(net, 2, 1, 8) == pytest.approx(0.3 + 4)
+    net = links.make(3, latency=[0.1, 0.3, 0.2], bandwidth=[4, 2, None])
+    assert links.pair_time(net, 0, 2, 8) == pytest.approx(0.2 + 2)
+    assert links.pair_time(net, 1, 2, 8) == pytest.approx(0.3 + 4)
+    assert links.pair_time(net, 2, 1, 8) == pytest.approx(0.3 + 4)
 
 
 def test_a_matrix_of_links_is_read_reader_first() -> None:
-    net = network.make(2, latency=[[9, 1], [2, 9]], bandwidth=[[None, 4], [8, 0]])  # whatever the diagonal says
-    assert network.pair_time(net, 0, 1, 8) == 1 + 2
-    assert network.pair_time(net, 1, 0, 8) == 2 + 1
-    np.testing.assert_array_equal(network.gossip_times(net, np.ones((2, 2), bool), 8), [3, 3])
-    np.testing.assert_array_equal(network.gossip_times(net, np.array([[1, 1], [0, 0]], bool), 0), [1, 0])
+    net = links.make(2, latency=[[9, 1], [2, 9]], bandwidth=[[None, 4], [8, 0]])  # whatever the diagonal says
+    assert links.pair_time(net, 0, 1, 8) == 1 + 2
+    assert links.pair_time(net, 1, 0, 8) == 2 + 1
+    np.testing.assert_array_equal(links.gossip_times(net, np.ones((2, 2), bool), 8), [3, 3])
+    np.testing.assert_array_equal(links.gossip_times(net, np.array([[1, 1], [0, 0]], bool), 0), [1, 0])
 
 
 @given(seeds, counts, depths, sizes)
@@ -614,7 +624,7 @@ def test_gossip_takes_the_sum_of_its_messages_or_with_parallel_links_the_longest
     for parallel, total in ((False, sum), (True, max)):
         net = random_network(seed, n, depth, parallel_links=parallel)
         each = [[message(net, i, j, size) for j in range(n) if reads[i, j] and i != j] for i in range(n)]
-        np.testing.assert_allclose(network.gossip_times(net, reads, size), [total(own) if own else 0 for own in each])
+        np.testing.assert_allclose(links.gossip_times(net, reads, size), [total(own) if own else 0 for own in each])
 
 
 @given(seeds, counts, depths, sizes)
@@ -623,14 +633,14 @@ def test_a_round_of_all_reduce_takes_its_slowest_link(seed: int, n: int, depth: 
     net = random_network(seed, n, depth)
     around = [message(net, (i + 1) % n, i, size / n) for i in range(n)]
     ring = sum(max(around) for _ in range(2 * (n - 1)))
-    assert network.reduce_time(net, n, size) == pytest.approx(ring)
+    assert links.reduce_time(net, n, size) == pytest.approx(ring)
     rounds: dict[int, list[tuple[float, float]]] = {}
     for child in range(1, n):  # its parent lacks its lowest bit
         parent = child & (child - 1)
         pair = message(net, parent, child, size), message(net, child, parent, size)
         rounds.setdefault(child ^ parent, []).append(pair)
     tree = sum(max(up for up, _ in pairs) + max(down for _, down in pairs) for pairs in rounds.values())
-    assert network.reduce_time(net._replace(reduce="tree"), n, size) == pytest.approx(tree)
+    assert links.reduce_time(net._replace(reduce="tree"), n, size) == pytest.approx(tree)
 
 
 @given(seeds, counts, st.tuples(st.integers(0, 1), st.integers(0, 1)), sizes, st.floats(1, 9) | st.none())
@@ -640,13 +650,13 @@ def test_the_servers_port_carries_one_message_after_another(
 ) -> None:
     net = random_network(seed, n, depth, reduce="server", server_bandwidth=port)
     own = [float(x) for x in np.broadcast_to(net.bandwidth, n)]
-    latency, pace = network.server_links(net, n)
+    latency, pace = links.server_links(net, n)
     np.testing.assert_array_equal(latency, np.broadcast_to(net.latency, n))
     np.testing.assert_allclose(pace, [1 / min(w, port or w) for w in own])
     expected = 0.0
     for _ in range(2):  # to the server and back
         expected += max(np.broadcast_to(net.latency, n)) + sum(size / min(w, port or w) for w in own)
-    assert network.reduce_time(net, n, size) == pytest.approx(expected if n > 1 else 0)
+    assert links.reduce_time(net, n, size) == pytest.approx(expected if n > 1 else 0)
 
 
 @given(counts, st.floats(0, 9), st.floats(1, 9), sizes)
@@ -665,18 +675,18 @@ def test_on_equal_links_costs_are_their_formulas(n: int, ell: float, w: float, s
     }
     assert set(formulas) == set(gathered) == set(REDUCTIONS)
     for name, seconds in gathered.items():
-        net = network.make(n, latency=ell, bandwidth=w, reduce=name)
-        assert network.reduce_time(net, n, size, gathers=True) == pytest.approx(seconds)
+        net = links.make(n, latency=ell, bandwidth=w, reduce=name)
+        assert links.reduce_time(net, n, size, gathers=True) == pytest.approx(seconds)
     each = [1.0] * n
     for name, seconds in formulas.items():
         for latency, bandwidth in ((ell, w), ([ell] * n, [w] * n)):
-            net = network.make(n, latency=latency, bandwidth=bandwidth, reduce=name)
-            assert network.reduce_time(net, n, size) == pytest.approx(seconds)
+            net = links.make(n, latency=latency, bandwidth=bandwidth, reduce=name)
+            assert links.reduce_time(net, n, size) == pytest.approx(seconds)
     degree = n - 1
     reads = np.ones((n, n), bool)
     for parallel, seconds in ((False, degree * (ell + size / w)), (True, (ell + size / w) * (n > 1))):
-        net = network.make(n, latency=ell, bandwidth=w, parallel_links=parallel)
-        np.testing.assert_allclose(network.gossip_times(net, reads, size), np.array(each) * seconds)
+        net = links.make(n, latency=ell, bandwidth=w, parallel_links=parallel)
+        np.testing.assert_allclose(links.gossip_times(net, reads, size), np.array(each) * seconds)
 
 
 @given(counts, st.integers(1, 12))
@@ -684,48 +694,48 @@ def test_messages_of_an_all_reduce_are_counted_along_their_way(n: int, m: int) -
     """A sum of m and its way to all are (m - 1) + (n - 1) messages; gathered, each is sent once per worker it passes."""
     m = min(m, n)
     for name in ("ring", "tree"):
-        own, server = network.reduce_messages(name, n, participants=m)
+        own, server = links.reduce_messages(name, n, participants=m)
         assert (own * n, server) == (pytest.approx(m + n - 2 if n > 1 else 0), 0)
-    assert network.reduce_messages("ring", n, gathers=True)[0] == n - 1
+    assert links.reduce_messages("ring", n, gathers=True)[0] == n - 1
     up = sum(bin(child).count("1") for child in range(n))  # a message passes as many workers as its number has bits
-    assert network.reduce_messages("tree", n, gathers=True)[0] * n == pytest.approx(up + n * (n - 1))
+    assert links.reduce_messages("tree", n, gathers=True)[0] * n == pytest.approx(up + n * (n - 1))
     if n > 1:
-        assert network.reduce_messages("server", n, participants=m) == (m / n, n)
-        assert network.reduce_messages("server", n, gathers=True) == (1, n * n)
+        assert links.reduce_messages("server", n, participants=m) == (m / n, n)
+        assert links.reduce_messages("server", n, gathers=True) == (1, n * n)
 
 
 def test_one_worker_alone_sends_nothing() -> None:
     for name in REDUCTIONS:
-        assert network.reduce_messages(name, 1) == (0, 0)
-        assert network.reduce_time(network.make(1, latency=1.0, bandwidth=1.0, reduce=name), 1, 8) == 0
-    np.testing.assert_array_equal(network.gossip_times(network.make(1, latency=1.0), np.ones((1, 1), bool), 8), [0])
+        assert links.reduce_messages(name, 1) == (0, 0)
+        assert links.reduce_time(links.make(1, latency=1.0, bandwidth=1.0, reduce=name), 1, 8) == 0
+    np.testing.assert_array_equal(links.gossip_times(links.make(1, latency=1.0), np.ones((1, 1), bool), 8), [0])
 
 
 def test_without_latency_and_with_infinite_bandwidth_all_is_free() -> None:
     free = [{}, {"latency": [0, 0]}, {"latency": [[9, 0], [0, 9]], "bandwidth": [[1, None], [None, 1]]}]
     for options in free:
-        net = network.make(2, **options)
+        net = links.make(2, **options)
         assert net.free
-        assert network.reduce_time(net, 2, 1e9) == 0
+        assert links.reduce_time(net, 2, 1e9) == 0
     for options in ({"latency": [0, 1]}, {"bandwidth": [None, 5]}, {"server_bandwidth": 5}, {"bandwidth": 1e30}):
-        assert not network.make(2, **options).free
-    assert network.reduce_time(network.make(3, server_bandwidth=2, reduce="server"), 3, 8) == 2 * 3 * 4
+        assert not links.make(2, **options).free
+    assert links.reduce_time(links.make(3, server_bandwidth=2, reduce="server"), 3, 8) == 2 * 3 * 4
 
 
 def test_more_bytes_take_longer_and_none_take_the_latencies() -> None:
     net = random_network(0, 6, (1, 2))
     for name in ("ring", "tree"):
-        times = [network.reduce_time(net._replace(reduce=name), 6, size) for size in (0, 1, 10, 1e6)]
+        times = [links.reduce_time(net._replace(reduce=name), 6, size) for size in (0, 1, 10, 1e6)]
         assert all(a < b for a, b in pairwise(times))
-    assert network.reduce_time(net, 6, 0) == pytest.approx(10 * max(net.latency))
+    assert links.reduce_time(net, 6, 0) == pytest.approx(10 * max(net.latency))
 
 
 @pytest.mark.parametrize("name", ["latency", "bandwidth"])
 def test_a_server_has_no_place_in_a_matrix_of_links(name: str) -> None:
-    net = network.make(2, **{name: [[1, 2], [3, 4]]}, reduce="server")
+    net = links.make(2, **{name: [[1, 2], [3, 4]]}, reduce="server")
     line = f"cluster.{name}: a server has no place in a matrix of links, got 2 x 2; give one number, or one for each worker"
-    assert refused(lambda: network.server_links(net, 2)) == line
-    assert refused(lambda: network.reduce_time(net, 2, 8)) == line
+    assert refused(lambda: links.server_links(net, 2)) == line
+    assert refused(lambda: links.reduce_time(net, 2, 8)) == line
 
 
 def test_a_cluster_carries_its_network() -> None:

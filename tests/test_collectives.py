@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from refusals import refused
 
-from dopt import InputError, Run, cluster, network
+from dopt import InputError, Run, cluster
 from dopt.cli import main
+from dopt.cluster import links as of_links
 from dopt.devices import collectives
 
 BASE: dict[str, Any] = {"algorithm": "allreduce_sgd", "workers": 4, "learning_rate": 0.1, "problem": "quadratic"}
@@ -37,8 +38,8 @@ def test_the_fit_finds_the_latency_and_bandwidth_that_made_the_times(
 
 def test_a_measured_ring_all_reduce_is_the_one_of_the_clock() -> None:
     c, n, size = collectives.COLLECTIVES["psum"], 6, 12345.0
-    links = network.make(n, latency=1e-4, bandwidth=1e7)
-    assert network.reduce_time(links, n, size) == pytest.approx(c.rounds(n) * 1e-4 + c.factor(n) * size / 1e7)
+    links = of_links.make(n, latency=1e-4, bandwidth=1e7)
+    assert of_links.reduce_time(links, n, size) == pytest.approx(c.rounds(n) * 1e-4 + c.factor(n) * size / 1e7)
 
 
 @pytest.mark.parametrize("name", collectives.COLLECTIVES)
@@ -70,7 +71,7 @@ def test_the_command_writes_a_file_that_the_clock_reads(
 
 def test_links_of_a_file_are_links_given_by_hand(tmp_path: Path) -> None:
     links = cluster.make("constant", 4, 0, links=written(tmp_path / "a.json")).network
-    assert links == network.make(4, latency=1e-3, bandwidth=1e6)
+    assert links == of_links.make(4, latency=1e-3, bandwidth=1e6)
     assert np.isinf(cluster.make("constant", 4, 0, links=written(tmp_path / "b.json", 0, None)).network.bandwidth)
 
 

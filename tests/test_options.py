@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from dopt import InputError, Run, cluster
+from dopt import InputError, Run
 from dopt.algorithms import ALGORITHMS
 from dopt.algorithms.method import IMPLIED
+from dopt.cluster import LAWS, machines
 from dopt.compression import COMPRESSORS
 from dopt.config import OPTIMIZERS, SCHEDULES
 from dopt.data import PARTITIONS, SETS
@@ -73,8 +74,8 @@ CASES: dict[str, list[Case]] = {
     "delays of links": [
         ({**base, "algorithm": "delayed_gossip_sgd"}, "delay.fixed") for base, _ in of("delay", DELAYS, {})
     ],
-    "clusters": [case for case in of("cluster", cluster.LAWS, EVENTS) if case[0]["cluster"] != "trace"],
-    "parts of clusters": [({**EVENTS, "cluster": "constant"}, f"cluster.{o}") for p in cluster.PARTS for o in p.known],
+    "clusters": [case for case in of("cluster", LAWS, EVENTS) if case[0]["cluster"] != "trace"],
+    "parts of clusters": [({**EVENTS, "cluster": "constant"}, f"cluster.{o}") for p in machines.PARTS for o in p.known],
     "problems": list(of("problem", PROBLEMS, {})),
     "data": list(data_options()),
     "partitions": list(of("partition", PARTITIONS, {"problem": "softmax"})),

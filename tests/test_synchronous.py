@@ -14,8 +14,9 @@ from quadratics import quadratics, random_quadratics
 from refusals import refused
 
 import dopt
-from dopt import Problem, Result, Run, algorithms, cluster, compression, network, theory
+from dopt import Problem, Result, Run, algorithms, cluster, compression, theory
 from dopt.clock import machines_of
+from dopt.cluster import links
 from dopt.group import Group
 from dopt.report import schedule as report
 
@@ -229,10 +230,10 @@ def test_seconds_and_bytes_are_those_of_the_reductions_made(
     fields |= {"problem.dim": 10, "precision": "float32", "cluster": "constant", "metrics": ("loss",)}
     fields |= {"cluster.latency": 0.5, "cluster.bandwidth": 100.0, "cluster.reduce": reduce}
     found = run(**fields, **{f"algorithm.{name}": value for name, value in options.items()}).history
-    net = network.make(n, latency=0.5, bandwidth=100.0, reduce=reduce)
-    seconds = sum(network.reduce_time(net, n, size, gathers) for size in sizes)
+    net = links.make(n, latency=0.5, bandwidth=100.0, reduce=reduce)
+    seconds = sum(links.reduce_time(net, n, size, gathers) for size in sizes)
     assert found["time"][-1] == pytest.approx(steps + count * seconds)
-    own, server = network.reduce_messages(reduce, n, gathers)
+    own, server = links.reduce_messages(reduce, n, gathers)
     assert found["bytes_sent"][-1] == pytest.approx(count * own * sum(sizes))
     assert found.get("server_bytes_sent", [0])[-1] == pytest.approx(count * server * sum(sizes))
 

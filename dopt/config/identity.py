@@ -18,7 +18,7 @@ import jax
 import networkx as nx
 import numpy as np
 
-from dopt import cluster, code, compression, data, delays, files, mixing, network, topology
+from dopt import cluster, code, compression, data, delays, files, mixing, topology
 from dopt.algorithms import ALGORITHMS
 from dopt.config import matrices
 from dopt.config.run import OWN, Run, options_of
@@ -41,7 +41,7 @@ PLUGINS: tuple[tuple[str, Registry], ...] = (  # fields and options that name wh
     ("delay", delays.DELAYS),
     ("cluster", cluster.LAWS),
     ("cluster.profile", cluster.PROFILES),
-    ("cluster.reduce", network.REDUCTIONS),
+    ("cluster.reduce", cluster.REDUCTIONS),
 )
 DRAWS = "something else each time, so that no id could stand for it; draw from an option, as `seed`"
 FILES = ("cluster.file", "cluster.links")

@@ -1,6 +1,6 @@
 """What messages between the devices of this machine cost: collectives timed at several sizes, and ℓ and w fitted to them.
 
-A collective of B bytes on each of n devices takes rounds·ℓ + factor·B/w (the model of `dopt.network`), ℓ the latency of a
+A collective of B bytes on each of n devices takes rounds·ℓ + factor·B/w (the model of `dopt.cluster.links`), ℓ the latency of a
 round in seconds, w the bandwidth in bytes per second:
 
   psum        2(n-1)ℓ + 2(n-1)/n·B/w     Patarasuk-Yuan 2009, bandwidth optimal all-reduce algorithms

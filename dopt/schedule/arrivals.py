@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from dopt import network
 from dopt.cluster import Cluster, mean_times, worker_times
+from dopt.cluster.links import server_links
 from dopt.schedule.events import Horizon, Links, Seconds, simulate
 from dopt.schedule.table import APPLIED, PENDING, Schedule, assembled
 from dopt.types import Coordination, InputError
@@ -74,7 +74,7 @@ def _links(cluster: Cluster, size: float, peers: bool) -> Links:
     nothing = np.zeros(cluster.workers)
     if peers or cluster.network.free:
         return Links(nothing, nothing)
-    latency, per_byte = network.server_links(cluster.network, cluster.workers)
+    latency, per_byte = server_links(cluster.network, cluster.workers)
     return Links(latency, size * per_byte)
 
 

@@ -13,13 +13,13 @@ import numpy as np
 import optax
 from jax import lax
 
-from dopt import cluster, delays, draws, network
+from dopt import delays, draws
 from dopt.algorithms import ALGORITHMS, Method
 from dopt.algorithms.asynchronous.server import Server, server, stepping
 from dopt.algorithms.gossip.exact_diffusion import diffusion
 from dopt.algorithms.synchronous import diloco
+from dopt.cluster import REDUCTIONS, links, machines
 from dopt.mixing.rules import WEIGHTS
-from dopt.network import REDUCTIONS
 from dopt.topology import TOPOLOGIES, Periodic
 from dopt.types import AXIS, Coordination
 
@@ -151,9 +151,9 @@ def no_straggler(workers: int, *, straggler: float = 1.0) -> np.ndarray:
 
 
 EQUAL = attribute(
-    cluster,
+    machines,
     "PARTS",
-    [replace(part, make=no_straggler) if "straggler" in part.known else part for part in cluster.PARTS],
+    [replace(part, make=no_straggler) if "straggler" in part.known else part for part in machines.PARTS],
 )
 
 
@@ -266,7 +266,7 @@ MUTANTS = (
     Mutant(
         "phase_diagram",
         "an all-reduce takes no time",
-        attribute(network, "reduce_time", lambda *_, **__: 0.0),
+        attribute(links, "reduce_time", lambda *_, **__: 0.0),
         ("random-allreduce_sgd",),
     ),
     Mutant("recht2011_hogwild", "reads are consistent", attribute(delays, "at", one_age)),

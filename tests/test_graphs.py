@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from scipy import sparse
 
-from dopt import generators, mixing, run, topology
+from dopt import mixing, run, topology
 from dopt.config import Run
-from dopt.topology import adjacency, attribute, edge_delays
+from dopt.topology import adjacency, attribute, edge_delays, generators
 from dopt.types import InputError
 
 RING = [(0, 1), (1, 2), (2, 3), (3, 0)]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dopt import mixing, topology
-from dopt.sequences import Matchings, matcha_of
+from dopt.topology.sequences import Matchings, matcha_of
 from dopt.types import InputError
 
 

@@ -15,11 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from refusals import refused
 
-from dopt import mixing, sequences, topology
+from dopt import mixing, topology
 from dopt.cli import main
 from dopt.report import topology as report
 from dopt.report.topology import Facts, draw, facts, glance, verdicts
-from dopt.topology import TOPOLOGIES
+from dopt.topology import TOPOLOGIES, sequences
 
 N, DECAY = 16, 0.9
 TREES = "relay_sgd"  # which takes the links alone

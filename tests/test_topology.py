@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dopt import mixing, topology
-from dopt.sequences import laplacians, matchings
 from dopt.topology import TOPOLOGIES, Matchings, Periodic, adjacency, attribute
+from dopt.topology.sequences import laplacians, matchings
 from dopt.types import InputError
 
 SIZES = range(1, 18)

@@ -16,8 +16,8 @@ from typing import Any
 import networkx as nx
 import psutil
 
-from dopt import graphs
 from dopt.registry import coerce, did_you_mean
+from dopt.topology import files
 from dopt.types import InputError
 
 MODULES = ("networkx.generators.", "networkx.algorithms.bipartite.generators")
@@ -134,7 +134,7 @@ def make(name: str, given: Mapping[str, Any]) -> nx.Graph:
     try:
         if name in FORETOLD and FORETOLD[name](full) > LARGEST:
             raise _TooLargeError
-        simple = graphs.merged(_bounded(lambda: known()[name](**full)))
+        simple = files.merged(_bounded(lambda: known()[name](**full)))
     except _TooLargeError as error:
         raise InputError(f"topology: networkx:{name} of {said} makes too large a graph; use smaller numbers") from error
     except Exception as error:  # a generator that is given numbers that it cannot take raises whatever it meets

@@ -1,0 +1,52 @@
+"""Who talks to whom: names and files -> networkx graphs (`network`), the named ones (`graphs`), and those that change (`sequences`)."""
+
+from dopt.topology.graphs import sides
+from dopt.topology.network import (
+    EDGE,
+    GENERATOR,
+    NODE,
+    TOPOLOGIES,
+    Graph,
+    Network,
+    adjacency,
+    attribute,
+    edge_delays,
+    is_file,
+    is_generator,
+    make,
+    need,
+    notes,
+    phases,
+    places,
+    read,
+    readable,
+    resolved,
+    topology,
+)
+from dopt.topology.sequences import Matchings, Periodic
+
+__all__ = [
+    "EDGE",
+    "GENERATOR",
+    "NODE",
+    "TOPOLOGIES",
+    "Graph",
+    "Matchings",
+    "Network",
+    "Periodic",
+    "adjacency",
+    "attribute",
+    "edge_delays",
+    "is_file",
+    "is_generator",
+    "make",
+    "need",
+    "notes",
+    "phases",
+    "places",
+    "read",
+    "readable",
+    "resolved",
+    "sides",
+    "topology",
+]

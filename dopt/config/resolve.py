@@ -213,7 +213,7 @@ class _Resolving:
         elif values["mix"] not in mixing.FORMS:
             raise InputError(f"mix: unknown form {values['mix']!r}{did_you_mean(values['mix'], mixing.FORMS)}")
         if values["link_loss"]:
-            self.take("link_loss", _loss_options(self.given["link_loss"], name, str(self.needs)))
+            self.take("link_loss", mixing.loss_options(self.given["link_loss"], name, str(self.needs)))
         else:
             self.leave("link_loss", "a run whose links do not fail", default=0.0)
 
@@ -340,22 +340,6 @@ def _weights(
         own = {"column stochastic": "push", "row and column stochastic": "pull"}
         values["weights"] = rule if rule == "given" else own.get(needs, rule)
     return _weight_options(values["weights"], given)
-
-
-def _loss_options(given: Mapping[str, Any], method: str, needs: str) -> dict[str, Any]:
-    resolved = {"policy": "keep_self", "symmetric": False}
-    for name, value in given.items():
-        if name not in resolved:
-            raise InputError(f"link_loss.{name}: no such option{did_you_mean(name, resolved)}")
-        resolved[name] = coerce(f"link_loss.{name}", value, type(resolved[name]))
-    policy = str(resolved["policy"])
-    if policy not in mixing.POLICIES:
-        raise InputError(f"link_loss.policy: unknown name {policy!r}{did_you_mean(policy, mixing.POLICIES)}")
-    if "column" in needs and policy != "keep_self":
-        raise InputError(
-            f"link_loss.policy: {method} loses nothing only if the sender keeps what was not delivered, got {policy}; use keep_self"
-        )
-    return resolved
 
 
 def _weight_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:

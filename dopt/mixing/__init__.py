@@ -1,18 +1,14 @@
-"""Graph -> mixing matrix W (`rules`), its spectrum (`spectrum`), and W -> Mix, what runs on workers (`forms`, `displacement`)."""
+"""Graph -> mixing matrix W (`rules`), its spectrum (`spectrum`), and W -> Mix, what runs on workers.
 
-from dopt.mixing.displacement import (
-    POLICIES,
-    Ages,
-    LinkLoss,
-    Mix,
-    check_own_weight,
-    mix,
-    relay,
-    relay_ages,
-    senders,
-    spanning_tree,
-)
+W's numbers as arrays are `forms`, what workers read of each other `received`, links that fail `failing`; `displacement`
+puts them together, and `relaying` is a mix along a tree.
+"""
+
+from dopt.mixing.displacement import Mix, mix
+from dopt.mixing.failing import POLICIES, LinkLoss, check_own_weight, loss_options
 from dopt.mixing.forms import FORMS, Dense, Form, Neighbours, form, links, messages
+from dopt.mixing.received import Ages, senders
+from dopt.mixing.relaying import relay, relay_ages, spanning_tree
 from dopt.mixing.rules import WEIGHTS, as_matrix, default_rule, is_file, need, notes, read, weights
 from dopt.mixing.spectrum import (
     check,
@@ -52,6 +48,7 @@ __all__ = [
     "is_stochastic",
     "is_symmetric",
     "links",
+    "loss_options",
     "messages",
     "mix",
     "need",

@@ -1,7 +1,6 @@
-"""The laws a delay can follow, and the ring buffers that keep old values.
+"""The laws a delay can follow: tables of probabilities over 0..max, so that all laws share one program.
 
-A law is a table of probabilities over 0..max, so that all laws share one program. A ring is `[slots, ...]`, written by
-index: concatenate-and-shift is 40 to 200 times slower. A new law is one function here.
+A new law is one function here.
 """
 
 from __future__ import annotations
@@ -12,10 +11,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from dopt.registry import Registry, coerce
-from dopt.types import Clock, InputError, Tree
+from dopt.types import InputError
 
 DELAYS = Registry("delay")
 law = DELAYS.register
@@ -126,20 +124,3 @@ def cumulative(probabilities: np.ndarray, slots: int) -> np.ndarray:
 def at(distribution: jax.Array, u: jax.Array) -> jax.Array:
     """int32 delays [...]: the distribution function [slots] inverted at uniform u [...]."""
     return jnp.sum(u[..., None] >= distribution.astype(jnp.float32), axis=-1, dtype=jnp.int32)
-
-
-def ring(tree: Tree, slots: int) -> Tree:
-    """A ring full of `tree`: leaves [slots, ...]."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (slots, *x.shape)), tree)
-
-
-def write(slots: Tree, clock: Clock, tree: Tree) -> Tree:
-    """The ring with `tree` as the value of this step."""
-    return jax.tree.map(lambda s, x: lax.dynamic_update_index_in_dim(s, x, clock.step % s.shape[0], 0), slots, tree)
-
-
-def read(slots: Tree, clock: Clock, staleness: jax.Array) -> Tree:
-    """The value written `staleness` steps ago; what the ring was filled with where that is before the first step."""
-    return jax.tree.map(
-        lambda s: lax.dynamic_index_in_dim(s, (clock.step - staleness) % s.shape[0], 0, keepdims=False), slots
-    )

@@ -17,7 +17,7 @@ import optax
 import optax.contrib
 from jax import lax
 
-from dopt import delays, draws, metrics, mixing
+from dopt import delays, draws, metrics, mixing, rings
 from dopt.algorithms.asynchronous.server import Arrivals, Tables, at, server_of
 from dopt.algorithms.method import Method
 from dopt.problems.sound import takes_key
@@ -351,7 +351,7 @@ class Program:
         if not self.peers:
             params = self.start(inputs, None if start is None else at(start, 0))
         elif start is None:
-            params = delays.ring(self.start(inputs, None), self.workers)
+            params = rings.ring(self.start(inputs, None), self.workers)
         else:
             params = self.start(inputs, start)
         tables = server_of(rule).init(params, self.workers, self.kept)

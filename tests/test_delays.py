@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from jax import lax
 from scipy import stats
 
-from dopt import delays, draws
+from dopt import delays, draws, rings
 from dopt.types import Clock, InputError
 
 LAWS: list[tuple[int | str, dict[str, Any]]] = [
@@ -155,12 +155,12 @@ def test_the_ends_of_the_unit_interval_draw_the_first_and_the_last_possible_dela
 @settings(deadline=None, max_examples=25)
 @given(slots=st.integers(1, 5), steps=st.integers(1, 12))
 def test_a_ring_reads_what_was_written_that_many_steps_ago_or_else_its_fill(slots: int, steps: int) -> None:
-    ring = delays.ring({"x": jnp.full(2, -1.0)}, slots)
+    ring = rings.ring({"x": jnp.full(2, -1.0)}, slots)
     for k in range(steps):
-        ring = delays.write(ring, Clock(jnp.int32(k)), {"x": jnp.array([k, 2 * k], jnp.float32)})
+        ring = rings.write(ring, Clock(jnp.int32(k)), {"x": jnp.array([k, 2 * k], jnp.float32)})
         for age in range(slots):
             expected = [k - age, 2 * (k - age)] if age <= k else [-1, -1]
-            np.testing.assert_array_equal(delays.read(ring, Clock(jnp.int32(k)), jnp.int32(age))["x"], expected)
+            np.testing.assert_array_equal(rings.read(ring, Clock(jnp.int32(k)), jnp.int32(age))["x"], expected)
 
 
 # -- random numbers by their coordinates --

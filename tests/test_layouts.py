@@ -14,7 +14,7 @@ import pytest
 from jax.tree_util import DictKey, tree_leaves_with_path
 
 import dopt
-from dopt import clock, delays, group, schedule, theory
+from dopt import clock, group, rings, schedule, theory
 from dopt.devices.axes import Axes, state_axes
 from dopt.group import Group
 from dopt.problems import PROBLEMS, Shards
@@ -207,7 +207,7 @@ def test_tensors_are_summed_between_devices_and_activations_handed_from_stage_to
 def test_what_is_kept_of_a_part_has_its_parts_where_the_parameter_has_them() -> None:
     shape = partial(jax.ShapeDtypeStruct, dtype=np.float32)
     model = {"parts": {"a": shape((2, 3))}, "whole": {"b": shape((5,))}}
-    ring = delays.ring(jax.tree.map(lambda s: np.zeros(s.shape), model), 4)
+    ring = rings.ring(jax.tree.map(lambda s: np.zeros(s.shape), model), 4)
     state = (optax.adam(0.1).init(ring), {"norm": {"parts": {"a": shape((7,))}}}, ring, Clock(shape(())))
     found = {jax.tree_util.keystr(path): a for path, a in tree_leaves_with_path(state_axes(state, model))}
     assert found["[2]['parts']['a']"] == Axes(True, True, 1)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dopt import delays
+from dopt import rings
 from dopt.mixing.failing import LinkLoss, arrivals, kept_weights, remembered
 from dopt.mixing.forms import Dense, Form, form
 from dopt.mixing.received import ages_of, fresh, of_worker_0, old, senders, weighted
@@ -72,7 +72,7 @@ def mix(
 
     def init(tree: Tree) -> MixState:
         clock = Clock(jnp.zeros((), jnp.int32))
-        ring = () if slots is None else delays.ring(tree, slots)
+        ring = () if slots is None else rings.ring(tree, slots)
         seen: Tree = ()
         if remembers:  # x⁰ stands before the start
             everyone = lax.all_gather(tree, AXIS)
@@ -98,10 +98,10 @@ def mix(
                 raise InputError(
                     "mixing: a delayed mix needs `staleness`; build it with delay=, or pass staleness= to update"
                 )
-            ring = delays.write(ring, clock, tree)
+            ring = rings.write(ring, clock, tree)
             age = ages_of(staleness, who, worker)
             received = old(links, clock, worker, ring, age)
-            own = delays.read(ring, clock, age.own) if delay_self else tree
+            own = rings.read(ring, clock, age.own) if delay_self else tree
         weight, arrived, seen = now.weight[worker], None, state.seen
         if loss is not None:
             arrived = arrivals(links, now, loss, seed, clock.step)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from dopt import delays
+from dopt import rings
 from dopt.mixing.forms import Dense, Form
 from dopt.types import AXIS, Clock, Tree
 
@@ -85,14 +85,14 @@ def fresh(links: Form, step: Any, worker: Any, tree: Tree) -> Tree:
 def old(links: Form, clock: Clock, worker: Any, ring: Tree, age: Ages) -> Tree:
     """What each sender had as many steps ago as its age says. Senders read their own rings."""
     if jnp.ndim(age.senders) == 0:
-        return fresh(links, clock.step, worker, delays.read(ring, clock, age.senders))
+        return fresh(links, clock.step, worker, rings.read(ring, clock, age.senders))
     if links.pairs is not None:
 
         def send(pairs: Any) -> Tree:
             parts = []
             for s, there in enumerate(pairs):  # the reader tells the sender how old a model it reads
                 asked = lax.ppermute(age.senders[s], AXIS, [(reader, sender) for sender, reader in there])
-                parts.append(lax.ppermute(delays.read(ring, clock, asked), AXIS, there))
+                parts.append(lax.ppermute(rings.read(ring, clock, asked), AXIS, there))
             return listed(parts)
 
         return links.travel(clock.step, send)

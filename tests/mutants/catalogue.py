@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from dopt import delays, draws
+from dopt import delays, draws, rings
 from dopt.algorithms import ALGORITHMS, Method
 from dopt.algorithms.asynchronous.server import Server, server, stepping
 from dopt.algorithms.gossip.exact_diffusion import diffusion
@@ -27,7 +27,7 @@ from .patches import Mutant, Patch, attribute, entry, imposter, told, traits
 
 # -- delays --
 
-_read, _age = delays.read, delays.at
+_read, _age = rings.read, delays.at
 
 
 def one_step_fresher(slots: Any, clock: Any, staleness: Any) -> Any:
@@ -189,7 +189,7 @@ MUTANTS = (
     Mutant(
         "arjevani2018_delay",
         "gradients are a step fresher",
-        attribute(delays, "read", one_step_fresher),
+        attribute(rings, "read", one_step_fresher),
         ("limit", "calm"),
     ),
     Mutant(
@@ -207,7 +207,7 @@ MUTANTS = (
     Mutant(
         "dai2018_staleness",
         "gradients are fresh",
-        attribute(delays, "read", fresh),
+        attribute(rings, "read", fresh),
         ("mlp-sgd", "mlp-rmsprop"),
     ),
     Mutant(

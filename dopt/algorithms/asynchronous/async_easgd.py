@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from dopt import delays
+from dopt import rings
 from dopt.algorithms.asynchronous.server import Arrivals, Server, Tables, arriving, at, local_descent, put
 from dopt.algorithms.method import Method, add, at_least, check_order, scale, subtract, when
 from dopt.types import Coordination, InputError, Tree
@@ -63,7 +63,7 @@ def async_easgd(
     descend = local_descent(optimizer, local_steps)
 
     def init(params: Tree, workers: int, kept: int) -> Tables:
-        models = delays.ring(params, workers)
+        models = rings.ring(params, workers)
         return Tables(params, ElasticState(jax.vmap(inner.init)(models), models if order == "joint" else None), models)
 
     def event(tables: Tables, arrivals: Arrivals, gradient: Callable) -> Tables:

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dopt import delays
+from dopt import rings
 from dopt.algorithms.method import Method, mean, method, select
 from dopt.types import Clock, InputError, Tree
 
@@ -52,21 +52,21 @@ def delayed_sgd(
 
     def init(params: Tree) -> DelayedState:
         fill = params if read == "iterate" else jax.tree.map(jnp.zeros_like, params)
-        return DelayedState(inner.init(params), delays.ring(fill, slots), Clock(jnp.zeros((), jnp.int32)))
+        return DelayedState(inner.init(params), rings.ring(fill, slots), Clock(jnp.zeros((), jnp.int32)))
 
     def old_model(state: DelayedState, params: Tree, *, staleness: Any = slots - 1, **extra: Any) -> Tree:
         # the same write as the update's, which the compiler does once: a fresh read finds the model of now
-        return delays.read(delays.write(state.ring, state.clock, params), state.clock, staleness)
+        return rings.read(rings.write(state.ring, state.clock, params), state.clock, staleness)
 
     def iterate(grads: Tree, state: DelayedState, params: Tree, **extra: Any) -> tuple[Tree, DelayedState]:
         updates, new = inner.update(mean(grads), state.inner, params, **extra)
-        return updates, DelayedState(new, delays.write(state.ring, state.clock, params), state.clock.tick())
+        return updates, DelayedState(new, rings.write(state.ring, state.clock, params), state.clock.tick())
 
     def queue(
         grads: Tree, state: DelayedState, params: Tree, *, staleness: Any = slots - 1, **extra: Any
     ) -> tuple[Tree, DelayedState]:
-        ring = delays.write(state.ring, state.clock, mean(grads))
-        arrived = delays.read(ring, state.clock, staleness)
+        ring = rings.write(state.ring, state.clock, mean(grads))
+        arrived = rings.read(ring, state.clock, staleness)
         updates, new = inner.update(arrived, state.inner, params, **extra)
         there = state.clock.step >= staleness
         updates = select(there, updates, jax.tree.map(jnp.zeros_like, updates))

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 from jax.flatten_util import ravel_pytree
 
-from dopt import delays, draws
+from dopt import delays, draws, rings
 from dopt.algorithms.asynchronous.server import Arrivals, Server, Tables, arriving
 from dopt.algorithms.method import Method, clock
 from dopt.types import Clock, Coordination, InputError, Tree
@@ -71,11 +71,11 @@ def hogwild_sgd(
         return kept, HogwildState(new, state.clock.tick())
 
     def begin(params: Tree, workers: int, kept: int) -> Tables:
-        return Tables(params, init(params), delays.ring(ravel_pytree(params)[0], slots))
+        return Tables(params, init(params), rings.ring(ravel_pytree(params)[0], slots))
 
     def event(tables: Tables, arrivals: Arrivals, gradient: Callable) -> Tables:
         now, (flat, back) = tables.state.clock, ravel_pytree(tables.params)
-        ring = delays.write(tables.models, now, flat)
+        ring = rings.write(tables.models, now, flat)
         age = delays.at(law, luck(now.step, draws.DELAYS, flat.size))
         read = ring[(now.step - age) % slots, jnp.arange(flat.size)]
         updates, state = update(gradient(back(read), 0, 0), tables.state, tables.params)

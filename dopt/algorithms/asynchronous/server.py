@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from dopt import delays
+from dopt import rings
 from dopt.algorithms.method import Method, add, at_count, at_least, method, scale, when, zeros
 from dopt.types import Coordination, InputError, Tree
 
@@ -77,7 +77,7 @@ def server(rule: optax.GradientTransformation, work: Callable = one_gradient) ->
     rule = optax.with_extra_args_support(rule)
 
     def init(params: Tree, workers: int, kept: int) -> Tables:
-        return Tables(params, rule.init(params), delays.ring(params, kept))
+        return Tables(params, rule.init(params), rings.ring(params, kept))
 
     def event(tables: Tables, arrivals: Arrivals, gradient: Callable) -> Tables:
         def message(k: Any) -> tuple[Tree, Tree]:

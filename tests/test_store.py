@@ -27,8 +27,9 @@ import dopt
 from dopt import InputError, Results
 from dopt.cli import main
 from dopt.group import Group
+from dopt.paths import slug
 from dopt.sweep import engine, plan
-from dopt.sweep.store import TABLES, Store, slug
+from dopt.sweep.store import TABLES, Store
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 120  # seconds until a process counts as hung

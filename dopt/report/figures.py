@@ -33,12 +33,13 @@ import pandas as pd
 
 from dopt.config import Run
 from dopt.files import write, writing
+from dopt.paths import slug
 from dopt.registry import did_you_mean
 from dopt.report.style import save, style
 from dopt.sweep import spec
 from dopt.sweep.engine import Show, sweep
 from dopt.sweep.results import Results
-from dopt.sweep.store import Store, slug
+from dopt.sweep.store import Store
 from dopt.types import InputError
 
 COLUMNS = ("claim", "expected", "measured", "tolerance", "verdict")

@@ -14,6 +14,7 @@ from dopt.algorithms import ALGORITHMS
 from dopt.cluster import Cluster
 from dopt.config import HORIZONS, Run, options_of
 from dopt.files import writing
+from dopt.paths import slug
 from dopt.problems import layouts
 from dopt.registry import coerce
 from dopt.report import style
@@ -29,7 +30,6 @@ from dopt.schedule import (
     Schedule,
     table,
 )
-from dopt.sweep.store import slug
 from dopt.types import InputError
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from dopt import mixing, topology, wiring
 from dopt.algorithms import ALGORITHMS
 from dopt.config import Run
 from dopt.files import whole, writing
+from dopt.paths import slug
 from dopt.report.style import COLOURS, WIDTHS, style
-from dopt.sweep.store import slug
 from dopt.topology import Matchings, Network
 from dopt.types import InputError
 

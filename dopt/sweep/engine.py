@@ -28,11 +28,12 @@ from dopt.config.identity import (
 )
 from dopt.devices.executors import spread
 from dopt.files import whole, writing
+from dopt.paths import slug
 from dopt.run import Result
 from dopt.sweep import columns, spec
 from dopt.sweep import plan as planning
 from dopt.sweep.results import Results, load
-from dopt.sweep.store import Store, slug
+from dopt.sweep.store import Store
 from dopt.sweep.tracking import Tracker
 from dopt.types import InputError, MachineError
 from dopt.watch import check, in_thread, pace

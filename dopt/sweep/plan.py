@@ -13,9 +13,10 @@ from dopt import group as groups
 from dopt.config import Run
 from dopt.config.identity import SCHEMA, hashed
 from dopt.devices import memory as devices_memory
+from dopt.paths import slug
 from dopt.sweep.columns import frozen
 from dopt.sweep.spec import Sweep
-from dopt.sweep.store import FORMAT, slug
+from dopt.sweep.store import FORMAT
 from dopt.types import InputError
 
 PREFERRED = {"cpu": 32}  # runs vmapped together: wider is slower on a CPU

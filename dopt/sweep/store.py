@@ -15,10 +15,8 @@ import hashlib
 import io
 import json
 import os
-import re
 import shutil
 import tempfile
-import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +27,7 @@ import pandas as pd
 
 from dopt.config.identity import SCHEMA
 from dopt.files import TEMPORARY, digest, reason, sync, write, writing
+from dopt.paths import slug
 from dopt.sweep import columns, seal
 from dopt.types import InputError, MachineError
 
@@ -43,12 +42,6 @@ class SlabError(MachineError):
     def __init__(self, kind: Literal["damaged", "foreign", "unreadable"], what: str):
         super().__init__(f"{kind} slab: {what}")
         self.kind = kind
-
-
-def slug(name: str) -> str:
-    """The one way from a name to a path: letters, digits, '.', '_' and '-', nothing that leaves its folder."""
-    plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip(".-")[:120] or "unnamed"
 
 
 class Store:

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dopt.paths import slug
 from dopt.report import figures
-from dopt.sweep.store import slug
 
 from .catalogue import MUTANTS
 

@@ -268,7 +268,7 @@ def test_a_picture_has_a_row_for_each_stage_whose_bubble_is_waiting(method: str)
     line, stages = report.of(method, given)[0], report.stages_of(method, given)
     assert stages is not None
     whole = schedule.intervals(line)
-    told = report.by_stage(whole, stages)
+    told = schedule.by_stage(whole, stages)
     spent = {kind: (whole.end - whole.begin)[whole.kind == kind].sum() for kind in set(whole.kind)}
     assert spent["sending"] > 0
     for row in range(12):

@@ -24,7 +24,6 @@ from dopt.schedule import (
     DROPPED,
     PENDING,
     Barrier,
-    Intervals,
     Lockstep,
     Pipeline,
     Schedule,
@@ -292,36 +291,6 @@ def histogram(line: Schedule) -> list[list[Any]]:
     return [[name, int(c), "█" * math.ceil(40 * c / found.max())] for name, c in zip(names, found, strict=True)]
 
 
-# -- stages --
-
-
-def by_stage(told: Intervals, stages: Pipeline) -> Intervals:
-    """What each stage of each worker does, worker by worker: it computes or waits while its worker computes.
-
-    What was cut short is drawn as a short computation.
-    """
-    count, seconds = stages.stages, stages.seconds
-    order = np.lexsort((stages.begin, stages.stage))
-    stage, begin, end = stages.stage[order], stages.begin[order], stages.end[order]
-    first, last = np.diff(stage, prepend=-1) != 0, np.diff(stage, append=-1) != 0
-    before = np.where(first, 0.0, np.roll(end, 1))
-    which = np.concatenate([stage, stage, stage[last]])
-    busy = np.arange(len(which)) < len(stage)
-    part = np.concatenate([[begin, end], [before, begin], [end[last], np.full(count, seconds)]], axis=1) / seconds
-
-    computes = np.isin(told.kind, (table.COMPUTING, table.WASTED))
-    worker, kind, start, length = told.worker, told.kind, told.begin, told.end - told.begin
-    of, rest = computes[:, None] & (part[1] > part[0]), ~computes[:, None] & np.ones(count, bool)
-    (i, j), (k, s) = np.nonzero(of), np.nonzero(rest)
-    at = start[i] + part[:, j] * length[i]
-    return Intervals(
-        np.concatenate([count * worker[i] + which[j], count * worker[k] + s]),
-        np.concatenate([np.where(busy[j], kind[i], table.WAITING), kind[k]]),
-        np.concatenate([at[0], told.begin[k]]),
-        np.concatenate([at[1], told.end[k]]),
-    )
-
-
 # -- the picture --
 
 
@@ -373,7 +342,7 @@ def gantt(axes: Any, line: Schedule, failed: list[Outage] | None = None, stages:
 
     workers, each = shown(line, stages)
     told = schedule.intervals(line)
-    told = told if stages is None else by_stage(told, stages)
+    told = told if stages is None else schedule.by_stage(told, stages)
     row, kind, begin, end = (column[told.worker < workers * each] for column in told)
     points, span = 72 * axes.get_position().width * axes.figure.get_figwidth(), line.end or 1.0
     # a white rim tells one computation from the next, if there is room for it

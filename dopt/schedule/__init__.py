@@ -6,7 +6,7 @@ replays the arrays. A rule is a value, `dopt.types.Coordination`; `arrivals` kno
 
 from dopt.schedule.arrivals import always_busy, arrivals, check, partners
 from dopt.schedule.barriers import Barrier, Lockstep, Waves, barrier, lockstep, unsynchronised
-from dopt.schedule.pipeline import Pipeline, pipeline
+from dopt.schedule.pipeline import Pipeline, by_stage, pipeline
 from dopt.schedule.table import (
     ABORTED,
     APPLIED,
@@ -41,6 +41,7 @@ __all__ = [
     "arrivals",
     "barrier",
     "batches",
+    "by_stage",
     "check",
     "in_flight_staleness",
     "intervals",

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dopt.schedule.table import COMPUTING, WAITING, WASTED, Intervals
 from dopt.types import InputError
 
 FORWARD = 1 / 3  # of the work of a gradient: backward, each product is taken twice
@@ -65,3 +66,30 @@ def pipeline(stages: int, micro_batches: int) -> Pipeline:
         through(True, range(stages - 1, -1, -1), m)
     stage, micro_batch, backward, begin, end = map(np.array, zip(*rows, strict=True))
     return Pipeline(stage.astype(np.int32), micro_batch.astype(np.int32), backward, begin, end)
+
+
+def by_stage(told: Intervals, stages: Pipeline) -> Intervals:
+    """What each stage of each worker does, worker by worker: it computes or waits while its worker computes.
+
+    What was cut short is drawn as a short computation.
+    """
+    count, seconds = stages.stages, stages.seconds
+    order = np.lexsort((stages.begin, stages.stage))
+    stage, begin, end = stages.stage[order], stages.begin[order], stages.end[order]
+    first, last = np.diff(stage, prepend=-1) != 0, np.diff(stage, append=-1) != 0
+    before = np.where(first, 0.0, np.roll(end, 1))
+    which = np.concatenate([stage, stage, stage[last]])
+    busy = np.arange(len(which)) < len(stage)
+    part = np.concatenate([[begin, end], [before, begin], [end[last], np.full(count, seconds)]], axis=1) / seconds
+
+    computes = np.isin(told.kind, (COMPUTING, WASTED))
+    worker, kind, start, length = told.worker, told.kind, told.begin, told.end - told.begin
+    of, rest = computes[:, None] & (part[1] > part[0]), ~computes[:, None] & np.ones(count, bool)
+    (i, j), (k, s) = np.nonzero(of), np.nonzero(rest)
+    at = start[i] + part[:, j] * length[i]
+    return Intervals(
+        np.concatenate([count * worker[i] + which[j], count * worker[k] + s]),
+        np.concatenate([np.where(busy[j], kind[i], WAITING), kind[k]]),
+        np.concatenate([at[0], told.begin[k]]),
+        np.concatenate([at[1], told.end[k]]),
+    )

@@ -30,22 +30,3 @@ def consensus_distance(params: Tree) -> float:
 def all_finite(params: Tree) -> jax.Array:
     """Whether no leaf has a NaN or an infinity."""
     return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]))
-
-
-def first_at(axis: np.ndarray, values: np.ndarray, target: float, stays: bool = False) -> float:
-    """Where on `axis` (steps, seconds) the first of `values` is that is at most `target`; NaN where none is.
-
-    Args:
-      stays: the first from which on all of them are. What is not finite is not at the target.
-    """
-    place = place_at(values, target, stays)
-    return float("nan") if place is None else float(axis[place])
-
-
-def place_at(values: np.ndarray, target: float, stays: bool = False) -> int | None:
-    """As `first_at`, the number of the record."""
-    there = np.asarray(values) <= target
-    if stays:
-        place = len(there) - int(np.argmin(there[::-1])) if not there.all() else 0
-        return place if place < len(there) else None
-    return int(np.argmax(there)) if there.any() else None

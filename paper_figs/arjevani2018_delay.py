@@ -21,9 +21,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dopt import Results, theory
+from dopt.figures import Claim, over
 from dopt.report import curves
 from dopt.report.cells import best, scores
-from dopt.report.figures import Claim, over
 from dopt.report.style import COLOURS, WIDTHS, look, shade
 
 DELAYS = [0, 1, 2, 5, 10, 20, 50, 100]

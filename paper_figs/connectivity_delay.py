@@ -13,8 +13,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dopt import Results
+from dopt.figures import Claim, over
 from dopt.report.cells import tuned
-from dopt.report.figures import Claim, over
 from dopt.report.style import WIDTHS
 
 SWEEPS = {"main": "benchmarks/connectivity_delay.yaml"}

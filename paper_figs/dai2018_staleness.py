@@ -25,9 +25,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dopt import Results
+from dopt.figures import Claim, over
 from dopt.report.cells import scores
 from dopt.report.curves import line, quartiles
-from dopt.report.figures import Claim, over
 from dopt.report.style import COLOURS, WIDTHS
 from dopt.sweep.spec import grid
 

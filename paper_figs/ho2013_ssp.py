@@ -27,8 +27,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dopt import Results, theory
+from dopt.figures import Claim, over
 from dopt.report import cells, curves, style
-from dopt.report.figures import Claim, over
 
 N, SLOW, TARGET = 8, 4, 0.02
 COMMON: dict[str, Any] = {

@@ -26,10 +26,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dopt import Results
+from dopt.figures import Claim
+from dopt.figures import over as ratio
 from dopt.report.cells import tuned
 from dopt.report.curves import history, line, quartiles
-from dopt.report.figures import Claim
-from dopt.report.figures import over as ratio
 from dopt.report.style import COLOURS, WIDTHS, look
 from dopt.sweep.spec import grid
 

@@ -30,8 +30,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dopt import Results
+from dopt.figures import Claim, over
 from dopt.report import curves, style
-from dopt.report.figures import Claim, over
 
 N, TARGET = 20, 1e-6
 LABELS = {

@@ -28,8 +28,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dopt import Results
+from dopt.figures import Claim, over
 from dopt.report.cells import scores
-from dopt.report.figures import Claim, over
 from dopt.report.style import WIDTHS, look
 from dopt.sweep.spec import grid
 

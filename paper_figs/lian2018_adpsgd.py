@@ -24,9 +24,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dopt import Results, theory, wiring
+from dopt.figures import Claim, over
 from dopt.group import make_problem
 from dopt.report import cells, curves, style
-from dopt.report.figures import Claim, over
 
 N, TARGET = 16, 0.02
 METHODS = {"allreduce_sgd": "all-reduce", "ad_psgd": "AD-PSGD"}

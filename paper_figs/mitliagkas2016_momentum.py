@@ -28,9 +28,9 @@ from matplotlib.figure import Figure
 from scipy.optimize import least_squares, minimize_scalar
 
 from dopt import Results, cluster, schedule, theory
+from dopt.figures import Claim
 from dopt.report import curves
 from dopt.report.cells import best
-from dopt.report.figures import Claim
 from dopt.report.style import COLOURS, WIDTHS, shade
 from dopt.sweep.spec import grid
 

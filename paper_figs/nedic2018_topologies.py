@@ -24,8 +24,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dopt import Results, wiring
-from dopt.metrics import first_at
-from dopt.report.figures import Claim
+from dopt.figures import Claim
+from dopt.report.cells import first_at
 from dopt.report.style import COLOURS, WIDTHS
 
 POWERS = [2**k for k in range(3, 9)]

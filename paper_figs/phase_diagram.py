@@ -28,9 +28,9 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from dopt import Results, cluster, theory
+from dopt.figures import Claim, over
 from dopt.report.cells import scores, tuned
 from dopt.report.curves import quartiles
-from dopt.report.figures import Claim, over
 from dopt.report.style import WIDTHS, look
 from dopt.sweep.spec import grid
 

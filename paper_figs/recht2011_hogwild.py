@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dopt import Results
+from dopt.figures import Claim
 from dopt.group import make_problem
 from dopt.report.curves import history, line, quartiles
-from dopt.report.figures import Claim
 from dopt.report.style import WIDTHS, shade
 
 DENSITIES = [0.03, 0.1, 0.3, 1.0]

@@ -30,10 +30,10 @@ from matplotlib.figure import Figure
 
 from dopt import Results, theory, wiring
 from dopt.config import Run
+from dopt.figures import Claim
 from dopt.group import make_problem
-from dopt.metrics import first_at
+from dopt.report.cells import first_at
 from dopt.report.curves import history, line
-from dopt.report.figures import Claim
 from dopt.report.style import WIDTHS, look, shade
 
 EXACT = ("extra", "gradient_tracking", "d2", "exact_diffusion", "nids")

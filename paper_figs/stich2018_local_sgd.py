@@ -27,10 +27,10 @@ from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.config import Run
+from dopt.figures import Claim, over
 from dopt.group import make_problem
 from dopt.report.cells import best
 from dopt.report.curves import history, line, quartiles
-from dopt.report.figures import Claim, over
 from dopt.report.style import WIDTHS, look, shade
 
 H = "algorithm.local_steps"

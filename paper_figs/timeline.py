@@ -21,8 +21,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dopt import Results, cluster, theory, wiring
+from dopt.figures import Claim
 from dopt.report import schedule as report
-from dopt.report.figures import Claim
 from dopt.report.style import WIDTHS
 from dopt.schedule import Schedule, intervals
 from dopt.schedule import table as kinds

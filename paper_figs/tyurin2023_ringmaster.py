@@ -24,9 +24,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dopt import Results
+from dopt.figures import Claim, over
 from dopt.report import curves
 from dopt.report.cells import best, scores, tuned
-from dopt.report.figures import Claim, over
 from dopt.report.style import WIDTHS, look
 
 DRAWS = list(range(10))  # of the cluster

@@ -28,8 +28,8 @@ from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 
 from dopt import Results, theory, wiring
+from dopt.figures import Claim
 from dopt.report.curves import history
-from dopt.report.figures import Claim
 from dopt.report.style import COLOURS, WIDTHS
 
 WORKERS, DIM, DECAY = 32, 100, 0.95

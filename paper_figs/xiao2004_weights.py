@@ -23,7 +23,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dopt import Results, mixing, wiring
-from dopt.report.figures import Claim
+from dopt.figures import Claim
 from dopt.report.style import COLOURS, WIDTHS
 
 # rule -> (in words, ‖W - J‖₂ as published)

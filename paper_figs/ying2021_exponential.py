@@ -20,7 +20,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dopt import Results, theory
-from dopt.report.figures import Claim
+from dopt.figures import Claim
 from dopt.report.style import COLOURS, WIDTHS
 
 WORKERS = [*range(3, 19), 24, 31, 32, 33, 48, 64, 65, 96, 127, 128]

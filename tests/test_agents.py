@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from refusals import refused
 
-from dopt import Run, cli
-from dopt.cli import main
+from dopt import Run
+from dopt.cli import main, words
+from dopt.cli.run import AGENT, run_of
 from dopt.group import Compiled
 from dopt.sweep import spec
 
@@ -40,7 +41,7 @@ def fields(run: Run) -> tuple[tuple[str, Any], ...]:
 def test_every_value_of_a_shipped_file_is_read_from_a_flag_as_from_the_file(file: Path) -> None:
     for name, parameter in spec.content_of(file)["parameters"].items():
         for value in values(parameter):
-            assert cli._value(name, str(value)) == value
+            assert words.value(name, str(value)) == value
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -48,21 +49,21 @@ def test_an_agent_gets_a_run_of_the_sweep_at_every_point_of_a_shipped_file(
     file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Points that differ in seed or rate resolve alike, so that one of each stands for all."""
-    monkeypatch.setenv(cli.AGENT, "abc")
+    monkeypatch.setenv(AGENT, "abc")
     content = spec.content_of(file)
     parameters = {**content["parameters"], "seed": {"value": 7}, "learning_rate": {"value": 0.1}}
     asked = spec.parse({**content, "parameters": parameters})
     assert content["command"] == ["${env}", "dopt", "run", "${args}"]
-    assert {fields(cli._run_of(point)[0]) for point in points(parameters)} == set(map(fields, asked.runs))
+    assert {fields(run_of(point)[0]) for point in points(parameters)} == set(map(fields, asked.runs))
 
 
 def test_an_agents_run_says_what_it_leaves_out_and_another_is_refused(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(cli.AGENT, raising=False)
+    monkeypatch.delenv(AGENT, raising=False)
     refused(capsys, ["run", *COMMAND], "does not read it; leave it out")
-    monkeypatch.setenv(cli.AGENT, "abc")
+    monkeypatch.setenv(AGENT, "abc")
     assert main(["run", *COMMAND, "--wandb", "off"]) == 0
     said = capsys.readouterr()
     assert "left out, as in a sweep, since this run does not read it: topology, delay" in said.out
@@ -74,11 +75,11 @@ def test_a_dry_run_resolves_and_plans_and_computes_nothing(
     capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv(cli.AGENT, "abc")
+    monkeypatch.setenv(AGENT, "abc")
     monkeypatch.setattr(Compiled, "execute", lambda *a: pytest.fail("ran"))
     assert main(["run", *COMMAND, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    identity = cli._run_of(
+    identity = run_of(
         {"algorithm": "allreduce_sgd", "workers": 4, "learning_rate": 0.1, "steps": 10}
         | {"problem": "consensus", "problem.dim": 2}
     )[0].id

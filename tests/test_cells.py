@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from dopt.metrics import first_at, place_at
-from dopt.report.cells import best, cost, scores, tuned
+from dopt.report.cells import best, cost, first_at, place_at, scores, tuned
 from dopt.report.terminal import summary
 from dopt.sweep.results import Results
 from dopt.sweep.spec import grid, parse

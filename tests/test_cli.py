@@ -23,10 +23,11 @@ import yaml
 
 import dopt
 from dopt import InputError, Run
-from dopt.cli import main
+from dopt.cli import listing, main
 from dopt.data import files
+from dopt.figures import Claim, claims, fill, gallery
+from dopt.figures import files as figures
 from dopt.group import Group
-from dopt.report import figures
 from dopt.sweep import engine
 
 ROOT = Path(__file__).parents[1]
@@ -384,20 +385,16 @@ def test_list_names_what_there_is_and_its_source(kind: str, capsys: pytest.Captu
     assert out.startswith(kind)
     for word in KINDS[kind]:
         assert word in out
-    from dopt.cli import _registries
-
-    for entry in _registries()[kind].values():
+    for entry in listing.registry(kind).values():
         assert re.search(rf"^{entry.name} +\S", out, re.MULTILINE), entry.name
         assert entry.summary, entry.name
         assert entry.source, entry.name
 
 
 def test_list_lists_all_kinds(capsys: pytest.CaptureFixture) -> None:
-    from dopt.cli import _registries
-
     assert main(["list"]) == 0
     out = capsys.readouterr().out
-    assert set(_registries()) == set(KINDS)
+    assert set(listing.REGISTRIES) == set(KINDS)
     for kind in KINDS:
         assert re.search(rf"^{kind}\s*$", out, re.MULTILINE)
 
@@ -585,7 +582,7 @@ def test_sweep_prints_the_table_and_the_paths(capsys: pytest.CaptureFixture) -> 
 
 FIGURE = """
 from matplotlib.figure import Figure
-from dopt.report.figures import Claim
+from dopt.figures import Claim
 
 SWEEPS = {"one": {"parameters": %s}, "two": "benchmarks/two.yaml"}
 
@@ -615,7 +612,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = root / "paper_figs"
     parts = figures.parts("fig", figures.find("fig", folder), folder, root / "results")
     assert [part.folder.relative_to(root) for part in parts.values()] == [Path("results/fig/one"), Path("results/two")]
-    figures.fill(parts, engine.Show)
+    fill.filled(parts, engine.Show)
     return root
 
 
@@ -653,9 +650,9 @@ def test_figures_draws_and_checks_the_claims(
             assert out.count(f"fig.{ending}") == 1
         assert re.search(rf"^it falls +0\.5 +\S+ +±10 % +{verdict}\s*$", out, re.MULTILINE)
         assert err == ("" if code == 0 else f"dopt: fig: it falls: {verdict}\n")
-    gallery = Path("paper_figs/GALLERY.md").read_text()
-    assert f"| it falls | 0.5 | {figures.short(0.5 + misses)} | ±10 % | {verdict} |" in gallery
-    assert ("**Not reproduced: it falls.** too fast" in gallery) == bool(differs)
+    page = Path("paper_figs/GALLERY.md").read_text()
+    assert f"| it falls | 0.5 | {claims.short(0.5 + misses)} | ±10 % | {verdict} |" in page
+    assert ("**Not reproduced: it falls.** too fast" in page) == bool(differs)
     for ending in ("png", "csv"):
         assert Path(f"paper_figs/fig.{ending}").read_bytes() == Path(f"results/figures/fig.{ending}").read_bytes()
 
@@ -718,26 +715,26 @@ def test_the_largest_sweeps_are_looked_through_last(drawn: Path, monkeypatch: py
 @pytest.mark.parametrize(
     ("claim", "holds"),
     [
-        (figures.Claim("", 2.0, 2.1, tolerance=0.051), True),
-        (figures.Claim("", 2.0, 2.1, tolerance=0.049), False),
-        (figures.Claim("", 2.0, 1.9, absolute=0.11), True),
-        (figures.Claim("", 2.0, 2.0, "<="), True),
-        (figures.Claim("", 2.0, 2.01, "<="), False),
-        (figures.Claim("", 2.0, 2.01, "<=", tolerance=0.01), True),
-        (figures.Claim("", 2.0, math.inf, ">="), False),
-        (figures.Claim("", 2.0, math.inf, ">=", never=True), True),
-        (figures.Claim("", 2.0, -math.inf, "<="), False),
-        (figures.Claim("", 2.0, math.inf, never=True), False),
-        (figures.Claim("", math.inf, math.inf), False),
-        (figures.Claim("", math.inf, math.inf, never=True), True),
-        (figures.Claim("", math.inf, 2.0, ">=", tolerance=0.1, never=True), False),
-        (figures.Claim("", 2.0, math.nan, ">="), False),
-        (figures.Claim("", 2.0, math.nan, "<="), False),
-        (figures.Claim("", "ring", "ring"), True),
-        (figures.Claim("", True, False), False),
+        (Claim("", 2.0, 2.1, tolerance=0.051), True),
+        (Claim("", 2.0, 2.1, tolerance=0.049), False),
+        (Claim("", 2.0, 1.9, absolute=0.11), True),
+        (Claim("", 2.0, 2.0, "<="), True),
+        (Claim("", 2.0, 2.01, "<="), False),
+        (Claim("", 2.0, 2.01, "<=", tolerance=0.01), True),
+        (Claim("", 2.0, math.inf, ">="), False),
+        (Claim("", 2.0, math.inf, ">=", never=True), True),
+        (Claim("", 2.0, -math.inf, "<="), False),
+        (Claim("", 2.0, math.inf, never=True), False),
+        (Claim("", math.inf, math.inf), False),
+        (Claim("", math.inf, math.inf, never=True), True),
+        (Claim("", math.inf, 2.0, ">=", tolerance=0.1, never=True), False),
+        (Claim("", 2.0, math.nan, ">="), False),
+        (Claim("", 2.0, math.nan, "<="), False),
+        (Claim("", "ring", "ring"), True),
+        (Claim("", True, False), False),
     ],
 )
-def test_a_claim_holds_iff_it_misses_by_no_more_than_it_may(claim: figures.Claim, holds: bool) -> None:
+def test_a_claim_holds_iff_it_misses_by_no_more_than_it_may(claim: Claim, holds: bool) -> None:
     assert claim.holds is holds
     assert claim.right is holds
     assert dataclasses.replace(claim, differs="why").right is not holds
@@ -781,7 +778,7 @@ def test_a_picture_is_the_same_bytes_every_time(shipped: tuple[Path, str], figur
     drawn = []
     for _ in range(2):
         stem = shipped[0] / "connectivity_delay"
-        paths = figures.draw(figure_module, {"main": dopt.load(shipped[0])}, stem)
+        paths = gallery.draw(figure_module, {"main": dopt.load(shipped[0])}, stem)
         drawn.append({path.name: path.read_bytes() for path in paths})
     assert set(drawn[0]) == {f"connectivity_delay.{ending}" for ending in ("png", "pdf", "csv")}
     assert drawn[0] == drawn[1]

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from dopt.report import figures
+from dopt.figures import files as figures
 from dopt.sweep import spec
 
 FOLDER = Path(__file__).parents[1] / "paper_figs"

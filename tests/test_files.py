@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from refusals import refused
 
-from dopt import cli, files
+from dopt import files
+from dopt.cli.parser import COMMANDS
 from dopt.report import topology
 from dopt.sweep.store import Store
 from dopt.types import InputError, MachineError
@@ -85,10 +87,10 @@ def test_a_name_that_no_file_can_have_is_refused_in_one_line(name: str, tmp_path
 def test_what_the_machine_refuses_is_one_line_and_ends_with_1(
     error: Exception, said: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(arguments: list[str]) -> int:
+    def refuse(*_: Any) -> int:
         raise error
 
-    monkeypatch.setattr(cli, "_command", refuse)
+    monkeypatch.setitem(COMMANDS, "list", COMMANDS["list"]._replace(run=refuse))
     refused(capsys, ["list"], said, code=1)
 
 

@@ -10,8 +10,8 @@ import pytest
 from mutants.catalogue import MUTANTS
 from mutants.patches import Mutant
 
-from dopt.report import figures
-from dopt.report.figures import Claim
+from dopt.figures import Claim, claims
+from dopt.figures import files as figures
 
 FOLDER = Path(__file__).parents[1] / "paper_figs"
 NAMES = sorted(figures.available(FOLDER))
@@ -41,10 +41,10 @@ def test_what_is_not_finite_holds_only_where_a_claim_says_that_it_may_never_be_r
 
 
 def test_a_cost_over_one_that_was_never_reached_is_no_number() -> None:
-    assert math.isnan(figures.over(1.0, math.inf))
-    assert math.isnan(figures.over(math.inf, math.inf))
-    assert figures.over(math.inf, 2.0) == math.inf
-    assert figures.over(1.0, 2.0) == 0.5
+    assert math.isnan(claims.over(1.0, math.inf))
+    assert math.isnan(claims.over(math.inf, math.inf))
+    assert claims.over(math.inf, 2.0) == math.inf
+    assert claims.over(1.0, 2.0) == 0.5
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,6 @@ def test_a_cost_over_one_that_was_never_reached_is_no_number() -> None:
 def test_of_fewer_seeds_a_claim_is_kept_iff_it_can_still_fail(claim: Claim, kept: bool) -> None:
     wide = claim.widened()
     assert (wide is not None) is kept
-    assert figures.of_fewer([claim]) == ([wide] if kept else [])
+    assert claims.of_fewer([claim]) == ([wide] if kept else [])
     if wide is not None and claim.null is not None:
         assert not dataclasses.replace(wide, measured=claim.null).holds

@@ -10,7 +10,7 @@ import yaml
 
 from dopt import text
 from dopt.cli import main
-from dopt.report import figures
+from dopt.figures import files as figures
 from dopt.report.terminal import PlainConsole, table
 from dopt.sweep import spec
 

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from dopt.metrics import place_at
 from dopt.report.curves import quantile
 from dopt.sweep.results import Results
 
@@ -122,3 +121,22 @@ def best(results: Results, by: Sequence[str] | None = None, axis: str | None = N
     edge = {run: cell.edge for cell in cells.itertuples() for run in str(cell.ids).split()}
     runs = scores(results, axis)
     return runs[runs["id"].isin(edge)].assign(edge=runs["id"].map(edge)).reset_index(drop=True)
+
+
+def first_at(axis: np.ndarray, values: np.ndarray, target: float, stays: bool = False) -> float:
+    """Where on `axis` (steps, seconds) the first of `values` is that is at most `target`; NaN where none is.
+
+    Args:
+      stays: the first from which on all of them are. What is not finite is not at the target.
+    """
+    place = place_at(values, target, stays)
+    return float("nan") if place is None else float(axis[place])
+
+
+def place_at(values: np.ndarray, target: float, stays: bool = False) -> int | None:
+    """As `first_at`, the number of the record."""
+    there = np.asarray(values) <= target
+    if stays:
+        place = len(there) - int(np.argmin(there[::-1])) if not there.all() else 0
+        return place if place < len(there) else None
+    return int(np.argmax(there)) if there.any() else None

@@ -23,7 +23,8 @@ import pandas as pd
 import yaml
 
 import dopt
-from dopt import cli, cluster, data, mixing, schedule, topology
+from dopt import cluster, data, mixing, schedule, topology
+from dopt.cli import main
 from dopt.sweep import engine, seal, spec
 from dopt.types import InputError
 
@@ -109,7 +110,7 @@ def command(words: list[str]) -> None:
     err = io.StringIO()
     with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(err):
         try:
-            code = cli.main(words)
+            code = main(words)
         except SystemExit as end:  # --help and --version
             code = int(end.code or 0)
     told = err.getvalue()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from dopt.figures import Claim, fill
+from dopt.figures import files as figures
 from dopt.paths import slug
-from dopt.report import figures
+from dopt.sweep.engine import Show
 
 from .catalogue import MUTANTS
 
@@ -19,17 +21,17 @@ def judge(name: str, size: str, right: Path, number: int | None = None, wrong: P
     module = figures.find(name, FOLDER)
     todo = figures.parts(name, module, FOLDER, right, size)
     if number is None or wrong is None:
-        results = figures.fill(todo, figures.Show)
+        results = fill.filled(todo, Show)
         return _verdicts(figures.claims_of(name, module, results, FOLDER, size))
     mutant = MUTANTS[number]
     touched = todo if mutant.parts is None else {part: todo[part] for part in mutant.parts}
     moved = {part: todo[part]._replace(folder=wrong / slug(part)) for part in touched}
-    own = figures.fill({part: todo[part] for part in todo if part not in touched}, figures.Show)
+    own = fill.filled({part: todo[part] for part in todo if part not in touched}, Show)
     with mutant.patch():
-        made = figures.fill(moved, figures.Show)
+        made = fill.filled(moved, Show)
         results = {part: (own | made)[part] for part in todo}
         return _verdicts(figures.claims_of(name, module, results, FOLDER, size))
 
 
-def _verdicts(claims: Sequence[figures.Claim]) -> Verdicts:
+def _verdicts(claims: Sequence[Claim]) -> Verdicts:
     return {claim.statement: claim.right for claim in claims}

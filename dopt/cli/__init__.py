@@ -1,0 +1,5 @@
+"""The command `dopt`, one file a command: sweep, run, list, show, figures, doctor. What they need is imported when they run."""
+
+from dopt.cli.main import main
+
+__all__ = ["main"]

@@ -1,0 +1,64 @@
+"""What a command is: the flags that it takes, and what it does with them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, NoReturn
+
+from dopt.types import InputError
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise InputError(f"{message}; see `{self.prog} --help`")
+
+    def flags(self) -> list[str]:
+        """All its flags, as they are given."""
+        return [flag for flag in self._option_string_actions if flag.startswith("--")]
+
+
+class Dotted(NamedTuple):
+    """Which dotted options a command takes, as `--topology.degree=4`."""
+
+    prefixes: Sequence[str] | None  # None: any
+    flags: Sequence[str]  # what else there is, for who mistypes one
+
+
+Values = Mapping[str, Any]  # dotted option -> value
+
+
+class Command(NamedTuple):
+    """One of `dopt COMMAND`."""
+
+    help: str
+    add_flags: Callable[[Parser], None]
+    run: Callable[[argparse.Namespace, Values], int]  # -> exit code
+    dotted: Callable[[argparse.Namespace], Dotted] | None = None  # None: it takes no dotted options
+    epilog: str | None = None
+
+
+def add_results_and_wandb(parser: Parser) -> None:
+    """Flags of what makes runs."""
+    parser.add_argument("--results", metavar="DIR", help="where results lie (default: results/NAME)")
+    parser.add_argument(
+        "--wandb",
+        choices=("auto", "online", "offline", "off"),
+        default="auto",
+        help="log to Weights & Biases (default: auto, if logged in)",
+    )
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="how many devices to use (a sweep: all by default); on a CPU, N virtual ones",
+    )
+
+
+def add_figures_folder(parser: Parser) -> None:
+    """Flag of what looks for something in figure files."""
+    parser.add_argument(
+        "--figures", metavar="DIR", help="a folder of figure files, which are run (default: dopt's own)"
+    )

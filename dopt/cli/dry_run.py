@@ -1,0 +1,57 @@
+"""What `--dry-run` says: groups, slabs, memory, and why runs share a group."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dopt.cli.screen import console
+
+if TYPE_CHECKING:
+    import jax
+
+    from dopt.sweep.plan import Planned
+    from dopt.sweep.spec import Sweep
+
+COLUMNS = ("group", "runs", "slabs", "width", "memory of a slab", "of the host, about", "models kept", "compiled in")
+# what is said of a group that is the only one
+SAID = ("algorithm", "mix", "delays", "clock", "problem", "data", "workers", "steps")
+SAID += ("batch_size", "precision", "executor")
+
+
+def show(asked: Sweep, devices: Sequence[jax.Device] | None) -> int:
+    """Plan a sweep, and print the plan."""
+    from dopt.config import cost
+    from dopt.memory import available, size
+    from dopt.report.terminal import table
+    from dopt.sweep.engine import prepare
+
+    planned = prepare(asked, devices)
+    out = console()
+    out.print(f"{asked.words()}, {len(planned)} groups", highlight=False)
+    rows = []
+    for number, p in enumerate(planned):
+        memory = "unknown" if p.memory is None else f"{p.memory / 2**20:.1f} MiB"
+        host = size(sum(need.bytes for need in cost.needs_of(p.runs, p.width)))
+        rows.append([number, len(p.runs), len(p.slabs), p.width, memory, host, p.models, f"{p.compile_seconds:.1f} s"])
+    out.print(table("", COLUMNS, rows))
+    out.print(f"this host has {size(available())} free", highlight=False)
+    for number, p in enumerate(planned):
+        reason = _reason(p, planned)
+        out.print(f"group {number} is one because its runs share {reason}", highlight=False, soft_wrap=True)
+    return 0
+
+
+def _reason(p: Planned, planned: Sequence[Planned]) -> str:
+    """What the runs of a group share that changes shapes or code; against other groups, what tells it from them."""
+    from dopt.group import TRACED
+
+    mine, keys = json.loads(p.key), [json.loads(other.key) for other in planned]
+    if len(planned) > 1:
+        names = [name for name in mine if any(key.get(name) != mine[name] for key in keys)]
+    else:
+        names = [name for name in SAID if mine.get(name) is not None]
+    vary = [name for name in TRACED if len({str(getattr(run, name)) for run in p.runs}) > 1]
+    shared = ", ".join(f"{name}={mine[name]}" for name in names)
+    return f"{shared}; what differs between them is a value the program takes: {', '.join(vary) or 'nothing'}"

@@ -1,0 +1,74 @@
+"""`dopt list`: what there is, a line each, with its source."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from dopt.cli.command import Command, Parser, Values
+from dopt.cli.screen import console
+from dopt.registry import Entry, did_you_mean
+from dopt.types import InputError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+REGISTRIES = {  # kind -> where its registry lies; only what is asked for is imported
+    "algorithms": "dopt.algorithms:ALGORITHMS",
+    "optimizers": "dopt.config.optimizers:OPTIMIZERS",
+    "topologies": "dopt.topology:TOPOLOGIES",
+    "weights": "dopt.mixing:WEIGHTS",
+    "compressors": "dopt.compression:COMPRESSORS",
+    "delays": "dopt.delays:DELAYS",
+    "clusters": "dopt.cluster:LAWS",
+    "problems": "dopt.problems:PROBLEMS",
+    "data": "dopt.data:SETS",
+    "partitions": "dopt.data:PARTITIONS",
+}
+
+
+def registry(kind: str) -> Mapping[str, Entry]:
+    """The plug-ins of a kind."""
+    module, _, name = REGISTRIES[kind].partition(":")
+    found: Mapping[str, Entry] = getattr(importlib.import_module(module), name)
+    return found
+
+
+def add_flags(parser: Parser) -> None:
+    """What `dopt list` takes."""
+    kinds = "algorithms, topologies, weights, compressors, delays, clusters, problems, data, partitions"
+    parser.add_argument("what", nargs="?", help=kinds)
+
+
+def run(args: argparse.Namespace, _: Values) -> int:
+    """Print all plug-ins, or those of a kind."""
+    if args.what is not None and args.what not in REGISTRIES:
+        raise InputError(f"list: unknown kind {args.what!r}{did_you_mean(args.what, REGISTRIES)}")
+    out = console()
+    for kind in [args.what] if args.what else REGISTRIES:
+        out.print(_table(kind))
+        if kind == "topologies":
+            also = "and networkx:FUNCTION with its arguments as topology.*, or a file (edge list, GraphML)"
+            out.print(also, highlight=False)
+        out.print()
+    return 0
+
+
+def _table(kind: str) -> Table:
+    """The plug-ins of a kind; of topologies a glance at each, too."""
+    from dopt.report.terminal import table
+
+    columns: list[str] = ["name", "what it is", "source"]
+    more: dict[str, tuple[Any, ...]] = {}
+    if kind == "topologies":
+        from dopt.report.topology import WORKERS, glance
+
+        columns += ["degree", f"gap at n = {WORKERS}"]
+        more = {name: tuple(glance(name)) for name in registry(kind)}
+    rows = [[e.name, e.summary, e.source, *more.get(e.name, ())] for e in registry(kind).values()]
+    return table(kind, columns, rows)
+
+
+COMMAND = Command("what there is, a line each, with its source", add_flags, run)

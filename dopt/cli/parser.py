@@ -1,0 +1,54 @@
+"""The command line of `dopt`: all commands with their flags, and what to do for the words that were given."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from dopt.cli import doctor, figures, listing, run, show, sweep, words
+from dopt.cli.command import Command, Parser
+from dopt.registry import did_you_mean
+from dopt.types import InputError
+from dopt.version import VERSION
+
+COMMANDS: dict[str, Command] = {
+    "sweep": sweep.COMMAND,
+    "run": run.COMMAND,
+    "list": listing.COMMAND,
+    "show": show.COMMAND,
+    "figures": figures.COMMAND,
+    "doctor": doctor.COMMAND,
+}
+
+
+def parser() -> tuple[Parser, Mapping[str, Parser]]:
+    """The parser of all words, and those of what follows each command."""
+    top = Parser(
+        prog="dopt", description="The command `dopt`: sweep, run, list, show, figures, doctor.", allow_abbrev=False
+    )
+    top.add_argument("--version", action="version", version=f"dopt {VERSION}")
+    all_of_them = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+    each: dict[str, Parser] = {}
+    for name, command in COMMANDS.items():
+        each[name] = all_of_them.add_parser(name, allow_abbrev=False, help=command.help, epilog=command.epilog)
+        command.add_flags(each[name])
+    return top, each
+
+
+def obey(arguments: Sequence[str]) -> int:
+    """Do what the words say; the exit code."""
+    words.check_once(arguments)
+    top, each = parser()
+    known, rest = top.parse_known_args(words.joined(arguments) if arguments[:1] == ["show"] else arguments)
+    command = COMMANDS[known.command]
+    if command.dotted is not None:
+        return command.run(known, words.dotted(known.command, rest, command.dotted(known)))
+    if rest:
+        raise InputError(f"{known.command}: unknown argument {rest[0]!r}{_near(rest[0], known.command, each)}")
+    return command.run(known, {})
+
+
+def _near(word: str, command: str, each: Mapping[str, Parser]) -> str:
+    """What may have been meant."""
+    if not word.startswith("-"):
+        return f"; see `dopt {command} --help`"
+    return did_you_mean(word.split("=")[0], each[command].flags())

@@ -1,0 +1,215 @@
+"""`dopt run`: make one run, alone or as one of several processes."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import os
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dopt.cli import devices, dry_run, words
+from dopt.cli.command import Command, Dotted, Parser, Values, add_figures_folder, add_results_and_wandb
+from dopt.cli.screen import complain, console, print_written
+from dopt.text import quoted
+from dopt.types import InputError
+
+if TYPE_CHECKING:
+    import jax
+
+    from dopt.checkpoints import Checkpoints
+    from dopt.config import Run
+    from dopt.report.terminal import PlainConsole
+    from dopt.run import Result
+
+AGENT = "WANDB_SWEEP_ID"  # W&B sets it where one of its agents calls us
+
+
+def _fields() -> list[dataclasses.Field]:
+    """What is said of a run by flags of its own."""
+    from dopt.config import Run
+
+    return [f for f in dataclasses.fields(Run) if f.name != "options"]
+
+
+def add_flags(parser: Parser) -> None:
+    """What `dopt run` takes: a flag for each field of a run, and how to run it."""
+    for f in _fields():
+        parser.add_argument(
+            f"--{f.name}",
+            metavar="VALUE",
+            default=argparse.SUPPRESS,
+            help=f"default: {f.default}" if f.default is not dataclasses.MISSING else "needed",
+        )
+    parser.add_argument("--id", metavar="ID", help="the run of that id in a table of results, or in a figure's data")
+    parser.add_argument("--dry-run", action="store_true", help="resolve and plan it, and stop")
+    add_figures_folder(parser)
+    add_results_and_wandb(parser)
+    parser.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="several processes: where process 0 is; or auto (Slurm, MPI, TPU)"
+    )
+    parser.add_argument(
+        "--checkpoint-every", type=int, metavar="STEPS", help="keep checkpoints in --results; the same command resumes"
+    )
+    parser.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    parser.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
+    parser.add_argument(
+        "--heartbeat", type=int, metavar="SECONDS", help="the death of one ends the others so much later"
+    )
+
+
+def run(args: argparse.Namespace, dotted: Values) -> int:
+    """Make the run, and print its history."""
+    one, left_out = _asked_for(args, dotted)
+    if args.dry_run:
+        return _dry_run(one, left_out, devices.of(args.devices))
+    if args.checkpoint_every is not None and not args.results:
+        raise InputError("checkpoint_every: needs a folder for them; give --results DIR, too")
+    devices.make_virtual(args.devices)
+    writes = _join(args, one.executor)
+    checkpoint = _checkpoints(args)
+    result = _made(one, args, checkpoint, writes)
+    if writes:
+        out = console()
+        _print(out, result, left_out)
+        _keep(out, result, args)
+        if checkpoint is not None:
+            shutil.rmtree(checkpoint.folder)  # the results are there
+    return 0
+
+
+def _asked_for(args: argparse.Namespace, dotted: Values) -> tuple[Run, Sequence[str]]:
+    """The run, and the names of what was given and is left out."""
+    given = _given(args, dotted)
+    return run_of(given) if args.id is None else (_by_id(args.id, given, args.figures), ())
+
+
+def _given(args: argparse.Namespace, dotted: Values) -> dict[str, Any]:
+    """The run's fields and options, flat, as they were given."""
+    given = {f.name: words.value(f.name, getattr(args, f.name)) for f in _fields() if hasattr(args, f.name)}
+    if isinstance(given.get("metrics"), str):  # one name is a list of one
+        given["metrics"] = [given["metrics"]]
+    return {**given, **dotted}
+
+
+def run_of(given: Mapping[str, Any]) -> tuple[Run, Sequence[str]]:
+    """The run, and the names of what it does not read: left out where a W&B agent asks, as a sweep does; else refused."""
+    from dopt.config import Run
+
+    asked = Run.from_dict(given)
+    if not os.environ.get(AGENT):
+        return asked, ()
+    kept = asked.resolve(unread="drop")
+    flat, default = kept.to_dict(), {f.name: f.default for f in _fields()}
+    said = {name: value for name, value in given.items() if value != default.get(name)}
+    return kept, [name for name in said if name not in flat or (name in default and flat[name] == default[name])]
+
+
+def _by_id(identity: str, given: Mapping[str, Any], named: str | None) -> Run:
+    """The run of that id: of the results below results/, or of the figures and sweep files there are."""
+    from dopt.config.identity import check_same
+    from dopt.figures import files
+    from dopt.sweep import results
+
+    if given:
+        raise InputError(f"{next(iter(given))}: an id says everything; leave it out")
+    if not re.fullmatch("[0-9a-f]{16}", identity):  # which it takes a minute to find nowhere
+        raise InputError(f"id: must be 16 hex digits, as in a table of results, got {quoted(identity)}")
+    found = results.find(identity, "results") or files.find_run(
+        identity, files.shipped() if named is None else Path(named)
+    )
+    if found is None:
+        raise InputError(
+            f"id: no run {identity!r} in 'results', nor in dopt's figures and sweep files (or give --figures DIR); their tables have the ids"
+        )
+    check_same(found)
+    return found
+
+
+def _without(left_out: Sequence[str]) -> str:
+    return f"left out, as in a sweep, since this run does not read it: {', '.join(left_out)}"
+
+
+def _dry_run(one: Run, left_out: Sequence[str], on: Sequence[jax.Device] | None) -> int:
+    from dopt.sweep.spec import Sweep
+
+    resolved = one.resolve()
+    if left_out:
+        console().print(_without(left_out), highlight=False)
+    return dry_run.show(Sweep(f"run {resolved.id}", (resolved,), (), {}, "dopt", 0), on)
+
+
+def _join(args: argparse.Namespace, executor: str) -> bool:
+    """Join the other processes of a run, if there are any; whether this one writes and prints."""
+    if args.coordinator is None:
+        for name in ("processes", "process", "heartbeat"):
+            if getattr(args, name) is not None:
+                raise InputError(f"{name}: needs --coordinator HOST:PORT, too")
+        return True
+    from dopt.devices import ALONE, hosts
+
+    if executor in ALONE:
+        raise InputError(f"executor: {executor} runs in one process; use --executor shard_map or mesh")
+    given = {} if args.heartbeat is None else {"heartbeat": args.heartbeat}
+    hosts.initialize(args.coordinator, args.processes, args.process, **given)
+    return hosts.first()
+
+
+def _checkpoints(args: argparse.Namespace) -> Checkpoints | None:
+    if args.checkpoint_every is None:
+        return None
+    from dopt.checkpoints import Checkpoints
+
+    return Checkpoints(Path(args.results) / "checkpoints", args.checkpoint_every)
+
+
+def _made(one: Run, args: argparse.Namespace, checkpoint: Checkpoints | None, writes: bool) -> Result:
+    """What the run gave; its first record is printed as soon as it is there."""
+    import dopt
+    from dopt.devices import hosts
+    from dopt.report.terminal import first_record
+    from dopt.sweep.store import Store
+
+    out = console()
+
+    def begun(record: Mapping[str, Any]) -> None:
+        out.print(first_record(record), highlight=False, soft_wrap=True)
+
+    with hosts.together():
+        if args.results and writes:
+            Store(args.results).check_writable()
+        on = devices.chosen(args.devices)
+        return dopt.run(one, devices=on, checkpoint=checkpoint, first=begun if writes else None)
+
+
+def _print(out: PlainConsole, result: Result, left_out: Sequence[str]) -> None:
+    """Its history, and what is to be said of it."""
+    import pandas as pd
+
+    from dopt.report.terminal import history
+
+    out.print(history(pd.DataFrame(result.history)))
+    if left_out:
+        out.print(_without(left_out), highlight=False)
+    if result.diverged:
+        out.print(f"diverged at step {result.diverged_step}", highlight=False)
+    for note in result.notes:
+        out.print(note, highlight=False)
+
+
+def _keep(out: PlainConsole, result: Result, args: argparse.Namespace) -> None:
+    """Its tables and its W&B run, where they are asked for."""
+    from dopt.sweep.engine import keep_one
+
+    print_written(out, keep_one(result, args.results, args.wandb, say=complain))
+
+
+def _dotted(_: argparse.Namespace) -> Dotted:
+    return Dotted(None, [f"--{f.name}" for f in _fields()])
+
+
+EPILOG = "Options of plug-ins are dotted: --topology.degree=4 --delay.max=8"
+COMMAND = Command("make one run", add_flags, run, _dotted, EPILOG)

@@ -1,0 +1,92 @@
+"""`dopt show topology`: who sends to whom, and which methods accept it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dopt.cli.command import Command, Dotted, Parser, Values
+from dopt.cli.screen import console, finite, print_written
+
+if TYPE_CHECKING:
+    from dopt.report.topology import Facts
+
+YES = {True: "yes", False: "no"}
+
+
+def add_flags(parser: Parser) -> None:
+    """What `dopt show topology` takes."""
+    parser.add_argument("name", metavar="NAME", help="a registered name, networkx:FUNCTION, or a file")
+    parser.add_argument(
+        "--workers", type=int, metavar="N", help="default: 16, or as many as networkx or the file gives"
+    )
+    parser.add_argument("--weights", metavar="RULE", help="default: what the graph and the method ask for")
+    parser.add_argument("--out", default=".", metavar="DIR", help="where the picture goes (default: here)")
+
+
+def run(args: argparse.Namespace, dotted: Values) -> int:
+    """Print a topology's numbers and who refuses it, and draw it."""
+    from dopt import mixing, topology
+    from dopt.report import topology as report
+    from dopt.report.terminal import table
+
+    options = _by_prefix(dotted)
+    is_file = topology.is_file(args.name)
+    own = args.name.startswith("networkx:") or is_file  # brings its number of workers
+    workers = report.WORKERS if args.workers is None and not own else args.workers
+    network = topology.make(args.name, workers, **options["topology"])
+    w = mixing.as_matrix(mixing.weights(network, args.weights, **options["weights"]), len(network))
+    rule = args.weights or mixing.default_rule(network) or "its own"
+    facts, verdicts = report.facts(w), report.verdicts(network, args.weights, options["weights"])
+    name = Path(args.name).name if is_file else args.name
+    path = report.save(w, name, f"{name}, {len(network)} workers, {rule} weights", Path(args.out))
+
+    out = console()
+    rows = _rows(facts, rule, isinstance(network, topology.Periodic | topology.Matchings))
+    accepted = ", ".join(method for method, reason in verdicts.items() if not reason) or "no gossip method"
+    out.print(table("", [name, ""], [*rows, ["accepted by", accepted]]), highlight=False)
+    refused = [[method, reason] for method, reason in verdicts.items() if reason]
+    if refused:
+        out.print(table("", ["refused by", "because"], refused), highlight=False)
+    for note in topology.notes(network):
+        out.print(note, highlight=False, soft_wrap=True)
+    print_written(out, [path])
+    return 0
+
+
+def _by_prefix(dotted: Values) -> dict[str, dict[str, Any]]:
+    """Options of the graph and of its weights."""
+    options: dict[str, dict[str, Any]] = {"topology": {}, "weights": {}}
+    for dots, value in dotted.items():
+        prefix, _, option = dots.partition(".")
+        options[prefix][option] = value
+    return options
+
+
+def _rows(facts: Facts, rule: str, changes: bool) -> list[list[Any]]:
+    """The numbers in words; `changes`: from step to step."""
+    from dopt.report.topology import ACCURACY, DECAY
+
+    low, high = facts.degree
+    return [
+        ["workers", facts.workers],
+        ["weights", rule],
+        [f"degree{' at a step' * changes}", f"{low}-{high}" if low < high else high],
+        [f"diameter{' of all steps together' * changes}", finite(facts.diameter, "infinite")],
+        ["spectral gap", f"{facts.gap:.4g} ({facts.gap_kind})"],
+        [f"effective neighbours (decay {DECAY:g})", facts.neighbours],
+        [f"consensus time to {ACCURACY:.0e} (steps)".replace("e-0", "e-"), finite(facts.time, "never")],
+        ["symmetric", YES[facts.symmetric]],
+        ["doubly stochastic", YES[facts.doubly_stochastic]],
+        ["connected", YES[facts.connected]],
+    ]
+
+
+def _dotted(_: argparse.Namespace) -> Dotted:
+    flags = ("workers", "weights", "out", "topology.", "weights.")
+    return Dotted(("topology", "weights"), [f"--{name}" for name in flags])
+
+
+EPILOG = "Options are dotted: --topology.degree=4 --weights.edge=0.2"
+COMMAND = Command("who sends to whom, and which methods accept it", add_flags, run, _dotted, EPILOG)

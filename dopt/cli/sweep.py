@@ -1,0 +1,91 @@
+"""`dopt sweep FILE`: run a sweep file, or what is missing of it."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dopt.cli import devices, dry_run, words
+from dopt.cli.command import Command, Parser, Values, add_figures_folder, add_results_and_wandb
+from dopt.cli.screen import beside, console, progress, short
+from dopt.text import quoted
+from dopt.types import InputError
+
+if TYPE_CHECKING:
+    from dopt.sweep.results import Results
+
+
+def add_flags(parser: Parser) -> None:
+    """What `dopt sweep` takes."""
+    parser.add_argument("file", metavar="FILE", help="YAML in the W&B sweep schema")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="fix a parameter to another value, or [a, b] to several",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    add_figures_folder(parser)
+    add_results_and_wandb(parser)
+
+
+def run(args: argparse.Namespace, _: Values) -> int:
+    """Run the sweep, print what came of it, and draw its figure."""
+    from dopt.report.terminal import summary
+    from dopt.sweep import spec
+    from dopt.sweep.engine import sweep
+
+    changes = _changes(args.set)
+    if args.dry_run:
+        return dry_run.show(spec.read(args.file, changes), devices.of(args.devices))
+    out, show = console(), progress()
+    results = sweep(
+        args.file, results=args.results, set=changes, wandb=args.wandb, devices=devices.of(args.devices), show=show
+    )
+    if show.new == 0:
+        out.print(f"all {len(results.runs)} runs of {results.name} are there already; nothing to run", highlight=False)
+    out.print(summary(results))
+    paths = [results.folder / "plan.json", results.folder / "slabs"]
+    paths += _drawn(results, Path(args.file), args.figures)
+    out.print("\n".join(["wrote", *(f"  {short(path)}" for path in paths)]), highlight=False, soft_wrap=True)
+    return 0
+
+
+def _changes(given: Sequence[str]) -> dict[str, Any]:
+    """Parameters that `--set` fixes to other values."""
+    changes: dict[str, Any] = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"set: must be KEY=VALUE, got {quoted(text)}")
+        if name in changes:
+            raise InputError(f"set: {quoted(name)} is given twice")
+        changes[name] = words.value(name, value)
+    return changes
+
+
+def _drawn(results: Results, file: Path, named: str | None) -> list[Path]:
+    """The pictures of a sweep that a figure is made of: a figure that comes with dopt and with this very file, or one of `named`."""
+    from dopt.figures import files, gallery
+
+    folder = files.shipped() if named is None else Path(named)
+    known = files.available(folder)
+    if named is not None and not known:
+        raise InputError(f"figures: no figure files in {named!r}")
+    if results.name not in known or (named is None and not _is_shipped(file, folder)):
+        return []
+    module = files.find(results.name, folder)
+    if len(module.SWEEPS) > 1:
+        return []
+    stem = beside(results.folder) / gallery.file_name(results.name, "")
+    return gallery.draw(module, dict.fromkeys(module.SWEEPS, results), stem)
+
+
+def _is_shipped(file: Path, folder: Path) -> bool:
+    return file.resolve().parent == folder.parent / "benchmarks"
+
+
+COMMAND = Command("run a sweep file, or what is missing of it", add_flags, run)

@@ -1,0 +1,62 @@
+"""The words of a command line: flags that are given once, dotted options, and values as YAML reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dopt.cli.command import Dotted, Values
+from dopt.registry import did_you_mean
+from dopt.text import quoted, shown
+from dopt.types import InputError
+
+
+def check_once(arguments: Sequence[str]) -> None:
+    """Refuse a flag that is given twice: of its values only the last would be read."""
+    seen = set()
+    for word in arguments:
+        flag = word.partition("=")[0]
+        if flag in seen and flag != "--set":
+            raise InputError(f"{shown(flag.removeprefix('--'))}: is given twice; leave one out")
+        if flag.startswith("--"):
+            seen.add(flag)
+
+
+def joined(arguments: Sequence[str]) -> list[str]:
+    """Dotted options with `=`, so that no value of theirs is taken for a name."""
+    found: list[str] = []
+    for word in arguments:
+        last = found[-1] if found else ""
+        if last.startswith("--") and "." in last and "=" not in last and not word.startswith("--"):
+            found[-1] = f"{last}={word}"
+        else:
+            found.append(word)
+    return found
+
+
+def dotted(command: str, rest: Sequence[str], allowed: Dotted) -> Values:
+    """The values of `--name=value` and `--name value` pairs that argparse does not know: options of plug-ins."""
+    found, queue = {}, list(rest)
+    while queue:
+        flag = queue.pop(0)
+        name, equals, given = flag.removeprefix("--").partition("=")
+        if not flag.startswith("--") or not _is_dotted(name, allowed.prefixes):
+            raise InputError(f"{command}: unknown argument {flag!r}{did_you_mean(flag.split('=')[0], allowed.flags)}")
+        if not equals:
+            if not queue:
+                raise InputError(f"{command}: {flag} needs a value")
+            given = queue.pop(0)
+        found[name] = given
+    return {name: value(name, text) for name, text in found.items()}
+
+
+def _is_dotted(name: str, prefixes: Sequence[str] | None) -> bool:
+    prefix, dot, _ = name.partition(".")
+    return bool(dot) and (prefixes is None or prefix in prefixes)
+
+
+def value(name: str, text: str) -> Any:
+    """A value as YAML reads it: a number, true, none, a list, a word."""
+    from dopt.sweep import plain
+
+    return None if text in ("None", "none", "null") else plain.load(text, f"{name}: {quoted(text)}")

@@ -1,0 +1,76 @@
+"""The results of a figure: what is missing is run, by several processes where there are cores for them."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+
+from dopt.figures.files import Part
+from dopt.sweep.engine import Show, sweep
+from dopt.sweep.results import Results
+from dopt.sweep.store import Store
+from dopt.types import InputError
+
+
+def _help(todo: Sequence[Part]) -> None:
+    """Run sweeps, quietly: whatever goes wrong, whom it helps will find and tell it."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    with suppress(InputError, OSError, MemoryError):
+        for part in todo:
+            sweep(part.content, results=part.folder)
+
+
+def _end_with_parent() -> None:
+    """Whom it helps may be killed, and then nobody ends the helper."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+@contextmanager
+def helped(todo: Sequence[Part], jobs: int) -> Iterator[None]:
+    """While it lasts, `jobs - 1` other processes run what is missing.
+
+    They begin at the end, or in the middle, and each slab is done by whoever locks it first, so nobody is in another's way.
+    """
+    spawn = multiprocessing.get_context("spawn")
+    missing = [part for part in todo if not is_full(part)] if jobs > 1 else []
+    begins = [len(missing) * j // jobs for j in range(2, jobs)]
+    orders = [missing[::-1], *([*missing[i:], *missing[:i]] for i in begins)][: jobs - 1] if missing else []
+    helpers = [spawn.Process(target=_help, args=(order,), daemon=True) for order in orders]
+    with _deaf():
+        for helper in helpers:
+            helper.start()
+    try:
+        yield
+    finally:
+        for helper in helpers:
+            helper.terminate()
+            helper.join()
+
+
+@contextmanager
+def _deaf() -> Iterator[None]:
+    """Processes that are started now never hear Ctrl-C, which a terminal sends to all: who started them ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def is_full(part: Part) -> bool:
+    """Whether all its results are there."""
+    store = Store(part.folder)
+    plan = store.plan()
+    return plan is not None and all(store.slab(s["name"]).exists() for group in plan["groups"] for s in group["slabs"])
+
+
+def filled(todo: Mapping[str, Part], show: Callable[[], Show]) -> dict[str, Results]:
+    """The results of a figure's parts; what is missing is run."""
+    return {name: sweep(part.content, results=part.folder, show=show()) for name, part in todo.items()}

@@ -1,7 +1,7 @@
 """The command `dopt` from its first moment on: SIGINT and SIGTERM end it at once, in every phase, with one line that says what is kept.
 
-Nothing is lost by it: whatever dopt writes appears under its name when it is whole. A module outside the package, since what
-the package imports takes seconds, in which signals come, too.
+Nothing is lost by it: whatever dopt writes appears under its name when it is whole. Signals come while modules are imported,
+too, which takes seconds: so this one imports nothing but Python's own.
 """
 
 from __future__ import annotations

@@ -1,14 +1,31 @@
 """dopt: which way of parallel training wins, and what do connectivity and delay cost?"""
 
-from dopt import algorithms, cluster, compression, data, delays, metrics, mixing, problems, schedule, theory, topology
-from dopt.algorithms import Method, chain
-from dopt.checkpoints import Checkpoints
-from dopt.config import Run
-from dopt.run import Result, run
-from dopt.sweep.engine import sweep
-from dopt.sweep.results import Results, load
-from dopt.types import AXIS, Clock, Coordination, InputError, Layout, Problem
+from typing import TYPE_CHECKING
+
+from dopt.lazy import on_demand
 from dopt.version import VERSION
+
+if TYPE_CHECKING:
+    from dopt import (
+        algorithms,
+        cluster,
+        compression,
+        data,
+        delays,
+        metrics,
+        mixing,
+        problems,
+        schedule,
+        theory,
+        topology,
+    )
+    from dopt.algorithms import Method, chain
+    from dopt.checkpoints import Checkpoints
+    from dopt.config import Run
+    from dopt.run import Result, run
+    from dopt.sweep.engine import sweep
+    from dopt.sweep.results import Results, load
+    from dopt.types import AXIS, Clock, Coordination, InputError, Layout, Problem
 
 __version__ = VERSION
 
@@ -40,3 +57,16 @@ __all__ = [
     "theory",
     "topology",
 ]
+
+on_demand(
+    __name__,
+    {
+        **dict.fromkeys(("AXIS", "Clock", "Coordination", "InputError", "Layout", "Problem"), "dopt.types"),
+        **dict.fromkeys(("Method", "chain"), "dopt.algorithms"),
+        **dict.fromkeys(("Result", "run"), "dopt.run"),
+        **dict.fromkeys(("Results", "load"), "dopt.sweep.results"),
+        "Checkpoints": "dopt.checkpoints",
+        "Run": "dopt.config.run",
+        "sweep": "dopt.sweep.engine",
+    },
+)

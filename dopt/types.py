@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import jax
-import numpy as np
+if TYPE_CHECKING:
+    import jax
 
 AXIS = "workers"
 MODEL = "model"  # of the parts of one worker's model, where a problem has a layout
@@ -16,7 +16,7 @@ PARTS, WHOLE = "parts", "whole"  # keys of such params: what is split over that 
 Tree = Any  # a pytree of arrays
 Params = Any  # a pytree of arrays: one worker's model
 Batch = Any  # a pytree of arrays, leaves [batch, ...]
-Key = jax.Array
+Key: TypeAlias = "jax.Array"
 
 
 class InputError(ValueError):
@@ -70,6 +70,8 @@ class Reduction(NamedTuple):
 
     def count(self, steps: Any) -> Any:
         """How often they have reduced after so many steps."""
+        import numpy as np
+
         late = np.maximum(np.asarray(steps) - self.begin, 0)
         return np.minimum(steps, self.begin) + late // self.period
 

@@ -16,8 +16,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Generic, TypeVar
 
-import jax
-
 T = TypeVar("T")
 Look = Callable[[int, int], int]  # (segments done, of how many) -> how many to do before looking again
 
@@ -46,7 +44,7 @@ class _Work(Generic[T]):
         self.done = threading.Event()
         self.result: list[T] = []
         self.error: BaseException | None = None
-        self.settings = {name: getattr(jax.config, f"jax_{name}") for name in SETTINGS}
+        self.settings = _settings()
 
     def __call__(self) -> None:
         try:
@@ -122,9 +120,23 @@ def pace(tell: Callable[[float], None] = lambda share: None) -> Look:
     return look
 
 
+def _settings() -> dict[str, object]:
+    """JAX's settings of this thread; none where it is not imported yet, since nobody can have set any."""
+    if "jax" not in sys.modules:
+        return {}
+    import jax
+
+    return {name: getattr(jax.config, f"jax_{name}") for name in SETTINGS}
+
+
 @contextmanager
 def _set(settings: dict[str, object]) -> Iterator[None]:
     """JAX's settings of another thread, where this one has others."""
+    if not settings:
+        yield
+        return
+    import jax
+
     with ExitStack() as stack:
         for name, value in settings.items():
             if getattr(jax.config, f"jax_{name}") != value:

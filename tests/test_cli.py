@@ -28,7 +28,7 @@ from dopt.data import files
 from dopt.figures import Claim, claims, fill, gallery
 from dopt.figures import files as figures
 from dopt.group import Group
-from dopt.sweep import engine
+from dopt.sweep.show import Show
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "benchmarks" / "connectivity_delay.yaml"
@@ -612,7 +612,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = root / "paper_figs"
     parts = figures.parts("fig", figures.find("fig", folder), folder, root / "results")
     assert [part.folder.relative_to(root) for part in parts.values()] == [Path("results/fig/one"), Path("results/two")]
-    fill.filled(parts, engine.Show)
+    fill.filled(parts, Show)
     return root
 
 

@@ -9,7 +9,6 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from dopt.clock import machines_of
 from dopt.group import Group
 from dopt.sweep import plan, spec
 from dopt.sweep.engine import tables
+from dopt.version import installed
 from dopt.wiring import matrix
 
 HERE = Path(__file__).parent
@@ -371,7 +371,7 @@ def machine() -> dict[str, Any]:
         "platform": device.platform,
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "versions": {p: version(p) for p in ("dopt", "jax", "jaxlib", "optax", "numpy")},
+        "versions": {p: installed(p) for p in ("dopt", "jax", "jaxlib", "optax", "numpy")},
     }
 
 

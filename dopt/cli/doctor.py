@@ -124,13 +124,14 @@ def _results(folder: str) -> Finding:
 
 def _measure(args: argparse.Namespace) -> int:
     """Measured messages as a table, and a file of them for `cluster.links`."""
+    path = Path(args.out)
+    if not path.resolve().parent.is_dir():  # said before minutes of measuring
+        raise InputError(f"out: no folder {str(path.parent)!r}; choose another file")
     from dopt import files
     from dopt.devices import collectives
     from dopt.report.terminal import table
 
-    used, path = _used(args.devices), Path(args.out)
-    if not path.resolve().parent.is_dir():  # said before minutes of measuring
-        raise InputError(f"out: no folder {str(path.parent)!r}; choose another file")
+    used = _used(args.devices)
     measured = collectives.measure(used)
     rows: list[list[Any]] = [
         [name, *(f"{1e6 * s:.1f}" for s in m.seconds), f"{1e6 * m.latency:.2f}", f"{m.bandwidth / 1e9:.3g}"]

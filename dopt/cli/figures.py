@@ -66,10 +66,12 @@ def add_flags(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, _: Values) -> int:
     """Draw the figures, and print their claims; 1 where one is not as its file says."""
+    _check(args)
     from dopt.figures import files
 
     folder = files.shipped() if args.folder is None else Path(args.folder)
-    _check(args, folder)
+    if not files.available(folder):
+        raise InputError(f"figures: no figure files in {str(folder)!r}; give --folder, where they are")
     modules = {name: files.find(name, folder) for name in dict.fromkeys(args.names or files.available(folder))}
     if args.list:
         _list(modules)
@@ -83,12 +85,8 @@ def run(args: argparse.Namespace, _: Values) -> int:
     return 1 if wrong else 0
 
 
-def _check(args: argparse.Namespace, folder: Path) -> None:
-    """Refuse what cannot be, before a figure's file is run."""
-    from dopt.figures import files
-
-    if not files.available(folder):
-        raise InputError(f"figures: no figure files in {str(folder)!r}; give --folder, where they are")
+def _check(args: argparse.Namespace) -> None:
+    """Refuse what cannot be, before anything is imported or run."""
     if args.gallery and (args.names or args.size):
         raise InputError("gallery: shows all figures at their usual size; leave names, --fast and --full out")
     if args.jobs is not None and args.jobs < 1:

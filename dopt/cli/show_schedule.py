@@ -78,17 +78,17 @@ def run(args: argparse.Namespace, dotted: Values) -> int:
 
 def _shown(args: argparse.Namespace, dotted: Values) -> Shown:
     """The schedule of a method, or one that was saved."""
+    given = _given(args, dotted)
+    if args.load and given:
+        raise InputError(f"{next(iter(given))}: a saved schedule does not read it; leave it out")
+    if not args.load and args.name is None:
+        raise InputError("show: schedule needs an ALGORITHM, or --load FILE; see `dopt list algorithms`")
     from dopt import schedule
     from dopt.report import schedule as report
 
-    given = _given(args, dotted)
     if args.load:
-        if given:
-            raise InputError(f"{next(iter(given))}: a saved schedule does not read it; leave it out")
         line = schedule.load(args.load)
         return Shown(args.name or Path(args.load).stem, report.counted(line.workers), line, report.outages(line), None)
-    if args.name is None:
-        raise InputError("show: schedule needs an ALGORITHM, or --load FILE; see `dopt list algorithms`")
     line, failed, title = report.of(args.name, given)
     return Shown(args.name, title, line, failed, report.stages_of(args.name, given))
 

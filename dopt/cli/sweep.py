@@ -34,11 +34,11 @@ def add_flags(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, _: Values) -> int:
     """Run the sweep, print what came of it, and draw its figure."""
+    changes = _changes(args.set)
     from dopt.report.terminal import summary
     from dopt.sweep import spec
     from dopt.sweep.engine import sweep
 
-    changes = _changes(args.set)
     if args.dry_run:
         return dry_run.show(spec.read(args.file, changes), devices.of(args.devices))
     out, show = console(), progress()

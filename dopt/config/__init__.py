@@ -3,11 +3,16 @@
 Optax by name: `optimizers`, `schedules`.
 """
 
-from dopt.config.identity import SCHEMA, identity
-from dopt.config.matrices import UNWEIGHTED
-from dopt.config.optimizers import COUPLED, LINEAR, OPTIMIZERS, averages, make_optimizer
-from dopt.config.run import HORIZONS, OWN, Run, options_of
-from dopt.config.schedules import RATES, SCHEDULES, UNTRACED, make_rate
+from typing import TYPE_CHECKING
+
+from dopt.lazy import on_demand
+
+if TYPE_CHECKING:
+    from dopt.config.identity import SCHEMA, identity
+    from dopt.config.matrices import UNWEIGHTED
+    from dopt.config.optimizers import COUPLED, LINEAR, OPTIMIZERS, averages, make_optimizer
+    from dopt.config.run import HORIZONS, OWN, Run, options_of
+    from dopt.config.schedules import RATES, SCHEDULES, UNTRACED, make_rate
 
 __all__ = [
     "COUPLED",
@@ -27,3 +32,14 @@ __all__ = [
     "make_rate",
     "options_of",
 ]
+
+on_demand(
+    __name__,
+    {
+        **dict.fromkeys(("SCHEMA", "identity"), "dopt.config.identity"),
+        **dict.fromkeys(("COUPLED", "LINEAR", "OPTIMIZERS", "averages", "make_optimizer"), "dopt.config.optimizers"),
+        **dict.fromkeys(("HORIZONS", "OWN", "Run", "options_of"), "dopt.config.run"),
+        **dict.fromkeys(("RATES", "SCHEDULES", "UNTRACED", "make_rate"), "dopt.config.schedules"),
+        "UNWEIGHTED": "dopt.config.matrices",
+    },
+)

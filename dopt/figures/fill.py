@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from dopt.figures.files import Part
-from dopt.sweep.engine import Show, sweep
+from dopt.sweep.engine import sweep
 from dopt.sweep.results import Results
+from dopt.sweep.show import Show
 from dopt.sweep.store import Store
 from dopt.types import InputError
 

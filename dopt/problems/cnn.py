@@ -6,28 +6,32 @@ ReLU; then one fully connected layer. No BatchNorm: its statistics would be a st
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import jax
-from flax import linen as nn
 
 from dopt.problems.base import Shards, problem
 from dopt.problems.networks import EVALUATED, check_groups, image_network
 from dopt.registry import Width
 from dopt.types import InputError, Problem
 
+if TYPE_CHECKING:
+    from flax import linen as nn
 
-class Convolutions(nn.Module):
+
+def convolutions(channels: tuple[int, ...], groups: int, classes: int) -> nn.Module:
     """[batch, side, side, channels] -> logits [batch, classes]."""
+    from flax import linen as nn
 
-    channels: tuple[int, ...]
-    groups: int
-    classes: int
+    class Convolutions(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            for count in channels:
+                x = nn.Conv(count, (3, 3), strides=2)(x)
+                x = nn.relu(nn.GroupNorm(groups)(x) if groups else x)
+            return nn.Dense(classes)(x.reshape(len(x), -1))
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        for count in self.channels:
-            x = nn.Conv(count, (3, 3), strides=2)(x)
-            x = nn.relu(nn.GroupNorm(self.groups)(x) if self.groups else x)
-        return nn.Dense(self.classes)(x.reshape(len(x), -1))
+    return Convolutions()
 
 
 @problem(source="convolutional network (flax), LeCun et al. 1998", data="digits", eval_samples=EVALUATED)
@@ -51,4 +55,4 @@ def cnn(
     if not channels or min(channels) < 1:
         raise InputError(f"problem.channels: must be numbers of at least 1, as [8, 16], got {list(channels)}")
     check_groups(groups, channels)
-    return image_network(Convolutions(channels, groups, shards.classes), shards, l2, weighted)
+    return image_network(convolutions(channels, groups, shards.classes), shards, l2, weighted)

@@ -20,7 +20,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax.traverse_util import flatten_dict, unflatten_dict
 from jax import lax
 from jax.custom_batching import custom_vmap
 
@@ -70,13 +69,13 @@ def make(parts: int, axis: Split, micro_batches: int = 1) -> Layout:
     """The layout that splits each leaf of nested dicts along its `axis`."""
 
     def split(params: Params) -> Params:
-        flat = flatten_dict(params)
+        flat = _flat(params)
         cut = {path: _cut(x, along, parts) for path, x in flat.items() if (along := axis(path)) is not None}
-        return {PARTS: unflatten_dict(cut), WHOLE: unflatten_dict({p: x for p, x in flat.items() if p not in cut})}
+        return {PARTS: _nested(cut), WHOLE: _nested({p: x for p, x in flat.items() if p not in cut})}
 
     def whole(params: Params) -> Params:
-        cut = flatten_dict(params[PARTS])
-        return merge(unflatten_dict({path: _joined(x, axis(path)) for path, x in cut.items()}), params[WHOLE])
+        cut = _flat(params[PARTS])
+        return merge(_nested({path: _joined(x, axis(path)) for path, x in cut.items()}), params[WHOLE])
 
     return Layout(parts, split, whole, micro_batches)
 
@@ -99,7 +98,22 @@ def _joined(x: jax.Array, axis: int | None) -> jax.Array:
 
 def merge(own: Tree, whole: Tree) -> Tree:
     """One part's params, in the form that they have without a layout."""
-    return unflatten_dict(flatten_dict(own) | flatten_dict(whole))
+    return _nested(_flat(own) | _flat(whole))
+
+
+def _flat(nested: Tree) -> dict[tuple[str, ...], jax.Array]:
+    """Path -> leaf of nested dicts."""
+    from flax.traverse_util import flatten_dict
+
+    found: dict[tuple[str, ...], jax.Array] = flatten_dict(nested)
+    return found
+
+
+def _nested(flat: Mapping[tuple[str, ...], jax.Array]) -> Tree:
+    """And back."""
+    from flax.traverse_util import unflatten_dict
+
+    return unflatten_dict(flat)
 
 
 def _over_parts(part: Callable, parts: int, *mapped: bool) -> Callable:

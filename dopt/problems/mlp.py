@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 from jax import lax
 
 from dopt.problems import layouts
@@ -43,6 +42,8 @@ def mlp(
     if not hidden or min(hidden) < 1:
         raise InputError(f"problem.hidden: must be widths of at least 1, as [32, 32], got {list(hidden)}")
     layouts.check(layout, parts, micro_batches)
+    from flax import linen as nn
+
     layers = [layer for width in hidden for layer in (nn.Dense(width), nn.relu)]
     network = nn.Sequential([*layers, nn.Dense(shards.classes)])
     one = jnp.zeros((1, shards.train["x"].shape[-1]))
@@ -90,7 +91,7 @@ def by_tensors(hidden: tuple[int, ...], parts: int) -> tuple[Layout, Logits]:
             layer = params[dense(i)]
             x = x @ layer["kernel"]
             x = (reduce(x) if dense(i) in rows else x) + layer["bias"]
-            x = nn.relu(x) if i < last else x
+            x = jax.nn.relu(x) if i < last else x
         return x
 
     return layouts.make(parts, axes.get), layouts.by_tensors(apply, parts)
@@ -117,10 +118,10 @@ def by_layers(hidden: tuple[int, ...], parts: int, micro_batches: int) -> tuple[
         return {dense(0): found["first"], **inner, dense(last): found["last"]}
 
     def stage(own: Params, h: jax.Array) -> jax.Array:
-        return lax.scan(lambda h, layer: (nn.relu(affine(layer, h)), None), h, own)[0]
+        return lax.scan(lambda h, layer: (jax.nn.relu(affine(layer, h)), None), h, own)[0]
 
     def logits(params: Params, x: jax.Array) -> jax.Array:
-        h = nn.relu(affine(params[WHOLE]["first"], x))
+        h = jax.nn.relu(affine(params[WHOLE]["first"], x))
         h = layouts.by_layers(stage, params[PARTS]["stages"], h, parts, micro_batches)
         return affine(params[WHOLE]["last"], h)
 

@@ -7,37 +7,40 @@ statistics would be a state that workers do not exchange.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from dopt.problems.base import Shards, problem
 from dopt.problems.networks import EVALUATED, check_groups, image_network
 from dopt.registry import Depth, Width
 from dopt.types import InputError, Problem
 
+if TYPE_CHECKING:
+    from flax import linen as nn
 
-class Residual(nn.Module):
-    """[batch, side, side, channels] -> logits [batch, classes]."""
 
-    blocks: int  # of each stage
-    width: int
-    groups: int
-    classes: int
+def residual(blocks: int, width: int, groups: int, classes: int) -> nn.Module:
+    """[batch, side, side, channels] -> logits [batch, classes]; so many blocks in each stage."""
+    from flax import linen as nn
 
-    @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        def convolved(x: jax.Array, channels: int, stride: int = 1) -> jax.Array:
-            return nn.GroupNorm(self.groups)(nn.Conv(channels, (3, 3), strides=stride, use_bias=False)(x))
+    def convolved(x: jax.Array, channels: int, stride: int = 1) -> jax.Array:
+        return nn.GroupNorm(groups)(nn.Conv(channels, (3, 3), strides=stride, use_bias=False)(x))
 
-        x = nn.relu(convolved(x, self.width))
-        for stage in range(3):
-            for block in range(self.blocks):
-                channels, stride = self.width * 2**stage, 2 if stage and not block else 1
-                inner = convolved(nn.relu(convolved(x, channels, stride)), channels)
-                short = x[:, ::stride, ::stride]
-                x = nn.relu(inner + jnp.pad(short, ((0, 0),) * 3 + ((0, channels - short.shape[-1]),)))
-        return nn.Dense(self.classes)(x.mean((1, 2)))
+    class Residual(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            x = nn.relu(convolved(x, width))
+            for stage in range(3):
+                for block in range(blocks):
+                    channels, stride = width * 2**stage, 2 if stage and not block else 1
+                    inner = convolved(nn.relu(convolved(x, channels, stride)), channels)
+                    short = x[:, ::stride, ::stride]
+                    x = nn.relu(inner + jnp.pad(short, ((0, 0),) * 3 + ((0, channels - short.shape[-1]),)))
+            return nn.Dense(classes)(x.mean((1, 2)))
+
+    return Residual()
 
 
 @problem(source="He et al. 2016, 1512.03385, with GroupNorm, 1803.08494 (flax)", data="digits", eval_samples=EVALUATED)
@@ -67,5 +70,5 @@ def resnet(
     if groups < 1:
         raise InputError(f"problem.groups: must be at least 1, got {groups}")
     check_groups(groups, (width,))
-    module = Residual((depth - 2) // 6, width, groups, shards.classes)
+    module = residual((depth - 2) // 6, width, groups, shards.classes)
     return image_network(module, shards, l2, weighted, least=4)

@@ -19,7 +19,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import linen as nn
 from jax import lax
 
 from dopt.problems import layouts
@@ -37,6 +36,8 @@ SMALL = 0.02  # deviation of what characters and positions start from, and the h
 
 def block_layers(heads: int, size: int, hidden: int, width: int) -> Layers:
     """The layers of a block with so many heads, of `size` each, and hidden units: all of them, or one device's part."""
+    from flax import linen as nn
+
     return {
         "norm_heads": nn.LayerNorm(),
         "qkv": nn.DenseGeneral((3, heads, size), use_bias=False),  # [width, 3, heads, size]
@@ -66,7 +67,7 @@ def block(
     """One block at h [batch, context, width]; `reduce` sums over the devices among which its heads and hidden units are split."""
     qkv = apply(layers, params, "qkv", apply(layers, params, "norm_heads", h))
     h = h + reduce(apply(layers, params, "out", attention(*(qkv[..., i, :, :] for i in range(3)))))
-    hidden = nn.gelu(apply(layers, params, "up", apply(layers, params, "norm_hidden", h)))
+    hidden = jax.nn.gelu(apply(layers, params, "up", apply(layers, params, "norm_hidden", h)))
     return h + reduce(apply(layers, params, "down", hidden))
 
 
@@ -126,6 +127,8 @@ def transformer(
     if width % heads:
         raise InputError(f"problem.heads: must divide problem.width={width}, got {heads}; use {_divisor(width, heads)}")
     layouts.check(layout, parts, micro_batches)
+    from flax import linen as nn
+
     context, kinds = _fitting(shards)
     inner = block_layers(heads, width // heads, 4 * width, width)
     outer: Layers = {"norm": nn.LayerNorm(), "head": nn.Dense(kinds, use_bias=False)}

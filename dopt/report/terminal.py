@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from dopt.report.cells import cost, stays, tuned
-from dopt.sweep.engine import Show
-from dopt.sweep.results import Results
+from dopt.sweep.show import Show
 from dopt.text import lines
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from dopt.sweep.results import Results
 
 COARSE = 0.1  # of the answer: records that lie further apart are told
 
@@ -134,6 +136,8 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
 
 def summary(results: Results) -> Table:
     """Best learning rate per cell, what it reaches, and whether the rate grid should have gone on."""
+    from dopt.report.cells import cost, stays, tuned
+
     cells = tuned(results).drop(columns="ids")
     metric, target = results.metric.get("name", "loss"), results.metric.get("target")
     cells = _spread(cells) if target is not None else cells.drop(columns=["to_target", "low", "high", "spacing"])

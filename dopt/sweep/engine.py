@@ -7,7 +7,6 @@ import math
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -33,25 +32,14 @@ from dopt.run import Result
 from dopt.sweep import columns, spec
 from dopt.sweep import plan as planning
 from dopt.sweep.results import Results, load
+from dopt.sweep.show import Show
 from dopt.sweep.store import Store
 from dopt.sweep.tracking import Tracker
 from dopt.types import InputError, MachineError
+from dopt.version import installed
 from dopt.watch import check, in_thread, pace
 
 PACKAGES = ("dopt", "jax", "jaxlib", "optax", "flax", "networkx", "numpy", "scipy", "scikit-learn")
-
-
-class Show:
-    """What a sweep tells whoever watches; this one says nothing."""
-
-    def start(self, total: int, finished: int) -> None: ...
-    def slab(self, name: str, runs: int) -> None: ...
-    def note(self, line: str) -> None: ...
-    def first(self, record: Mapping[str, Any]) -> None: ...
-    def chunk(self, share: float) -> None: ...
-    def done(self, runs: int, diverged: int) -> None: ...
-    def say(self, line: str) -> None: ...
-    def stop(self) -> None: ...
 
 
 def keep_one(result: Result, results: str | Path | None, wandb: str, say: Callable[[str], None]) -> list[Path]:
@@ -364,7 +352,10 @@ def _slab(
         "device": p.group.devices[0].device_kind,
         "devices": len(p.group.devices),
         "seconds": {"compile": p.compile_seconds, "run": seconds},
-        "versions": {"python": platform.python_version(), **{package: version(package) for package in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{package: installed(package) or "missing" for package in PACKAGES},
+        },
         "notes": p.group.notes,
     }
     check()

@@ -1,0 +1,104 @@
+"""Starting: nothing is imported before it is used, a function keeps its name, and a checkout needs no installation."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.metadata
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import FunctionType, ModuleType
+
+import pytest
+
+import dopt
+import dopt.config
+from dopt import watch
+from dopt.version import VERSION, installed
+
+ROOT = Path(__file__).parents[1]
+HEAVY = {"flax", "jax", "matplotlib", "networkx", "optax", "orbax", "pandas", "scipy", "sklearn", "wandb", "xarray"}
+HEAVY |= {"numpy", "rich"}
+
+
+def process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """Python, with this dopt."""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run([sys.executable, *arguments], env=env, capture_output=True, text=True, timeout=60)
+
+
+def imported(code: str) -> set[str]:
+    """What of HEAVY is imported after this code."""
+    done = process("-c", f"{code}\nimport sys\nprint(*sys.modules.keys() & {HEAVY!r})")
+    assert done.returncode == 0, done.stderr
+    return set(done.stdout.splitlines()[-1].split())
+
+
+def test_importing_dopt_imports_nothing_that_takes_time() -> None:
+    assert imported("import dopt; dopt.Run; dopt.InputError; dir(dopt)") == set()
+
+
+def test_help_version_and_what_is_refused_import_nothing_that_takes_time() -> None:
+    words = [["--help"], ["--version"], *([c, "--help"] for c in ("sweep", "run", "list", "show", "figures", "doctor"))]
+    words += [["run", "--steps"], ["run", "--step=3"], ["run", "--workers=2"], ["sweep"], ["lsit"], ["list", "methods"]]
+    words += [["show", "schedule"], ["figures", "--jobs=0"], ["run", "--seed=1", "--seed=2"]]
+    code = f"""
+from dopt.cli import main
+for words in {words!r}:
+    try:
+        assert main(words) == 2, words
+    except SystemExit as end:  # --help and --version
+        assert not end.code, words
+print()
+"""
+    assert imported(code) == set()
+
+
+def test_it_starts_from_a_checkout_where_nothing_is_installed() -> None:
+    done = process("-S", "-m", "dopt", "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"dopt {VERSION}\n", "")
+
+
+def test_dopt_knows_its_version_without_being_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(package: str) -> str:
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", none)
+    assert (installed("dopt"), installed("numpy")) == (VERSION, None)
+
+
+@pytest.mark.parametrize("package", [dopt, dopt.config])
+def test_every_name_is_there_and_what_types_say_is_what_runs(package: ModuleType) -> None:
+    tree = ast.parse(Path(str(package.__file__)).read_text())
+    (typed,) = (node for node in tree.body if isinstance(node, ast.If))
+    said = {alias.name for node in typed.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert said == set(package.__all__)
+    assert set(package.__all__) <= set(dir(package))
+    for node in typed.body:
+        assert isinstance(node, ast.ImportFrom)
+        for alias in node.names:
+            found = getattr(package, alias.name)
+            if isinstance(found, ModuleType):
+                assert found is sys.modules[f"{node.module}.{alias.name}"]
+            else:
+                assert found is getattr(importlib.import_module(str(node.module)), alias.name)
+
+
+def test_a_function_keeps_its_name_whatever_modules_are_imported() -> None:
+    for package, name in ((dopt, "run"), (dopt, "sweep"), (dopt.config, "identity")):
+        module = importlib.import_module(f"{package.__name__}.{name}")
+        setattr(package, name, module)  # as importing it for the first time does
+        assert isinstance(getattr(package, name), FunctionType)
+
+
+def test_a_name_that_is_not_there_is_no_attribute() -> None:
+    with pytest.raises(AttributeError, match="module 'dopt' has no attribute 'rum'"):
+        _ = dopt.rum  # type: ignore[attr-defined]
+    assert not hasattr(dopt, "_private")
+
+
+def test_where_jax_is_not_imported_no_settings_of_its_are_carried_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "jax")
+    assert watch.in_thread(lambda: "jax" in sys.modules) is False

@@ -52,12 +52,11 @@ def add_flags(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, dotted: Values) -> int:
     """Print a schedule's numbers, and draw it."""
+    name, title, line, failed, stages = _shown(args, dotted)
     from dopt import files, schedule
     from dopt.report import schedule as report
     from dopt.report.terminal import table
 
-    shown = _shown(args, dotted)
-    name, title, line, failed, stages = shown
     written = []
     if args.save:
         with files.writing("save", args.save, "--save"):

@@ -16,7 +16,19 @@ if TYPE_CHECKING:
 
 COLUMNS = ("group", "runs", "slabs", "width", "memory of a slab", "of the host, about", "models kept", "compiled in")
 # what is said of a group that is the only one
-SAID = "algorithm mix delays clock problem data workers steps batch_size precision executor".split()
+SAID: tuple[str, ...] = (
+    "algorithm",
+    "mix",
+    "delays",
+    "clock",
+    "problem",
+    "data",
+    "workers",
+    "steps",
+    "batch_size",
+    "precision",
+    "executor",
+)
 
 
 def show(asked: Sweep, devices: Sequence[jax.Device] | None) -> int:

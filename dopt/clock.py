@@ -11,8 +11,9 @@ import jax
 import numpy as np
 
 from dopt import cluster, code, draws, files, schedule, theory
-from dopt.algorithms import ALGORITHMS
+from dopt.algorithms import traits
 from dopt.config import Run, options_of
+from dopt.config.exchanges import exchange_of
 from dopt.types import Coordination, InputError, Reduction
 from dopt.wiring import links_of, mixings
 
@@ -21,12 +22,12 @@ Timeline = schedule.Schedule | schedule.Barrier | schedule.Waves
 
 def coordination_of(run: Run) -> Coordination:
     """What a resolved run's method tells the clock, where it is driven by arrivals."""
-    return ALGORITHMS[run.algorithm].traits["coordination"](options_of(run, "algorithm"), run.workers)
+    return traits.coordination_of(exchange_of(run))
 
 
 def reduction_of(run: Run) -> Reduction:
     """What the workers of a resolved run reduce together, where its method is synchronous."""
-    return ALGORITHMS[run.algorithm].traits["reduction"](options_of(run, "algorithm"))
+    return traits.reduction_of(exchange_of(run))
 
 
 def reduced_bytes(run: Run, bits: tuple[int, ...]) -> tuple[float, float]:
@@ -79,22 +80,28 @@ def timeline(run: Run, w: Any = None, bits: tuple[int, ...] = (0,), every: int =
       bits: what a worker sends over each link at a mixing, of each mix; else the bits of a model.
       every: steps between two records.
     """
-    method = ALGORITHMS[run.algorithm].traits
+    exchange = exchange_of(run)
+    events = traits.is_event_driven(exchange)
     horizon, size = _horizon_of(run), sum(bits) / 8
-    if method["events"] and not coordination_of(run).pairs:
+    if events and not traits.is_peer_to_peer(exchange):
         return served(run, size)[0]
-    n, computing = run.workers, reduction_of(run).participants(run.workers)
+    n, computing = run.workers, traits.reduction_of(exchange).participants(run.workers)
     if run.cluster is None:
         return schedule.barrier(None, workers=n, computing=computing, **horizon)
     machines = machines_of(run)
-    if w is not None and (method["events"] or run.delay == "cluster"):
+    if w is not None and (events or run.delay == "cluster"):
         return _without_barriers(run, machines, links_of(run, w)(0), size, horizon, every)
     return schedule.barrier(machines, workers=n, computing=computing, **waiting(run, w, machines, bits), **horizon)
 
 
+def waits_for_neighbours(run: Run) -> bool:
+    """Whether a worker goes on as soon as its neighbours are there; else it waits for all who reduce with it."""
+    return traits.neighbours_of(exchange_of(run)) is not None
+
+
 def waiting(run: Run, w: Any, machines: cluster.Cluster, bits: tuple[int, ...]) -> dict[str, Any]:
     """For whom each worker waits at a step (None: for all), what its messages cost then, and who rests: `barrier`'s."""
-    if w is not None and ALGORITHMS[run.algorithm].traits["cluster"] == "neighbours":
+    if w is not None and waits_for_neighbours(run):
         links = links_of(run, w)
         cost = None if machines.network.free else _cost(run, links, machines, sum(bits) / 8)
         return {"neighbours": _waits(run, links), "cost": cost}

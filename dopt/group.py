@@ -35,9 +35,11 @@ from dopt import (
     wiring,
 )
 from dopt.algorithms import ALGORITHMS
-from dopt.algorithms.asynchronous.server import Arrivals
+from dopt.algorithms.server import Arrivals
+from dopt.algorithms.traits import coordination_of, is_event_driven, is_peer_to_peer
 from dopt.checkpoints import Keeper
 from dopt.config import COUPLED, LINEAR, OWN, UNTRACED, Run, averages, make_optimizer, make_rate, options_of
+from dopt.config.exchanges import exchange_of, traits_of
 from dopt.config.identity import check_drawn
 from dopt.devices import ALONE, executors, hosts
 from dopt.devices import memory as devices_memory
@@ -58,7 +60,7 @@ ON_DEVICES = ("pmap", "shard_map")  # a worker each, so that permutations can tr
 def key(run: Run) -> str:
     """The static description of a resolved run: equal keys share one compilation."""
     prefixes = ("topology.", "weights.", "delay.", "cluster.")
-    scheduled = [f"algorithm.{name}" for name in ALGORITHMS[run.algorithm].traits["scheduled"]]
+    scheduled = [f"algorithm.{name}" for name in traits_of(run).scheduled]
     traced = (*TRACED, *scheduled)
     static = {k: v for k, v in run.to_dict().items() if k not in traced and not k.startswith(prefixes)}
     if run.record_seconds is not None:
@@ -71,8 +73,8 @@ def key(run: Run) -> str:
         static["mix"] = " and ".join(form.described for form in _forms(run, wiring.matrix(run), steps=1))
     static["delays"] = _delay_form(run)
     if run.cluster is not None:
-        traits = ALGORITHMS[run.algorithm].traits
-        static["clock"] = "events" if traits["events"] else "turns" if run.delay == "cluster" else "barrier"
+        events = is_event_driven(exchange_of(run))
+        static["clock"] = "events" if events else "turns" if run.delay == "cluster" else "barrier"
     return json.dumps(static, sort_keys=True, default=list)
 
 
@@ -85,17 +87,17 @@ def _beat(description: str, stands: Any) -> int:
 
 def _delay_form(run: Run) -> str | None:
     """Who draws the delay: one for all in a step, or (of a law that is not constant) one for each sender, now or for good."""
-    traits = ALGORITHMS[run.algorithm].traits
+    traits = traits_of(run)
     if wiring.needs_of(run) == "tree" or run.delay == "edges" or run.options.get("delay.fixed"):
         return "fixed"
-    if traits["staleness"] is None or run.delay == "cluster":
+    if traits.staleness is None or run.delay == "cluster":
         return None
-    if traits["staleness"] == "coordinate":
+    if traits.staleness == "coordinate":
         return "coordinate"
     if isinstance(run.delay, int):  # no ring where no delay was asked for
         largest = run.options.get("delay.max") or run.delay
-        return "step" if largest or traits["delayed"] or traits["staleness"] == "step" else None
-    return str(traits["staleness"])
+        return "step" if largest or traits.delayed or traits.staleness == "step" else None
+    return traits.staleness
 
 
 def _forms(run: Run, w: Any, steps: int) -> tuple[mixing.Form, ...]:
@@ -146,7 +148,8 @@ class Group:
         flags.check()
         self.first = runs[0]
         self.method = ALGORITHMS[self.first.algorithm]
-        self.events = self.method.traits["events"]
+        self.exchange = exchange_of(self.first)
+        self.events = is_event_driven(self.exchange)
         self.workers = self.first.workers
         self.dtype = np.dtype(self.first.precision)
         self.needs = wiring.needs_of(self.first)
@@ -333,7 +336,7 @@ class Group:
         for name in self.first.metrics or ():
             if name not in metrics.CHOICES and name not in problem.metrics:
                 notes.append(f"{name} is left out: the problem or its data do not have it")
-        if self.method.traits["staleness"] == "coordinate" and self.first.delay == 0:
+        if self.method.traits.staleness == "coordinate" and self.first.delay == 0:
             notes.append(
                 f"{self.first.algorithm} reads fresh models at delay 0, whatever the cluster; a server's are n - 1 updates old in the mean"
             )
@@ -344,11 +347,11 @@ class Group:
         run, traits = self.first, self.method.traits
         if not problem.weighted:
             return
-        if traits["weighs"] is None:
+        if traits.weighs is None:
             raise InputError(
                 f"problem.weighted: {run.algorithm} has no rule for workers of unequal weight; use weighted=false, or local_sgd, diloco or fedbuff"
             )
-        alone = traits["weighs"] == "gradients" and traits["steps"] == "own"
+        alone = traits.weighs == "gradients" and traits.steps == "own"
         if alone and run.strict and run.optimizer not in LINEAR:
             raise InputError(
                 f"problem.weighted: {run.algorithm} weighs the gradients that each worker steps on, and {run.optimizer} takes little notice of their size; use sgd, or strict: false"
@@ -392,12 +395,12 @@ class Group:
     @property
     def rounds(self) -> int:
         """Computations of a worker between a pull and a push."""
-        return clock.coordination_of(self.first).local_steps if self.events else 1
+        return coordination_of(self.exchange).local_steps if self.events else 1
 
     @property
     def peers(self) -> bool:
         """Driven by arrivals, and no server."""
-        return self.events and clock.coordination_of(self.first).pairs
+        return is_peer_to_peer(self.exchange)
 
     def record_steps(self, length: int) -> np.ndarray:
         """Steps at which a run of `length` steps is recorded."""
@@ -424,8 +427,8 @@ class Group:
             kept=self.kept,
             rounds=self.rounds,
             peers=self.peers,
-            parts=self.method.traits["join"] is not None,
-            center=self.method.traits["center"],
+            parts=self.method.traits.assemble is not None,
+            center=self.method.traits.center,
             weighs=self.weighs,
             average=averages(self.first.optimizer),
         )
@@ -433,7 +436,7 @@ class Group:
     @property
     def weighs(self) -> str:
         """What counts by a worker's share of the samples; a problem that is not weighted has equal ones."""
-        return self.method.traits["weighs"] if self.problem.weighted else "gradients"
+        return (self.method.traits.weighs or "") if self.problem.weighted else "gradients"
 
     def _build(self, inputs: Inputs, mixes: tuple[mixing.Mix, ...] | None = None) -> Any:
         run, options = self.first, options_of(self.first, "algorithm")
@@ -451,7 +454,7 @@ class Group:
 
     def _update_key(self, seed: Any, count: Any) -> Key:
         """What an optimizer draws from: of each worker where each steps a model of its own, else common."""
-        common = self.events or self.method.traits["steps"] == "common"
+        common = self.events or self.method.traits.steps == "common"
         return draws.key(seed, draws.EVERYONE if common else lax.axis_index(AXIS), count, draws.UPDATES)
 
     def _mixes(self, inputs: Inputs) -> tuple[mixing.Mix, ...]:
@@ -578,7 +581,7 @@ class Group:
         """Bytes of one model, as it travels; to and from a server the rows that a gradient touches, each with its index."""
         model = sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(self._model))
         traits, touched = self.method.traits, self.problem.touched
-        if touched is None or traits["sends"] != "server" or traits["whole"]:
+        if touched is None or not self.events or self.peers or traits.sends_model:
             return model
         batch = self.first.batch_size or int(shards.counts(self.problem).max())
         numbers, indices = touched(batch)
@@ -668,8 +671,8 @@ class Group:
         if optimum is not None and "loss" in recorded:
             values["suboptimality"] = np.where(lost, np.nan, recorded["loss"] - optimum)
         params, center = self._models(carry, row), carry.state.center
-        if self.method.traits["join"] is not None:
-            params = jax.tree.map(lambda x: x[None], self.method.traits["join"](params, self._model))
+        if self.method.traits.assemble is not None:
+            params = jax.tree.map(lambda x: x[None], self.method.traits.assemble(params, self._model))
         extra = {} if center is None else {"center": jax.tree.map(lambda x: x[row][:1], center)}
         gap = float("nan") if w is None else mixing.spectral_gap(w[0] if isinstance(w, tuple) else w)
         stalled = self._length(line) if getattr(line, "stalled", False) else None
@@ -721,13 +724,13 @@ class Group:
         else:
             time, computed = line.time, line.gradients
         axes = {"gradients": np.concatenate([[0], computed])[steps], "time": np.concatenate([[0.0], time])[steps]}
-        n, sends, size = self.workers, self.method.traits["sends"], float(self.message_bytes())
-        if found is not None and sends == "pair":
+        n, size = self.workers, float(self.message_bytes())
+        if found is not None and self.peers:
             return axes | {"bytes_sent": 2 * size * steps / n}
         if found is not None:  # a gradient up for each that is delivered, a model down for each that is pulled
             up, down = (np.concatenate([[0], count])[steps] * size for count in (found.computed, found.pulls))
             return axes | {"bytes_sent": up / n, "server_bytes_sent": down}
-        if sends == "allreduce":
+        if self.needs is None:
             own, servers = clock.reduced_bytes(run, self.message_bits)
             count = clock.reduction_of(run).count(steps)
             return axes | {"bytes_sent": count * own} | ({"server_bytes_sent": count * servers} if servers else {})

@@ -18,8 +18,8 @@ import optax.contrib
 from jax import lax
 
 from dopt import delays, draws, metrics, mixing, rings
-from dopt.algorithms.asynchronous.server import Arrivals, Tables, at, server_of
 from dopt.algorithms.method import Method
+from dopt.algorithms.server import Arrivals, Tables, at, server_of
 from dopt.problems.sound import takes_key
 from dopt.types import AXIS, Clock, Key, Problem, Tree
 

@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 from dopt.text import LONGEST, quoted
 from dopt.types import InputError
@@ -27,14 +27,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
+Make = TypeVar("Make", bound=Callable[..., Any])
+T = TypeVar("T")  # what the harness must know of a plug-in: a mapping of names, or a type of its own
+
+
 @dataclass(frozen=True)
-class Entry:
+class Entry(Generic[T]):
     """One plug-in: its function, where it comes from, and what the harness must know of it."""
 
     name: str
     make: Callable[..., Any]
     source: str
-    traits: Mapping[str, Any]
+    traits: T
 
     @property
     def summary(self) -> str:
@@ -72,7 +76,12 @@ class Entry:
         return resolved
 
 
-def readable(given: Mapping[str, Any], own: Iterable[str], registry: Mapping[str, Entry]) -> dict[str, Any]:
+def traits_by_name(entry: Entry[Any]) -> Mapping[str, Any]:
+    """An entry's traits by name, whatever holds them."""
+    return entry.traits if isinstance(entry.traits, Mapping) else vars(entry.traits)
+
+
+def readable(given: Mapping[str, Any], own: Iterable[str], registry: Mapping[str, Entry[Any]]) -> dict[str, Any]:
     """`given` without what only others of the registry read; what nobody reads stays, to be refused."""
     others = {option for entry in registry.values() for option in entry.known}.difference(own)
     return {name: value for name, value in given.items() if name not in others}
@@ -201,22 +210,26 @@ def _called(hint: Any) -> str:
     )
 
 
-class Registry(dict[str, Entry]):
+class Plugins(dict[str, Entry[T]]):
     """name -> Entry, with an error that helps."""
 
     def __init__(self, what: str):
         super().__init__()
         self.what = what
 
-    def register(self, *, name: str | None = None, source: str = "", **traits: Any) -> Callable[[Callable], Callable]:
+    def __missing__(self, name: str) -> Entry[T]:
+        raise InputError(f"{self.what}: unknown name {quoted(name)}{did_you_mean(name, self)}")
+
+
+class Registry(Plugins[Mapping[str, Any]]):
+    """Plug-ins whose traits are a few names and values."""
+
+    def register(self, *, name: str | None = None, source: str = "", **traits: Any) -> Callable[[Make], Make]:
         """Register the function under its own name (or `name`); `traits` is what the harness must know of it."""
 
-        def add(make: Callable) -> Callable:
+        def add(make: Make) -> Make:
             key = name or make.__name__
             self[key] = Entry(key, make, source, traits)
             return make
 
         return add
-
-    def __missing__(self, name: str) -> Entry:
-        raise InputError(f"{self.what}: unknown name {quoted(name)}{did_you_mean(name, self)}")

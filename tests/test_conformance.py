@@ -38,7 +38,10 @@ from dopt import (
     schedule,
 )
 from dopt.algorithms import ALGORITHMS
+from dopt.algorithms.traits import is_event_driven
 from dopt.config import options_of
+from dopt.config.exchanges import exchange_of
+from dopt.config.run import of
 from dopt.group import Group, key
 from dopt.wiring import matrix
 
@@ -82,7 +85,8 @@ class Row:
 
     @property
     def has_worker_axis(self) -> bool:
-        return not ALGORITHMS[self.run["algorithm"]].traits["events"]
+        name, own = self.run["algorithm"], of(self.run, "algorithm")
+        return not is_event_driven(ALGORITHMS[name].traits.exchange(algorithms.options(name, own), 8))
 
     @property
     def is_random(self) -> bool:
@@ -782,7 +786,7 @@ def drawn_ages(run: Run) -> np.ndarray:
         for k in range(STEPS):
             ages[k] = np.where(arrived[k], 0, ages[k - 1] + 1 if k else 1)
         return ages
-    if ALGORITHMS[run.algorithm].traits["events"]:
+    if is_event_driven(exchange_of(run)):
         return np.zeros((STEPS, n, n), int)
     if run.delay == "cluster" or isinstance(run.delay, int):
         return np.full((STEPS, n, n), 0 if run.delay == "cluster" else run.delay)
@@ -790,7 +794,7 @@ def drawn_ages(run: Run) -> np.ndarray:
         fixed = delays.draw(run.delay, options_of(run, "delay"), run.seed, n)
         return np.broadcast_to(fixed, (STEPS, n, n))
     law = delays.table(run.delay, options_of(run, "delay"))
-    u = uniforms(n, ALGORITHMS[run.algorithm].traits["staleness"] == "step", np.int32(run.seed))
+    u = uniforms(n, ALGORITHMS[run.algorithm].traits.staleness == "step", np.int32(run.seed))
     return np.asarray(delays.at(jnp.asarray(delays.cumulative(law, len(law)), jnp.float32), u))
 
 

@@ -138,7 +138,7 @@ def test_d2_is_refused_where_the_smallest_eigenvalue_reaches_minus_a_third() -> 
 
 def test_methods_whose_theory_needs_a_linear_update_refuse_others() -> None:
     for name, entry in ALGORITHMS.items():
-        if entry.traits["linear"] or entry.traits["rate"]:
+        if entry.traits.needs_linear_update or entry.traits.divides_by_rate:
             line = refused(problem=quadratics(), algorithm=name, optimizer="adam")
             assert line.startswith(f"optimizer: {name} takes sgd only"), line
     run(problem=quadratics(), algorithm="gradient_tracking", optimizer="adam", strict=False, steps=3)
@@ -352,7 +352,7 @@ def test_matcha_sends_over_the_links_that_are_active() -> None:
 # -- damage -----------------------------------------------------------------------------------------------------------
 
 
-APART = [name for name, entry in ALGORITHMS.items() if entry.traits["family"] == "gossip" and name != "relay_sgd"]
+APART = [name for name, entry in ALGORITHMS.items() if entry.traits.family == "gossip" and name != "relay_sgd"]
 
 
 @pytest.mark.parametrize("poison", [np.nan, 1e30])

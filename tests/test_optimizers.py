@@ -126,7 +126,7 @@ def _run(optimizer: str = "sgd", algorithm: str = "allreduce_sgd", **more: Any) 
 def test_who_keeps_a_path_of_its_own_is_refused_where_models_are_averaged(optimizer: str) -> None:
     for name, entry in ALGORITHMS.items():
         algorithm = _run(optimizer, name, strict=False)
-        if entry.traits["steps"] in ("common", "part"):
+        if entry.traits.steps in ("common", "part"):
             algorithm.resolve()
         else:
             with pytest.raises(InputError, match="leads the model back"):

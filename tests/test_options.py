@@ -15,7 +15,7 @@ import pytest
 
 from dopt import InputError, Run
 from dopt.algorithms import ALGORITHMS
-from dopt.algorithms.method import IMPLIED
+from dopt.algorithms.catalogue import IMPLIED
 from dopt.cluster import LAWS, machines
 from dopt.compression import COMPRESSORS
 from dopt.config import OPTIMIZERS, SCHEDULES
@@ -23,7 +23,7 @@ from dopt.data import PARTITIONS, SETS
 from dopt.delays import DELAYS
 from dopt.mixing import WEIGHTS
 from dopt.problems import PROBLEMS
-from dopt.registry import NotNegative, Registry, Seed, Share, coerce
+from dopt.registry import NotNegative, Plugins, Seed, Share, coerce
 from dopt.topology import TOPOLOGIES
 
 BAD = [math.nan, math.inf, -1, 0, 10**9, 10**400, [], {}, datetime.date(2024, 1, 1), True, None, [[1]], "\ud800"]
@@ -40,7 +40,7 @@ NEEDED: dict[str, Mapping[str, Any]] = {  # options without a default
 Case = tuple[Mapping[str, Any], str]  # the rest of a run, and the option
 
 
-def of(prefix: str, registry: Registry, base: Mapping[str, Any], field: str | None = None) -> Iterator[Case]:
+def of(prefix: str, registry: Plugins[Any], base: Mapping[str, Any], field: str | None = None) -> Iterator[Case]:
     """Each option of each plug-in that `field` names, and one that it has not."""
     for name, entry in registry.items():
         needed = NEEDED.get(name, {}) if prefix in ("delay", "partition") else {}

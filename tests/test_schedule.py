@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from dopt import algorithms, cluster, schedule, theory
 from dopt.algorithms import ALGORITHMS
+from dopt.algorithms.traits import coordination_of
 from dopt.cluster import LAWS, Cluster, mean_times, worker_times
 from dopt.cluster import links as of_links
 from dopt.schedule import ABORTED, APPLIED, DROPPED, PENDING, Schedule, always_busy, arrivals, in_flight_staleness
@@ -87,7 +88,7 @@ def rule(name: str, n: int, k: int) -> tuple[Coordination, dict[str, Any]]:
     """What a method's clock and what its oracle are given."""
     method, given = RULES[name]
     options = algorithms.options(method, given(n, k))
-    return ALGORITHMS[method].traits["coordination"](options, n), options
+    return coordination_of(ALGORITHMS[method].traits.exchange(options, n)), options
 
 
 def consumed(
@@ -364,7 +365,7 @@ def test_an_arrival_that_the_guess_did_not_draw_is_not_skipped(bursty: str) -> N
 
 def seconds_per_update(name: str, machines: Cluster, steps: int, **options: Any) -> float:
     method = RULES[name][0]
-    how = ALGORITHMS[method].traits["coordination"](algorithms.options(method, options), machines.workers)
+    how = coordination_of(ALGORITHMS[method].traits.exchange(algorithms.options(method, options), machines.workers))
     return arrivals(machines, how, steps=steps).end / steps
 
 

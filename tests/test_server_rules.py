@@ -15,7 +15,7 @@ from refusals import refused
 
 import dopt
 from dopt import InputError, Problem, Run, algorithms, schedule, theory
-from dopt.algorithms import ALGORITHMS
+from dopt.algorithms import ALGORITHMS, traits
 from dopt.clock import coordination_of, machines_of
 from dopt.group import Group
 
@@ -202,7 +202,7 @@ def test_models_are_kept_only_while_somebody_may_still_deliver_a_gradient_of_the
 
 def test_every_server_rule_says_what_it_tells_the_clock() -> None:
     for name in RULES:
-        how = ALGORITHMS[name].traits["coordination"](algorithms.options(name, {}), 8)
+        how = traits.coordination_of(ALGORITHMS[name].traits.exchange(algorithms.options(name, {}), 8))
         schedule.check(how, 8)
         assert (how.batch is not None) == (name in COLLECTS)
 

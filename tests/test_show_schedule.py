@@ -16,7 +16,8 @@ from matplotlib.image import imread
 from refusals import refused
 
 from dopt import clock, cluster, group, mixing, schedule, wiring
-from dopt.algorithms import ALGORITHMS
+from dopt.algorithms import ALGORITHMS, options
+from dopt.algorithms.traits import is_event_driven
 from dopt.cli import main
 from dopt.report import schedule as report
 from dopt.schedule import ABORTED, APPLIED, PENDING, Barrier, Schedule, Waves
@@ -24,7 +25,8 @@ from dopt.types import Coordination, InputError
 
 CLOCKLESS = {"delayed_sgd"}
 METHODS = sorted(set(ALGORITHMS) - CLOCKLESS)
-BARRIERS = [name for name in METHODS if not ALGORITHMS[name].traits["events"] and name != "delayed_gossip_sgd"]
+ARRIVING = [name for name in METHODS if is_event_driven(ALGORITHMS[name].traits.exchange(options(name, {}), 8))]
+BARRIERS = sorted({*METHODS} - {*ARRIVING, "delayed_gossip_sgd"})
 SLOW = {"cluster.straggler": 4, "cluster.latency": 0.1, "cluster.bandwidth": 100.0, "message_bytes": 10}
 
 
@@ -80,7 +82,7 @@ def test_behind_a_barrier_steps_end_when_those_of_a_run_do(method: str, horizon:
     assert not found.staleness.any()
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if ALGORITHMS[name].traits["events"]])
+@pytest.mark.parametrize("method", ARRIVING)
 def test_arrivals_are_those_of_a_run(method: str) -> None:
     found, told = line_of(method, **SLOW, steps=9), engines(method, **SLOW, steps=9)
     for name, column in found.columns.items():

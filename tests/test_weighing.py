@@ -74,9 +74,9 @@ def test_models_are_weighed_by_samples_and_local_steps_are_plain(algorithm: str,
 
 
 def test_every_method_that_averages_models_after_local_steps_is_above() -> None:
-    told = {name for name, entry in ALGORITHMS.items() if entry.traits["weighs"] in ("models", "arrivals")}
+    told = {name for name, entry in ALGORITHMS.items() if entry.traits.weighs in ("models", "arrivals")}
     assert told == {name for name, _ in MODELS}
-    rest = {name for name, entry in ALGORITHMS.items() if entry.traits["weighs"] is None}
+    rest = {name for name, entry in ALGORITHMS.items() if entry.traits.weighs is None}
     assert rest == {"easgd", "async_easgd", "async_diloco", "sign_majority"}
 
 

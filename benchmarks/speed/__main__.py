@@ -18,6 +18,7 @@ import numpy as np
 from benchmarks.speed.by_hand import Setting, TextSetting, event_loop, jax_program, numpy_program, transformer_program
 from dopt import AXIS, Problem, Run, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS, options
+from dopt.algorithms.traits import coordination_of, is_event_driven, is_peer_to_peer
 from dopt.clock import machines_of
 from dopt.group import Group
 from dopt.sweep import plan, spec
@@ -300,9 +301,10 @@ def the_clock(events: int = 10**6) -> dict[str, float]:
     found = {}
     machines = machines_of(Run(**row_fields("async_sgd")).resolve())
     for name, entry in ALGORITHMS.items():
-        if not entry.traits["events"] or entry.traits["sends"] == "pair":
+        exchange = entry.traits.exchange(options(name, {}), machines.workers)
+        if not is_event_driven(exchange) or is_peer_to_peer(exchange):
             continue
-        how = entry.traits["coordination"](options(name, {}), machines.workers)
+        how = coordination_of(exchange)
         plain = how == type(how)()
         begin = time.perf_counter()
         line = schedule.arrivals(machines, how, gradients=events if plain else events // 10)

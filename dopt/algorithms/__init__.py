@@ -3,11 +3,13 @@
 import importlib
 import pkgutil
 
-from dopt.algorithms.method import ALGORITHMS, Method, chain, make, needs, options, readable
+from dopt.algorithms.catalogue import make, options, readable, takes_mix
+from dopt.algorithms.method import Method, chain
+from dopt.algorithms.traits import ALGORITHMS
 
 for _family in ("synchronous", "asynchronous", "gossip"):
     _package = importlib.import_module(f"dopt.algorithms.{_family}")
     for _module in pkgutil.iter_modules(_package.__path__):
         importlib.import_module(f"{_package.__name__}.{_module.name}")
 
-__all__ = ["ALGORITHMS", "Method", "chain", "make", "needs", "options", "readable"]
+__all__ = ["ALGORITHMS", "Method", "chain", "make", "options", "readable", "takes_mix"]

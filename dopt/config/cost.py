@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from dopt import algorithms, mixing, topology
-from dopt.algorithms import ALGORITHMS
+from dopt import mixing, topology
+from dopt.algorithms.traits import is_event_driven, matrix_kind
+from dopt.config.exchanges import exchange_of
 from dopt.config.run import OWN, Run, of
 from dopt.data import SETS
 from dopt.memory import Need
@@ -51,7 +52,7 @@ def delay(value: Any, options: Mapping[str, Any], workers: int) -> list[Need]:
 
 def clock(run: Run) -> Need:
     """When the steps of a run land."""
-    events = ALGORITHMS[run.algorithm].traits["events"]
+    events = is_event_driven(exchange_of(run))
     steps, seats = expected_steps(vars(run), events), run.delay == "cluster" or _draws_graphs(run)
     what = f"the clock of about {steps} steps of {run.workers} workers"
     each = (ARRIVAL if events else STEP) + SEAT * run.workers * seats
@@ -73,7 +74,7 @@ def _draws_graphs(run: Run) -> bool:
 
 
 def _has_network(run: Run) -> bool:
-    return run.topology not in (None, OWN) and algorithms.needs(run.algorithm, of(run.options, "algorithm")) is not None
+    return run.topology not in (None, OWN) and matrix_kind(exchange_of(run)) is not None
 
 
 def needs(run: Run) -> list[Need]:

@@ -23,12 +23,12 @@ from dopt.algorithms import ALGORITHMS
 from dopt.config import matrices
 from dopt.config.run import OWN, Run, options_of
 from dopt.problems import PROBLEMS
-from dopt.registry import Entry, Registry
+from dopt.registry import Entry, Plugins, traits_by_name
 from dopt.types import InputError, Problem
 
 SCHEMA = 2  # of the fields and their meaning: part of a run's identity
 FRESH = "fresh "  # begins a digest of what has none, which is another one each time
-PLUGINS: tuple[tuple[str, Registry], ...] = (  # fields and options that name what may be written outside dopt
+PLUGINS: tuple[tuple[str, Plugins[Any]], ...] = (  # fields and options that name what may be written outside dopt
     ("algorithm", ALGORITHMS),
     ("algorithm.compressor", compression.COMPRESSORS),
     ("problem", PROBLEMS),
@@ -165,13 +165,13 @@ def _content_of(problem: Problem) -> str:
 
 
 def _functions(entry: Entry) -> Sequence[Any]:
-    return [entry.make, *(trait for trait in entry.traits.values() if callable(trait))]
+    return [entry.make, *(trait for trait in traits_by_name(entry).values() if callable(trait))]
 
 
 def _code(entry: Entry, memo: Memo) -> str:
     key = id(entry)
     if key not in memo:
-        memo[key] = _value((entry.make, dict(entry.traits)))
+        memo[key] = _value((entry.make, dict(traits_by_name(entry))))
     return memo[key]
 
 

@@ -14,13 +14,12 @@ from typing import Any, NamedTuple
 import networkx as nx
 import numpy as np
 
-from dopt import algorithms, code, files, mixing, topology
+from dopt import code, files, mixing, topology
+from dopt.algorithms.traits import UNWEIGHTED
+from dopt.config.exchanges import needs_of
 from dopt.config.run import OWN, Run, options_of
 from dopt.registry import Registry
 from dopt.types import InputError
-
-UNWEIGHTED = {"tree": "relay_sgd", "pairs": "ad_psgd"}  # what a method may need that has no weights
-
 
 Maker = tuple[Callable | None, str]  # a function, and its version where it was written outside dopt
 
@@ -47,11 +46,6 @@ class Source(NamedTuple):
 
 
 KEPT: ContextVar[Mapping[Source, Any]] = ContextVar("KEPT", default=MappingProxyType({}))  # solved for once
-
-
-def needs_of(run: Run) -> str | None:
-    """The kind of mixing matrix that a resolved run's method asks for."""
-    return algorithms.needs(run.algorithm, options_of(run, "algorithm"))
 
 
 def source(run: Run) -> Source:

@@ -10,12 +10,12 @@ from functools import cache
 from typing import Any
 
 import numpy as np
-import optax
 
 from dopt import algorithms, cluster, delays, memory, mixing, schedule, topology
-from dopt.algorithms import ALGORITHMS
+from dopt.algorithms import ALGORITHMS, catalogue, traits
+from dopt.algorithms.traits import UNWEIGHTED, Exchange, Traits
 from dopt.config import cost
-from dopt.config.matrices import UNWEIGHTED, network_of
+from dopt.config.matrices import network_of
 from dopt.config.optimizers import ANCHORED, COUPLED, NOISY, counts_apart, dry_step, optimizer_options
 from dopt.config.run import HORIZONS, OWN, PREFIXES, Run, of
 from dopt.config.schedules import first_zero, schedule_options
@@ -84,6 +84,8 @@ class _Resolving:
         self.method = ALGORITHMS[self.values["algorithm"]]
         self.traits = self.method.traits
         self.options: dict[str, Any] = {}
+        self.exchange: tuple[Exchange, ...] = ()  # what the method sends
+        self.events = False  # whether it is driven by arrivals
         self.needs: str | None = None  # the kind of mixing matrix
 
     def take(self, prefix: str, resolved: Mapping[str, Any]) -> None:
@@ -130,15 +132,20 @@ class _Resolving:
         """The method, its local optimizer and its rate."""
         values, given = self.values, self.given
         self.take("algorithm", algorithms.options(self.method.name, given["algorithm"]))
-        _dry_build(self.method, self.own("algorithm"), values["workers"])
+        self.exchange = catalogue.dry_build(self.method, self.own("algorithm"), values["workers"])
+        self.events, self.needs = traits.is_event_driven(self.exchange), traits.matrix_kind(self.exchange)
+        if self.events:
+            schedule.check(traits.coordination_of(self.exchange), values["workers"])
         self.take("optimizer", optimizer_options(values["optimizer"], given["optimizer"]))
-        _check_optimizer(values, self.traits, self.own("optimizer"))
-        _check_fit(values["optimizer"], self.method)
+        catalogue.check_optimizer(
+            self.method, values["optimizer"], self.own("optimizer"), values["learning_rate"], values["strict"]
+        )
+        _check_fit(values["optimizer"], self.method, self.events)
         self.take("learning_rate", schedule_options(given["learning_rate"]))
         plain = tuple((k, v) for k, v in self.options.items() if not k.startswith("algorithm."))
         dry_step(values["optimizer"], plain, values["precision"])
         if "learning_rate.schedule" in self.options:
-            _check_schedule(values, self.method, self.options, plain)
+            _check_schedule(values, self.method, self.options, plain, self.events)
 
     def problem(self, handed_over: bool) -> None:
         values, given = self.values, self.given
@@ -172,7 +179,6 @@ class _Resolving:
     def network(self, graph: Any) -> None:
         """The graph and its weights."""
         values, weights = self.values, self.given["weights"]
-        self.needs = algorithms.needs(self.method.name, self.own("algorithm"))
         if self.needs is None:
             if graph is not None:
                 raise InputError(f"graph: {self.method.name} has no mixing matrix; leave graph= out")
@@ -219,12 +225,12 @@ class _Resolving:
 
     def delay(self) -> None:
         values, given, name = self.values, self.given["delay"], self.method.name
-        if self.traits["staleness"] is None:
+        if self.traits.staleness is None:
             self.leave("delay", name, default=0)
             return
-        edges = self.traits["staleness"] == "edge"
+        edges = self.traits.staleness == "edge"
         if values["delay"] == "cluster":
-            if not self.traits["delayed"] or not edges:
+            if not self.traits.delayed or not edges:
                 raise InputError(
                     f"delay: {name} cannot run without barriers, got cluster; use delayed_gossip_sgd, or a law"
                 )
@@ -238,18 +244,18 @@ class _Resolving:
             raise InputError(
                 f"delay: algorithm.read=queue needs a constant delay (each gradient lands once), got {values['delay']}; use read=iterate"
             )
-        if values["delay"] and not self.traits["once"](self.own("algorithm")):
+        if values["delay"] and not traits.mixes_once(self.exchange):
             raise InputError(
                 f"delay: {name} with these options does not mix exactly once a step, got {values['delay']}; delays need rounds = local_steps = 1 and combine-then-adapt tracking"
             )
         self.take("delay", law)
 
     def cluster(self) -> None:
-        values, traits, name = self.values, self.traits, self.method.name
-        if traits["cluster"] is None:
+        values, name = self.values, self.method.name
+        if not self.traits.reads_cluster:
             self.leave("cluster", name)
             return
-        if traits["events"]:
+        if self.events:
             values["cluster"] = "constant" if values["cluster"] is None else values["cluster"]
         if values["cluster"] is None:
             self.leave("cluster", "a run without a cluster")
@@ -264,10 +270,10 @@ class _Resolving:
     def records(self) -> None:
         values = self.values
         values["metrics"] = _metrics(values["metrics"])
-        steps = cost.expected_steps(values, self.traits["events"])
+        steps = cost.expected_steps(values, self.events)
         if values["record_every"] is None and values["record_seconds"] is None:
             values["record_every"] = max(1, steps // 50)
-        _check_size(values, steps, self.traits["events"])
+        _check_size(values, steps, self.events)
 
 
 def _check_kind(problem: Entry, given: Entry) -> None:
@@ -350,44 +356,23 @@ def _weight_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return mixing.WEIGHTS[name].options(given, "weights")
 
 
-def _dry_build(method: Entry, options: Mapping[str, Any], workers: int) -> None:
-    """Build the method once from nothing, for its own checks of its options; and ask the clock whether it can obey."""
-    stand_in = mixing.Mix(lambda tree: (), lambda tree, state, **extra: (tree, state))
-    mix = {None: None, "row and column stochastic": (stand_in, stand_in)}.get(method.traits["needs"], stand_in)
-    implied = {name: value for name, value in (("modulus", 0.5), ("workers", workers)) if name in method.known}
-    method.make(optax.sgd(0.1), mix, learning_rate=0.1, **options, **implied)
-    if method.traits["events"]:
-        schedule.check(method.traits["coordination"](options, workers), workers)
-
-
-def _check_optimizer(values: Mapping[str, Any], traits: Mapping[str, Any], options: Mapping[str, Any]) -> None:
-    """Refuse local optimizers for which a method is not defined."""
-    name = values["optimizer"]
-    if traits["rate"] and values["learning_rate"] == 0:
-        raise InputError(f"learning_rate: {values['algorithm']} divides by it, got 0; give a positive one")
-    if not values["strict"] or not (traits["linear"] or traits["rate"]):
-        return
-    hint = "; use sgd, or strict: false"
-    if name != "sgd":
-        why = "its theory needs a linear update" if traits["linear"] else "it divides by the rate of plain sgd"
-        raise InputError(f"optimizer: {values['algorithm']} takes sgd only, {why}, got {name}{hint}")
-    if traits["rate"] and (options.get("momentum") or options.get("nesterov")):
-        raise InputError(f"optimizer.momentum: {values['algorithm']} has a momentum of its own; leave it out{hint}")
-
-
 def _check_schedule(
-    values: Mapping[str, Any], method: Entry, options: Mapping[str, Any], plain: tuple[tuple[str, Any], ...]
+    values: Mapping[str, Any],
+    method: Entry[Traits],
+    options: Mapping[str, Any],
+    plain: tuple[tuple[str, Any], ...],
+    events: bool,
 ) -> None:
     """Refuse a schedule that a method would forget, or divide by when it is 0."""
     name, optimizer = method.name, values["optimizer"]
     own = of(options, "algorithm")
-    if method.traits["restarts"](own) and not counts_apart(optimizer, plain):
+    if method.traits.does_restart(own) and not counts_apart(optimizer, plain):
         raise InputError(
             f"learning_rate.schedule: {name} restarts local optimizers or lets them rest, and {optimizer} counts its schedule together with all else; use another optimizer, as adam"
         )
-    if not method.traits["rate"]:
+    if not method.traits.divides_by_rate:
         return
-    period, total = own.get("local_steps", 1), min(cost.expected_steps(values, method.traits["events"]), SCANNED)
+    period, total = own.get("local_steps", 1), min(cost.expected_steps(values, events), SCANNED)
     fields = {name: values[name] for name in ("algorithm", "workers", "learning_rate", "precision")}
     rates = Run(**fields, options=dict(plain))
     zero = first_zero(rates, np.arange(period - 1, total, period))
@@ -397,9 +382,9 @@ def _check_schedule(
         )
 
 
-def _check_fit(optimizer: str, method: Entry) -> None:
+def _check_fit(optimizer: str, method: Entry[Traits], events: bool) -> None:
     """Refuse local optimizers that would be another one in this method, or draw what cannot be drawn."""
-    name, steps = method.name, method.traits["steps"]
+    name, steps = method.name, method.traits.steps
     if optimizer in ANCHORED and steps not in ("common", "part"):
         why = "models are averaged" if steps != "scaled" else "updates are scaled or cut"
         raise InputError(
@@ -409,7 +394,7 @@ def _check_fit(optimizer: str, method: Entry) -> None:
         raise InputError(
             f"optimizer: {optimizer} looks at whole leaves of a model, and {name} gives each worker a piece; use one that looks at coordinates, as adam"
         )
-    if optimizer in NOISY and (steps == "first" or (steps == "own" and method.traits["events"])):
+    if optimizer in NOISY and (steps == "first" or (steps == "own" and events)):
         raise InputError(
             f"optimizer: {optimizer} needs noise of each worker and step, and in {name} an optimizer is not told both; use local_sgd or gossip_sgd"
         )

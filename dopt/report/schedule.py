@@ -58,7 +58,7 @@ def asked(given: Mapping[str, Any]) -> Run:
       InputError: what `Run` refuses, or a method without a clock.
     """
     traits = ALGORITHMS[given["algorithm"]].traits
-    if traits["cluster"] is None:
+    if not traits.reads_cluster:
         raise InputError(
             f"algorithm: {given['algorithm']} reads no cluster, its delay is drawn and a step takes a second; choose one of another kind"
         )
@@ -72,7 +72,7 @@ def asked(given: Mapping[str, Any]) -> Run:
         flat.setdefault("problem", "mlp")
     if all(flat.get(name) is None for name in HORIZONS):
         flat["seconds"] = SECONDS
-    if flat.setdefault("delay", "cluster" if traits["delayed"] else 0) not in ("cluster", 0):
+    if flat.setdefault("delay", "cluster" if traits.delayed else 0) not in ("cluster", 0):
         raise InputError(
             f"delay: no clock knows how old models are where a law draws it, got {flat['delay']}; use cluster"
         )

@@ -14,7 +14,7 @@ from scipy.sparse import csgraph
 from scipy.spatial.distance import pdist
 
 from dopt import mixing, topology, wiring
-from dopt.algorithms import ALGORITHMS
+from dopt.algorithms import ALGORITHMS, takes_mix
 from dopt.config import Run
 from dopt.files import whole, writing
 from dopt.paths import slug
@@ -82,7 +82,7 @@ def verdicts(network: Network, rule: str | None = None, options: Mapping[str, An
     dotted = {f"weights.{name}": value for name, value in given.items()}
     wired = cache(lambda rule, needs: wiring.wired(network, len(network), rule, given, needs))
     for name, entry in ALGORITHMS.items():
-        if entry.traits["needs"] is None:
+        if not takes_mix(entry):
             continue
         run = Run(algorithm=name, workers=len(network), learning_rate=0.1, weights=rule, steps=1, options=dotted)
         try:

@@ -13,15 +13,16 @@ import numpy as np
 import optax
 from jax import lax
 
-from dopt import delays, draws, rings
+from dopt import clock, delays, draws, rings
 from dopt.algorithms import ALGORITHMS, Method
-from dopt.algorithms.asynchronous.server import Server, server, stepping
 from dopt.algorithms.gossip.exact_diffusion import diffusion
+from dopt.algorithms.server import ServerProgram, server, stepping
 from dopt.algorithms.synchronous import diloco
+from dopt.algorithms.traits import Server, coordination_of
 from dopt.cluster import REDUCTIONS, links, machines
 from dopt.mixing.rules import WEIGHTS
 from dopt.topology import TOPOLOGIES, Periodic
-from dopt.types import AXIS, Coordination
+from dopt.types import AXIS
 
 from .patches import Mutant, Patch, attribute, entry, imposter, told, traits
 
@@ -101,7 +102,7 @@ def fresh_async(optimizer: optax.GradientTransformation, mix: None = None, *, le
         now = jax.tree.map(lambda kept, x: jnp.broadcast_to(x, kept.shape), tables.models, tables.params)
         return event(tables._replace(models=now), arrivals, gradient)
 
-    return Method(rule.init, rule.update, server=Server(init, event_now))
+    return Method(rule.init, rule.update, server=ServerProgram(init, event_now))
 
 
 def fresh_ad_psgd(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
@@ -112,7 +113,7 @@ def fresh_ad_psgd(optimizer: optax.GradientTransformation, mix: Any, *, learning
     def event_now(tables: Any, arrivals: Any, gradient: Any) -> Any:
         return event(tables._replace(models=tables.params), arrivals, gradient)
 
-    return Method(method.init, method.update, server=Server(init, event_now))
+    return Method(method.init, method.update, server=ServerProgram(init, event_now))
 
 
 def of_the_first(name: str) -> Patch:
@@ -134,13 +135,13 @@ def of_the_first(name: str) -> Patch:
 
 def rule(name: str, **changes: Any) -> Patch:
     """A method tells the clock something else; what is not changed it tells as before."""
-    known = ALGORITHMS[name].traits["coordination"]
+    known = ALGORITHMS[name].traits
 
-    def coordination(options: Any, workers: int) -> Coordination:
-        asked = known(options, workers)
-        return asked._replace(**{k: v(getattr(asked, k)) if callable(v) else v for k, v in changes.items()})
+    def sends(options: Any, workers: int) -> Server:
+        asked = coordination_of(known.exchange(options, workers))
+        return Server(asked._replace(**{k: v(getattr(asked, k)) if callable(v) else v for k, v in changes.items()}))
 
-    return traits(name, coordination=coordination)
+    return traits(name, sends=sends)
 
 
 # -- laws, graphs, chance --
@@ -261,7 +262,12 @@ MUTANTS = (
         entry(TOPOLOGIES, "ring", TOPOLOGIES["path"].make),
         ("slow8", "slow16"),
     ),
-    Mutant("neglia2020_topology", "gossip waits for all", traits("gossip_sgd", cluster="all"), ("alike",)),
+    Mutant(
+        "neglia2020_topology",
+        "gossip waits for all",
+        attribute(clock, "waits_for_neighbours", lambda run: False),
+        ("alike",),
+    ),
     Mutant("phase_diagram", "the straggler is as fast as all", EQUAL, ("random-allreduce_sgd",)),
     Mutant(
         "phase_diagram",
@@ -292,7 +298,10 @@ MUTANTS = (
         "timeline", "a slack of one more", rule("ssp_sgd", slack=lambda s: s + 1), ("drawn_ssp_sgd", "long_ssp_sgd")
     ),
     Mutant(
-        "timeline", "gossip waits for all", traits("gossip_sgd", cluster="all"), ("drawn_gossip_sgd", "long_gossip_sgd")
+        "timeline",
+        "gossip waits for all",
+        attribute(clock, "waits_for_neighbours", lambda run: False),
+        ("drawn_gossip_sgd", "long_gossip_sgd"),
     ),
     Mutant("tyurin2023_ringmaster", "Ringmaster without stops", rule("ringmaster_sgd", stop=False), ("ringmaster",)),
     Mutant("tyurin2023_ringmaster", "Ringmaster's R is 10", rule("ringmaster_sgd", limit=9), ("ringmaster",)),

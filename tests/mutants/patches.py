@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import wraps
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from unittest import mock
 
 from dopt.algorithms import ALGORITHMS
-from dopt.registry import Registry
+from dopt.registry import Plugins
 
 Patch = Callable[[], AbstractContextManager[Any]]
 
@@ -38,12 +38,13 @@ def attribute(owner: Any, name: str, value: Any) -> Patch:
     return lambda: mock.patch.object(owner, name, value)
 
 
-def entry(registry: Registry, name: str, make: Callable[..., Any], **traits: Any) -> Patch:
+def entry(registry: Plugins[Any], name: str, make: Callable[..., Any], **traits: Any) -> Patch:
     """A plug-in is made by another function, of the same options, and has other traits where some are given."""
 
     def patched() -> AbstractContextManager[Any]:
         known = registry[name]
-        return mock.patch.dict(registry, {name: replace(known, make=make, traits={**known.traits, **traits})})
+        others = {**known.traits, **traits} if isinstance(known.traits, Mapping) else replace(known.traits, **traits)
+        return mock.patch.dict(registry, {name: replace(known, make=make, traits=others)})
 
     return patched
 

@@ -8,26 +8,28 @@ over the steps of the run, as in other methods, and for a slow worker as for the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving, local_descent, server, stepping
-from dopt.algorithms.method import Method, at_least, outer_optimizer, subtract
+from dopt.algorithms.method import Method, arriving, at_least, outer_optimizer
+from dopt.algorithms.server import local_descent, server, stepping
+from dopt.algorithms.traits import Options, Server
+from dopt.algorithms.trees import subtract
 from dopt.registry import NotNegative, Share
 from dopt.types import Coordination, Tree
 
 
-def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
-    return Coordination(local_steps=options["local_steps"])
+def _sends(options: Options, workers: int) -> Server:
+    return Server(Coordination(local_steps=options["local_steps"]))
 
 
 @arriving(
     source="Liu et al. 2024, 2401.09135",
-    coordination=_coordination,
-    whole=True,
-    restarts=lambda options: True,
+    sends=_sends,
+    sends_model=True,
+    restarts=True,
     weighs=None,
     steps="own",
 )

@@ -11,15 +11,17 @@ Local optimizers keep their state, and schedules count a worker's own steps, as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import optax
 
 from dopt import rings
-from dopt.algorithms.asynchronous.server import Arrivals, Server, Tables, arriving, at, local_descent, put
-from dopt.algorithms.method import Method, add, at_least, check_order, scale, subtract, when
+from dopt.algorithms.method import Method, arriving, at_least, check_order
+from dopt.algorithms.server import Arrivals, ServerProgram, Tables, at, local_descent, put
+from dopt.algorithms.traits import Options, Server
+from dopt.algorithms.trees import add, scale, subtract, when
 from dopt.types import Coordination, InputError, Tree
 
 
@@ -30,13 +32,11 @@ class ElasticState(NamedTuple):
     )
 
 
-def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
-    return Coordination(local_steps=options["local_steps"])
+def _sends(options: Options, workers: int) -> Server:
+    return Server(Coordination(local_steps=options["local_steps"]))
 
 
-@arriving(
-    source="Zhang, Choromanska, LeCun 2015, 1412.6651", coordination=_coordination, whole=True, weighs=None, steps="own"
-)
+@arriving(source="Zhang, Choromanska, LeCun 2015, 1412.6651", sends=_sends, sends_model=True, weighs=None, steps="own")
 def async_easgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,
@@ -80,5 +80,7 @@ def async_easgd(
 
     towards = optax.scale(elastic_rate)
     return Method(
-        towards.init, lambda grads, state, params=None, **_: towards.update(grads, state), server=Server(init, event)
+        towards.init,
+        lambda grads, state, params=None, **_: towards.update(grads, state),
+        server=ServerProgram(init, event),
     )

@@ -9,12 +9,11 @@ from typing import Any
 
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving, stepping
-from dopt.algorithms.method import Method
-from dopt.types import Coordination
+from dopt.algorithms.method import Method, arriving
+from dopt.algorithms.server import stepping
 
 
-@arriving(source="Li et al. 2014, parameter server (OSDI)", coordination=lambda options, workers: Coordination())
+@arriving(source="Li et al. 2014, parameter server (OSDI)")
 def async_sgd(optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None) -> Method:
     """Asynchronous SGD: the server applies each stale gradient as it arrives."""
     return stepping(optimizer)

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving
-from dopt.algorithms.method import Method, add, scale, subtract, when, zeros
+from dopt.algorithms.method import Method, arriving
+from dopt.algorithms.trees import add, scale, subtract, when, zeros
 from dopt.registry import NotNegative
-from dopt.types import Coordination, InputError, Tree
+from dopt.types import InputError, Tree
 
 VARIANTS = ("plain", "adaptive", "hessian")
 DECAY, TINY = 0.95, 1e-7
@@ -27,7 +27,7 @@ class CompensatedState(NamedTuple):
     square: Tree  # running mean of g², for `adaptive`; else ()
 
 
-@arriving(source="Zheng et al. 2017, 1609.08326", coordination=lambda options, workers: Coordination())
+@arriving(source="Zheng et al. 2017, 1609.08326")
 def dc_asgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,

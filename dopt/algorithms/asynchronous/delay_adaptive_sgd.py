@@ -11,14 +11,12 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving, stepping
-from dopt.algorithms.method import Method, at_least
-from dopt.types import Coordination, InputError
+from dopt.algorithms.method import Method, arriving, at_least
+from dopt.algorithms.server import stepping
+from dopt.types import InputError
 
 
-@arriving(
-    source="Koloskova et al. 2022, 2206.08307", coordination=lambda options, workers: Coordination(), steps="scaled"
-)
+@arriving(source="Koloskova et al. 2022, 2206.08307", steps="scaled")
 def delay_adaptive_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,

@@ -14,7 +14,9 @@ import jax.numpy as jnp
 import optax
 
 from dopt import rings
-from dopt.algorithms.method import Method, mean, method, select
+from dopt.algorithms.method import Method, algorithm
+from dopt.algorithms.traits import AllReduce
+from dopt.algorithms.trees import mean, select
 from dopt.types import Clock, InputError, Tree
 
 
@@ -24,10 +26,10 @@ class DelayedState(NamedTuple):
     clock: Clock
 
 
-@method(
+@algorithm(
     family="asynchronous",
     source="Agarwal-Duchi 2011, 1104.5525; Arjevani et al. 2018, 1806.10188",
-    sends="allreduce",
+    sends=AllReduce(),
     staleness="step",
 )
 def delayed_sgd(

@@ -10,24 +10,26 @@ arrivals: gradients, those that were thrown away, too, as the code of 2206.08307
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving, stepping
-from dopt.algorithms.method import Method, at_least
+from dopt.algorithms.method import Method, arriving, at_least
+from dopt.algorithms.server import stepping
+from dopt.algorithms.traits import Options, Server
 from dopt.types import Coordination, InputError
 
 
-def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
+def _sends(options: Options, workers: int) -> Server:
     limit = options["max_staleness"]
-    return Coordination(limit=workers if limit is None else limit, counts_dropped=options["count"] == "arrivals")
+    return Server(
+        Coordination(limit=workers if limit is None else limit, counts_dropped=options["count"] == "arrivals")
+    )
 
 
 @arriving(
     source="Koloskova et al. 2022, 2206.08307, section 4",
-    coordination=_coordination,
+    sends=_sends,
     scheduled=("max_staleness", "count"),
 )
 def drop_stale_sgd(

@@ -10,27 +10,29 @@ over the steps of the run, as in other methods, and for a slow worker as for the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving, collecting, local_descent, server
-from dopt.algorithms.method import Method, at_least, subtract
+from dopt.algorithms.method import Method, arriving, at_least
+from dopt.algorithms.server import collecting, local_descent, server
+from dopt.algorithms.traits import Options, Server
+from dopt.algorithms.trees import subtract
 from dopt.registry import NotNegative
 from dopt.types import Coordination, InputError, Tree
 
 
-def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
-    return Coordination(batch=options["buffer"], power=options["power"], local_steps=options["local_steps"])
+def _sends(options: Options, workers: int) -> Server:
+    return Server(Coordination(batch=options["buffer"], power=options["power"], local_steps=options["local_steps"]))
 
 
 @arriving(
     source="Nguyen et al. 2022, 2106.06639",
-    coordination=_coordination,
+    sends=_sends,
     scheduled=("power",),
-    whole=True,
-    restarts=lambda options: True,
+    sends_model=True,
+    restarts=True,
     weighs="arrivals",
     steps="own",
 )

@@ -16,9 +16,9 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from dopt import delays, draws, rings
-from dopt.algorithms.asynchronous.server import Arrivals, Server, Tables, arriving
-from dopt.algorithms.method import Method, clock
-from dopt.types import Clock, Coordination, InputError, Tree
+from dopt.algorithms.method import Method, arriving, clock
+from dopt.algorithms.server import Arrivals, ServerProgram, Tables
+from dopt.types import Clock, InputError, Tree
 
 
 class HogwildState(NamedTuple):
@@ -30,7 +30,6 @@ class HogwildState(NamedTuple):
     source="Niu, Recht, Ré, Wright 2011, 1106.5730",
     staleness="coordinate",
     steps="scaled",
-    coordination=lambda options, workers: Coordination(),
 )
 def hogwild_sgd(
     optimizer: optax.GradientTransformation,
@@ -81,4 +80,4 @@ def hogwild_sgd(
         updates, state = update(gradient(back(read), 0, 0), tables.state, tables.params)
         return Tables(optax.apply_updates(tables.params, updates), state, ring)
 
-    return Method(init, update, server=Server(begin, event))
+    return Method(init, update, server=ServerProgram(begin, event))

@@ -9,11 +9,11 @@ from typing import Any
 
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving, collecting, first, share
-from dopt.algorithms.method import Method
+from dopt.algorithms.method import Method, arriving
+from dopt.algorithms.server import collecting, first, share
 
 
-@arriving(source="Dutta et al. 2018, 1803.01113", coordination=first())
+@arriving(source="Dutta et al. 2018, 1803.01113", sends=first())
 def k_batch_async_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,

@@ -6,22 +6,22 @@ is `k_batch_sync_sgd`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving, collecting
-from dopt.algorithms.method import Method, at_least
+from dopt.algorithms.method import Method, arriving, at_least
+from dopt.algorithms.server import collecting
+from dopt.algorithms.traits import Options, Server
 from dopt.types import Coordination
 
 
-def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
+def _sends(options: Options, workers: int) -> Server:
     batch = options["batch"]
-    return Coordination(batch=workers if batch is None else batch, limit=0, stop=options["stop"])
+    return Server(Coordination(batch=workers if batch is None else batch, limit=0, stop=options["stop"]))
 
 
-@arriving(source="Tyurin-Richtárik 2023, 2305.12387", coordination=_coordination, scheduled=("stop",))
+@arriving(source="Tyurin-Richtárik 2023, 2305.12387", sends=_sends, scheduled=("stop",))
 def rennala_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,

@@ -6,24 +6,24 @@ max_staleness R - 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving, stepping
-from dopt.algorithms.method import Method, at_least
+from dopt.algorithms.method import Method, arriving, at_least
+from dopt.algorithms.server import stepping
+from dopt.algorithms.traits import Options, Server
 from dopt.types import Coordination
 
 
-def _coordination(options: Mapping[str, Any], workers: int) -> Coordination:
+def _sends(options: Options, workers: int) -> Server:
     threshold = options["threshold"]
-    return Coordination(limit=(workers if threshold is None else threshold) - 1, stop=options["stop"])
+    return Server(Coordination(limit=(workers if threshold is None else threshold) - 1, stop=options["stop"]))
 
 
 @arriving(
     source="Maranjyan, Tyurin, Richtárik 2025, 2501.16168",
-    coordination=_coordination,
+    sends=_sends,
     scheduled=("threshold", "stop"),
 )
 def ringmaster_sgd(

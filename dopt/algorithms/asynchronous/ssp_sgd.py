@@ -9,14 +9,15 @@ from typing import Any
 
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving, stepping
-from dopt.algorithms.method import Method, at_least
+from dopt.algorithms.method import Method, arriving, at_least
+from dopt.algorithms.server import stepping
+from dopt.algorithms.traits import Server
 from dopt.types import Coordination
 
 
 @arriving(
     source="Ho et al. 2013 (NIPS), stale synchronous parallel",
-    coordination=lambda options, workers: Coordination(slack=options["slack"]),
+    sends=lambda options, workers: Server(Coordination(slack=options["slack"])),
     scheduled=("slack",),
 )
 def ssp_sgd(

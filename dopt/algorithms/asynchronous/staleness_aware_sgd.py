@@ -10,13 +10,13 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving, stepping
-from dopt.algorithms.method import Method
+from dopt.algorithms.method import Method, arriving
+from dopt.algorithms.server import stepping
 from dopt.registry import NotNegative
-from dopt.types import Coordination, InputError
+from dopt.types import InputError
 
 
-@arriving(source="Zhang et al. 2016, 1511.05950", coordination=lambda options, workers: Coordination(), steps="scaled")
+@arriving(source="Zhang et al. 2016, 1511.05950", steps="scaled")
 def staleness_aware_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,

@@ -12,20 +12,13 @@ from typing import Any
 import jax
 import optax
 
-from dopt.algorithms.asynchronous.server import Arrivals, Server, Tables, at, put
-from dopt.algorithms.method import Method, method
-from dopt.types import Coordination, Tree
+from dopt.algorithms.method import Method, algorithm
+from dopt.algorithms.server import Arrivals, ServerProgram, Tables, at, put
+from dopt.algorithms.traits import Pairs
+from dopt.types import Tree
 
 
-@method(
-    family="gossip",
-    source="Lian et al. 2018, 1710.06952",
-    sends="pair",
-    needs="pairs",
-    steps="own",
-    cluster="nobody",
-    coordination=lambda options, workers: Coordination(pairs=True),
-)
+@algorithm(family="gossip", source="Lian et al. 2018, 1710.06952", sends=Pairs(), steps="own")
 def ad_psgd(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
     """Asynchronous decentralized SGD: average with one neighbour at a time, and wait for nobody."""
     inner = optax.with_extra_args_support(optimizer)
@@ -42,4 +35,4 @@ def ad_psgd(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate:
         models = put(put(models, j, mean), i, own)
         return Tables(models, put(tables.state, i, state), put(tables.models, i, own))
 
-    return Method(inner.init, inner.update, server=Server(init, event))
+    return Method(inner.init, inner.update, server=ServerProgram(init, event))

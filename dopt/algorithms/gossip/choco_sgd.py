@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import optax
 
 from dopt import compression
-from dopt.algorithms.method import Method, add, clock, compressed, gossip, scale, subtract, zeros
+from dopt.algorithms.method import Method, clock, compressed, gossip
+from dopt.algorithms.traits import Neighbours
+from dopt.algorithms.trees import add, scale, subtract, zeros
 from dopt.types import Clock, InputError, Tree
 
 
@@ -23,7 +25,7 @@ class ChocoState(NamedTuple):
     clock: Clock
 
 
-@gossip(source="Koloskova et al. 2019, 1902.00340", needs="doubly stochastic")
+@gossip(source="Koloskova et al. 2019, 1902.00340", sends=Neighbours("doubly stochastic"))
 def choco_sgd(
     optimizer: optax.GradientTransformation,
     mix: Any,

@@ -14,9 +14,14 @@ import optax
 
 from dopt.algorithms.gossip.gossip_sgd import gossip_sgd
 from dopt.algorithms.method import Method, gossip
+from dopt.algorithms.traits import Neighbours
 
 
-@gossip(source="Tsianos-Rabbat 2011, distributed consensus under fixed delays", needs="doubly stochastic", delayed=True)
+@gossip(
+    source="Tsianos-Rabbat 2011, distributed consensus under fixed delays",
+    sends=Neighbours("doubly stochastic"),
+    delayed=True,
+)
 def delayed_gossip_sgd(
     optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None, delay_self: bool = False
 ) -> Method:

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import optax
 
-from dopt.algorithms.method import Method, add, clock, gossip, scale, select, zeros
+from dopt.algorithms.method import Method, clock, gossip
+from dopt.algorithms.traits import Neighbours
+from dopt.algorithms.trees import add, scale, select, zeros
 from dopt.types import Clock, Tree
 
 
@@ -43,7 +45,7 @@ def diffusion(
     return Method(init, update)
 
 
-@gossip(source="Yuan et al. 2018, 1702.05122", needs="symmetric", linear=True)
+@gossip(source="Yuan et al. 2018, 1702.05122", sends=Neighbours("symmetric"), needs_linear_update=True)
 def exact_diffusion(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
     """Exact diffusion: adapt, correct, combine."""
     return diffusion(optimizer, mix, share=0.5)

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import optax
 
-from dopt.algorithms.method import Method, add, gossip, scale, zeros
+from dopt.algorithms.method import Method, gossip
+from dopt.algorithms.traits import Neighbours
+from dopt.algorithms.trees import add, scale, zeros
 from dopt.types import Tree
 
 
@@ -20,7 +22,7 @@ class ExactState(NamedTuple):
     correction: Tree  # S, like params
 
 
-@gossip(source="Shi et al. 2015, 1404.6264", needs="symmetric", linear=True)
+@gossip(source="Shi et al. 2015, 1404.6264", sends=Neighbours("symmetric"), needs_linear_update=True)
 def extra(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
     """EXTRA: gossip with a correction that cancels its bias."""
     inner = optax.with_extra_args_support(optimizer)

@@ -12,7 +12,9 @@ from typing import Annotated, Any, NamedTuple
 
 import optax
 
-from dopt.algorithms.method import Method, add, at_boundary, at_least, clock, gossip, scale, subtract, zeros
+from dopt.algorithms.method import Method, at_boundary, at_least, clock, gossip
+from dopt.algorithms.traits import Neighbours, Options
+from dopt.algorithms.trees import add, scale, subtract, zeros
 from dopt.registry import Range
 from dopt.types import Clock, InputError, Tree
 
@@ -25,14 +27,16 @@ class GossipState(NamedTuple):
     clock: Clock
 
 
-def _needs(options: Mapping[str, Any]) -> str:
-    return "symmetric" if options.get("chebyshev") else "doubly stochastic"
+def _sends(options: Options, workers: int) -> Neighbours:
+    return Neighbours(
+        "symmetric" if options["chebyshev"] else "doubly stochastic",
+        mixes_once=options["rounds"] == options["local_steps"] == 1,
+    )
 
 
 @gossip(
     source="Lian et al. 2017, 1705.09056",
-    needs=_needs,
-    once=lambda options: options.get("rounds", 1) == options.get("local_steps", 1) == 1,
+    sends=_sends,
 )
 def gossip_sgd(
     optimizer: optax.GradientTransformation,

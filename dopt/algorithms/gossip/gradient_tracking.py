@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import optax
 
-from dopt.algorithms.method import Method, add, clock, gossip, select, zeros
+from dopt.algorithms.method import Method, clock, gossip
+from dopt.algorithms.traits import Neighbours, Options
+from dopt.algorithms.trees import add, select, zeros
 from dopt.types import Clock, Tree
 
 
@@ -22,12 +24,11 @@ class TrackingState(NamedTuple):
     clock: Clock
 
 
-@gossip(
-    source="Nedić-Olshevsky-Shi 2017, 1607.03218",
-    needs="doubly stochastic",
-    linear=True,
-    once=lambda options: not options.get("adapt_then_combine"),
-)
+def _sends(options: Options, workers: int) -> Neighbours:
+    return Neighbours("doubly stochastic", mixes_once=not options["adapt_then_combine"])
+
+
+@gossip(source="Nedić-Olshevsky-Shi 2017, 1607.03218", sends=_sends, needs_linear_update=True)
 def gradient_tracking(
     optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None, adapt_then_combine: bool = False
 ) -> Method:

@@ -12,7 +12,9 @@ import jax
 import optax
 
 from dopt.algorithms.gossip.push_sum_sgd import ones, ratio
-from dopt.algorithms.method import Method, add, gossip, subtract, zeros
+from dopt.algorithms.method import Method, gossip
+from dopt.algorithms.traits import Neighbours
+from dopt.algorithms.trees import add, subtract, zeros
 from dopt.types import Tree
 
 
@@ -24,7 +26,7 @@ class PushTrackingState(NamedTuple):
     correction: Tree  # S = Y - G, like params
 
 
-@gossip(source="Nedić-Olshevsky-Shi 2017, 1607.03218", needs="column stochastic", linear=True)
+@gossip(source="Nedić-Olshevsky-Shi 2017, 1607.03218", sends=Neighbours("column stochastic"), needs_linear_update=True)
 def push_diging(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
     """Push-DIGing: exact on directed and time-varying graphs."""
     inner = optax.with_extra_args_support(optimizer)

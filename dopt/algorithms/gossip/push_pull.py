@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import optax
 
-from dopt.algorithms.method import Method, add, gossip, zeros
+from dopt.algorithms.method import Method, gossip
+from dopt.algorithms.traits import Neighbours
+from dopt.algorithms.trees import add, zeros
 from dopt.types import Tree
 
 
@@ -20,7 +22,7 @@ class PushPullState(NamedTuple):
     correction: Tree  # S = Y - G, like params
 
 
-@gossip(source="Pu et al. 2021, 1803.07588", needs="row and column stochastic", linear=True)
+@gossip(source="Pu et al. 2021, 1803.07588", sends=Neighbours("row and column stochastic"), needs_linear_update=True)
 def push_pull(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
     """Push-Pull: exact on directed graphs, with no weights to divide by.
 

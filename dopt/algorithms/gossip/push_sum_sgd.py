@@ -12,7 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dopt.algorithms.method import Method, add, gossip, subtract
+from dopt.algorithms.method import Method, gossip
+from dopt.algorithms.traits import Neighbours
+from dopt.algorithms.trees import add, subtract
 from dopt.types import Tree
 
 
@@ -32,7 +34,7 @@ def ratio(mass: Tree, weight: jax.Array) -> Tree:
     return jax.tree.map(lambda x: x / weight.astype(x.dtype), mass)
 
 
-@gossip(source="Assran et al. 2019, 1811.10792", needs="column stochastic")
+@gossip(source="Assran et al. 2019, 1811.10792", sends=Neighbours("column stochastic"))
 def push_sum_sgd(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
     """Stochastic gradient push: gossip on directed graphs."""
     inner = optax.with_extra_args_support(optimizer)

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 import optax
 
-from dopt.algorithms.method import Method, add, clock, gossip, scale, zeros
+from dopt.algorithms.method import Method, clock, gossip
+from dopt.algorithms.traits import Neighbours
+from dopt.algorithms.trees import add, scale, zeros
 from dopt.types import Clock, InputError, Tree
 
 
@@ -20,7 +22,7 @@ class QuasiGlobalState(NamedTuple):
     clock: Clock
 
 
-@gossip(source="Lin et al. 2021, 2102.04761", needs="doubly stochastic", rate=True)
+@gossip(source="Lin et al. 2021, 2102.04761", sends=Neighbours("doubly stochastic"), divides_by_rate=True)
 def qg_dsgdm(
     optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None, momentum: float = 0.9
 ) -> Method:

@@ -13,9 +13,10 @@ import optax
 
 from dopt.algorithms.gossip.gossip_sgd import gossip_sgd
 from dopt.algorithms.method import Method, gossip
+from dopt.algorithms.traits import Neighbours
 
 
-@gossip(source="Vogels et al. 2021, 2110.04175", needs="tree", once=lambda options: False)
+@gossip(source="Vogels et al. 2021, 2110.04175", sends=Neighbours("tree", mixes_once=False))
 def relay_sgd(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
     """RelaySGD: exact averages on a tree, late instead of damped.
 

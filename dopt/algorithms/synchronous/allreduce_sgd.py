@@ -9,7 +9,8 @@ from typing import Any
 
 import optax
 
-from dopt.algorithms.method import Method, mean, synchronous
+from dopt.algorithms.method import Method, synchronous
+from dopt.algorithms.trees import mean
 
 
 @synchronous(source="bulk-synchronous parallel, Valiant 1990")

@@ -6,13 +6,14 @@ Karimireddy et al. 2019, error feedback, 1901.09847, algorithm 2; Seide et al. 2
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import optax
 
 from dopt import compression
-from dopt.algorithms.method import Method, add, clock, compressed, mean, subtract, synchronous, zeros
+from dopt.algorithms.method import Method, clock, compressed, synchronous
+from dopt.algorithms.traits import AllReduce, Options
+from dopt.algorithms.trees import add, mean, subtract, zeros
 from dopt.types import Clock, Reduction, Tree
 
 ADDS = ("identity", "random_k")  # the sum of two messages is a message of the same size
@@ -25,14 +26,14 @@ class CompressedState(NamedTuple):
     clock: Clock
 
 
-def _reduction(options: Mapping[str, Any]) -> Reduction:
+def _sends(options: Options, workers: int) -> AllReduce:
     name = options["compressor"]
     own = {k: v for k, v in options.items() if k in compression.COMPRESSORS[name].known}
     operator = compression.make(name, **own)
-    return Reduction(gathers=name not in ADDS, bits=lambda model: (operator.bits(model),))
+    return AllReduce(Reduction(gathers=name not in ADDS, bits=lambda model: (operator.bits(model),)))
 
 
-@synchronous(source="Karimireddy et al. 2019, 1901.09847", reduction=_reduction)
+@synchronous(source="Karimireddy et al. 2019, 1901.09847", sends=_sends)
 def compressed_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,

@@ -10,14 +10,15 @@ from typing import Any
 import optax
 
 from dopt.algorithms.method import Method, outer_optimizer, synchronous
-from dopt.algorithms.synchronous.rounds import rounds
+from dopt.algorithms.rounds import rounds
+from dopt.algorithms.traits import AllReduce
 from dopt.registry import NotNegative, Share
 from dopt.types import Reduction
 
 
 @synchronous(
     source="Douillard et al. 2023, 2311.08105",
-    reduction=lambda options: Reduction(options["local_steps"]),
+    sends=lambda options, workers: AllReduce(Reduction(options["local_steps"])),
     weighs="models",
     steps="own",
 )

@@ -18,18 +18,9 @@ from typing import Any, NamedTuple
 import optax
 from jax import lax
 
-from dopt.algorithms.method import (
-    Method,
-    add,
-    at_boundary,
-    at_least,
-    check_order,
-    clock,
-    mean,
-    scale,
-    subtract,
-    synchronous,
-)
+from dopt.algorithms.method import Method, at_boundary, at_least, check_order, clock, synchronous
+from dopt.algorithms.traits import AllReduce
+from dopt.algorithms.trees import add, mean, scale, subtract
 from dopt.types import AXIS, Clock, InputError, Reduction, Tree
 
 
@@ -41,7 +32,7 @@ class ElasticState(NamedTuple):
 
 @synchronous(
     source="Zhang, Choromanska, LeCun 2015, 1412.6651, equations (5) and (6)",
-    reduction=lambda options: Reduction(options["local_steps"]),
+    sends=lambda options, workers: AllReduce(Reduction(options["local_steps"])),
     center=lambda state: state.center,
     weighs=None,
     steps="own",

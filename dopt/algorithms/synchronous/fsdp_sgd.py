@@ -61,12 +61,12 @@ def pieces(tree: Tree, n: int) -> jax.Array:
     return jnp.pad(x, (0, n * size - x.size)).reshape(n, size)
 
 
-def join(parts: Any, shapes: Tree) -> Tree:
+def assemble(parts: Any, shapes: Tree) -> Tree:
     """The whole model of stacked pieces [workers, ⌈d/n⌉]."""
     return form(shapes).joined(parts)
 
 
-@synchronous(source="Rajbhandari et al. 2019, 1910.02054, stage 2", join=join, steps="part")
+@synchronous(source="Rajbhandari et al. 2019, 1910.02054, stage 2", assemble=assemble, steps="part")
 def fsdp_sgd(optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None) -> Method:
     """Sharded data parallelism, ZeRO stage 2: gradients, optimizer state, and the model between two steps live as n-ths.
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving, collecting, first, share
-from dopt.algorithms.method import Method
+from dopt.algorithms.method import Method, arriving
+from dopt.algorithms.server import collecting, first, share
 
 
-@arriving(family="synchronous", source="Dutta et al. 2018, 1803.01113", coordination=first(limit=0, stop=True))
+@arriving(family="synchronous", source="Dutta et al. 2018, 1803.01113", sends=first(limit=0, stop=True))
 def k_batch_sync_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,

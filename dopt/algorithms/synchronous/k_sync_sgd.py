@@ -9,13 +9,11 @@ from typing import Any
 
 import optax
 
-from dopt.algorithms.asynchronous.server import arriving, collecting, first, share
-from dopt.algorithms.method import Method
+from dopt.algorithms.method import Method, arriving
+from dopt.algorithms.server import collecting, first, share
 
 
-@arriving(
-    family="synchronous", source="Chen et al. 2016, 1604.00981", coordination=first(limit=0, stop=True, waits=True)
-)
+@arriving(family="synchronous", source="Chen et al. 2016, 1604.00981", sends=first(limit=0, stop=True, waits=True))
 def k_sync_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,

@@ -15,20 +15,9 @@ import optax
 from jax import lax
 
 from dopt import draws
-from dopt.algorithms.method import (
-    Method,
-    add,
-    at_boundary,
-    at_count,
-    at_least,
-    clock,
-    mean_model,
-    scale,
-    subtract,
-    synchronous,
-    when,
-    zeros,
-)
+from dopt.algorithms.method import Method, at_boundary, at_count, at_least, clock, synchronous
+from dopt.algorithms.traits import AllReduce
+from dopt.algorithms.trees import add, mean_model, scale, subtract, when, zeros
 from dopt.types import AXIS, Clock, InputError, Reduction, Tree
 
 
@@ -40,7 +29,7 @@ class LocalState(NamedTuple):
 @synchronous(
     source="Stich 2018, 1805.09767",
     restarts=lambda options: options["participation"] < 1,
-    reduction=lambda options: Reduction(options["local_steps"], share=options["participation"]),
+    sends=lambda options, workers: AllReduce(Reduction(options["local_steps"], share=options["participation"])),
     weighs="models",
     steps="own",
 )

@@ -11,14 +11,16 @@ from typing import Any
 import optax
 from jax import lax
 
-from dopt.algorithms.method import Method, add, at_boundary, at_least, clock, mean_model, subtract, synchronous
+from dopt.algorithms.method import Method, at_boundary, at_least, clock, synchronous
 from dopt.algorithms.synchronous.local_sgd import LocalState
+from dopt.algorithms.traits import AllReduce
+from dopt.algorithms.trees import add, mean_model, subtract
 from dopt.types import Reduction, Tree
 
 
 @synchronous(
     source="Lin et al. 2018, 1808.07217",
-    reduction=lambda options: Reduction(options["local_steps"], begin=options["switch_step"]),
+    sends=lambda options, workers: AllReduce(Reduction(options["local_steps"], begin=options["switch_step"])),
     weighs="models",
     steps="first",
 )

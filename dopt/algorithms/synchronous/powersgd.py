@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import jax
 import optax
 
-from dopt.algorithms.method import Method, add, mean, subtract, synchronous, zeros
+from dopt.algorithms.method import Method, synchronous
+from dopt.algorithms.traits import AllReduce
+from dopt.algorithms.trees import add, mean, subtract, zeros
 from dopt.compression import checked_rank
 from dopt.types import Reduction, Tree
 
@@ -24,7 +26,7 @@ class PowerState(NamedTuple):
 
 @synchronous(
     source="Vogels, Karimireddy, Jaggi 2019, 1905.13727",
-    reduction=lambda options: Reduction(bits=checked_rank(options["rank"]).bits),
+    sends=lambda options, workers: AllReduce(Reduction(bits=checked_rank(options["rank"]).bits)),
 )
 def powersgd(
     optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None, rank: int = 2

@@ -15,6 +15,7 @@ import optax
 from jax import lax
 
 from dopt.algorithms.method import Method, synchronous
+from dopt.algorithms.traits import AllReduce
 from dopt.types import AXIS, Reduction, Tree
 
 
@@ -22,7 +23,7 @@ def _bits(model: Tree) -> tuple[int, ...]:
     return (sum(x.size for x in jax.tree.leaves(model)),)
 
 
-@synchronous(source="Bernstein et al. 2018, 1802.04434", reduction=lambda options: Reduction(bits=_bits), weighs=None)
+@synchronous(source="Bernstein et al. 2018, 1802.04434", sends=AllReduce(Reduction(bits=_bits)), weighs=None)
 def sign_majority(optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None) -> Method:
     """Majority vote of signs (signSGD): one bit for each coordinate, up and down."""
     inner = optax.with_extra_args_support(optimizer)

@@ -10,16 +10,18 @@ from typing import Any
 
 import optax
 
-from dopt.algorithms.method import Method, add, scale, synchronous, zeros
-from dopt.algorithms.synchronous.rounds import rounds
+from dopt.algorithms.method import Method, synchronous
+from dopt.algorithms.rounds import rounds
+from dopt.algorithms.traits import AllReduce
+from dopt.algorithms.trees import add, scale, zeros
 from dopt.registry import NotNegative
 from dopt.types import InputError, Reduction, Tree
 
 
 @synchronous(
     source="Wang et al. 2019, 1910.00643",
-    rate=True,
-    reduction=lambda options: Reduction(options["local_steps"]),
+    divides_by_rate=True,
+    sends=lambda options, workers: AllReduce(Reduction(options["local_steps"])),
     weighs="models",
     steps="own",
 )

@@ -7,7 +7,7 @@ models that are still to be read, and no others. A server rule is an optax trans
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,12 +17,10 @@ import optax
 from jax import lax
 
 from dopt import rings
-from dopt.algorithms.method import Method, add, at_count, at_least, method, scale, when, zeros
+from dopt.algorithms.method import Method, at_count, at_least
+from dopt.algorithms.traits import Options, Server
+from dopt.algorithms.trees import add, scale, when, zeros
 from dopt.types import Coordination, InputError, Tree
-
-arriving = partial(
-    method, family="asynchronous", sends="server", cluster="nobody"
-)  # a method driven by a server's arrivals
 
 
 class Arrivals(NamedTuple):
@@ -44,7 +42,7 @@ class Tables(NamedTuple):
     models: Tree  # leaves [kept, ...]: those at which gradients are still to be taken
 
 
-class Server(NamedTuple):
+class ServerProgram(NamedTuple):
     """init(params, workers, kept) -> Tables; event(tables, arrivals, gradient) -> Tables.
 
     `gradient(params, k, h)` is the h-th computation of the round that the k-th of the arrivals brings.
@@ -67,7 +65,7 @@ def one_gradient(stale: Tree, gradient: Callable, version: Any) -> Tree:
     return gradient(stale, 0)
 
 
-def server(rule: optax.GradientTransformation, work: Callable = one_gradient) -> Server:
+def server(rule: optax.GradientTransformation, work: Callable = one_gradient) -> ServerProgram:
     """The event of a server rule: what arrives is worked into the model, which is then there to be pulled.
 
     `work(stale, gradient, version)` makes a worker's message, `gradient(params, h)` being its h-th computation, and `stale` the model
@@ -103,10 +101,10 @@ def server(rule: optax.GradientTransformation, work: Callable = one_gradient) ->
         params = optax.apply_updates(tables.params, updates)
         return Tables(params, state, put(tables.models, arrivals.write, params))
 
-    return Server(init, event)
+    return ServerProgram(init, event)
 
 
-def server_of(rule: Method) -> Server:
+def server_of(rule: Method) -> ServerProgram:
     """A method's own, or what `server` makes of it."""
     return rule.server or server(rule)
 
@@ -208,18 +206,18 @@ def local_descent(optimizer: optax.GradientTransformation, local_steps: int) -> 
     return descend
 
 
-def first(**rule: Any) -> Callable[[Mapping[str, Any], int], Coordination]:
-    """The coordination of a method whose updates are made of the first K gradients."""
+def first(**rule: Any) -> Callable[[Options, int], Server]:
+    """What a method sends whose updates are made of the first K gradients."""
 
-    def coordination(options: Mapping[str, Any], workers: int) -> Coordination:
+    def sends(options: Options, workers: int) -> Server:
         k = share(options["k"], workers)
         if rule.get("waits") and k > workers:
             raise InputError(
                 f"algorithm.k: each worker waits with one gradient, so k must not exceed workers={workers}, got {k}; use a k_batch_ method"
             )
-        return Coordination(batch=k, **rule)
+        return Server(Coordination(batch=k, **rule))
 
-    return coordination
+    return sends
 
 
 def share(k: Any, workers: Any) -> Any:
@@ -232,9 +230,8 @@ def share(k: Any, workers: Any) -> Any:
 
 __all__ = [
     "Arrivals",
-    "Server",
+    "ServerProgram",
     "Tables",
-    "arriving",
     "at",
     "collecting",
     "first",

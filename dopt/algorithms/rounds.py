@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 import optax
 
-from dopt.algorithms.method import Method, add, at_boundary, at_least, clock, mean_model, subtract
+from dopt.algorithms.method import Method, at_boundary, at_least, clock
+from dopt.algorithms.trees import add, mean_model, subtract
 from dopt.types import Clock, Tree
 
 

@@ -1,0 +1,243 @@
+"""What the harness must know of a method beside its code: what it sends, and what it asks of the rest of a run."""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Literal
+
+from dopt.registry import Entry, Plugins, did_you_mean
+from dopt.types import Coordination, InputError, Reduction, Tree
+
+Options = Mapping[str, Any]  # all options of a method, with their values
+
+Family = Literal["synchronous", "asynchronous", "gossip"]
+Kind = Literal[
+    "doubly stochastic",
+    "symmetric",
+    "symmetric, λ > -1/3",
+    "column stochastic",
+    "row and column stochastic",
+    "tree",
+]
+Staleness = Literal["step", "edge", "coordinate"]
+Weighs = Literal["gradients", "models", "arrivals"]
+Steps = Literal["common", "part", "own", "first", "scaled"]
+
+PAIRS = "pairs"  # what stands for the kind of matrix where workers meet in pairs
+UNWEIGHTED = {"tree": "relay_sgd", PAIRS: "ad_psgd"}  # what a method may need that has no weights
+
+
+# -- what a method exchanges ------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class AllReduce:
+    """All workers reduce something together: at each step, or as `reduction` says."""
+
+    reduction: Reduction = field(default_factory=Reduction)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Each worker sends to its neighbours, and mixes what it receives.
+
+    Attributes:
+      kind: of mixing matrix that the theory asks for (`dopt.mixing.check`).
+      mixes_once: whether it mixes exactly once a step, as delays need.
+    """
+
+    kind: Kind
+    mixes_once: bool = True
+
+    def __post_init__(self) -> None:
+        _check_literals(self)
+
+
+@dataclass(frozen=True)
+class Server:
+    """Whoever has computed sends a gradient to a server and takes a model back; there is no axis of workers."""
+
+    coordination: Coordination = field(default_factory=Coordination)
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Whoever has computed averages its model with that of a neighbour, drawn by chance; there is no server."""
+
+
+Exchange = AllReduce | Neighbours | Server | Pairs
+Sends = Exchange | tuple[Exchange, ...]
+
+
+def is_event_driven(exchange: tuple[Exchange, ...]) -> bool:
+    """Whether updates are made as messages arrive; else all workers make a step together."""
+    return any(isinstance(one, Server | Pairs) for one in exchange)
+
+
+def is_peer_to_peer(exchange: tuple[Exchange, ...]) -> bool:
+    """Whether updates are made as workers meet, without a server."""
+    return any(isinstance(one, Pairs) for one in exchange)
+
+
+def coordination_of(exchange: tuple[Exchange, ...]) -> Coordination:
+    """What an event-driven method tells the clock."""
+    told = (one.coordination for one in exchange if isinstance(one, Server))
+    return next(told, Coordination(pairs=is_peer_to_peer(exchange)))
+
+
+def reduction_of(exchange: tuple[Exchange, ...]) -> Reduction:
+    """What all workers reduce together, and when; the default where they do not."""
+    return next((one.reduction for one in exchange if isinstance(one, AllReduce)), Reduction())
+
+
+def neighbours_of(exchange: tuple[Exchange, ...]) -> Neighbours | None:
+    """What is sent to neighbours; None: nothing is."""
+    return next((one for one in exchange if isinstance(one, Neighbours)), None)
+
+
+def mixes_once(exchange: tuple[Exchange, ...]) -> bool:
+    """Whether nothing is mixed but once a step."""
+    found = neighbours_of(exchange)
+    return found is None or found.mixes_once
+
+
+def matrix_kind(exchange: tuple[Exchange, ...]) -> str | None:
+    """The kind of mixing matrix that a method takes, `PAIRS` where its workers meet in pairs; None: it takes none."""
+    found = neighbours_of(exchange)
+    if found is not None:
+        return found.kind
+    return PAIRS if is_peer_to_peer(exchange) else None
+
+
+# -- a method's traits ------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What `@algorithm(...)` is told.
+
+    Attributes:
+      family: to which it belongs.
+      source: the paper, with equation or algorithm number.
+      sends: what it exchanges, one or several; or (options, workers) -> that, where it follows from them.
+      staleness: who draws the delay: "step" (one per step, in place of a cluster), "edge" (one per sender and step),
+        "coordinate"; None: it reads no delay.
+      scheduled: options that only the clock reads.
+      needs_linear_update: the theory needs a linear local update u(g) (L).
+      divides_by_rate: it divides by the learning rate (α).
+      delayed: old models are its point: it keeps a ring of them even where the delay is 0.
+      center: state -> a model that all share beside their own, which is evaluated as well.
+      assemble: (parts, leaves [workers, ...]; shapes of the whole) -> the whole model, where each worker keeps but a part.
+      sends_model: to a server travels a model, or the difference of two, and not a gradient: all of it, whatever a gradient touches.
+      restarts: whether local optimizers start afresh, or rest, now and then, and their schedules are told what to count
+        (`at_count`); or options -> that.
+      weighs: what counts in proportion to a worker's samples where the problem is weighted: "gradients"; "models", which are
+        averaged (`update` is told the worker's `share`, n_k over the mean); "arrivals", what is pushed to a server; None: nothing,
+        which is refused.
+      steps: what the local optimizer steps: "common", one model of all, by its own update; "part", each worker its part of
+        that; "own", each worker its own model, and these are averaged or mixed; "first" all, then own; "scaled", one
+        model, but not by the optimizer's own update.
+    """
+
+    family: Family
+    source: str
+    sends: Sends | Callable[[Options, int], Sends]
+    staleness: Staleness | None = None
+    scheduled: tuple[str, ...] = ()
+    needs_linear_update: bool = False
+    divides_by_rate: bool = False
+    delayed: bool = False
+    center: Callable[[Any], Tree] | None = None
+    assemble: Callable[[Tree, Tree], Tree] | None = None
+    sends_model: bool = False
+    restarts: bool | Callable[[Options], bool] = False
+    weighs: Weighs | None = "gradients"
+    steps: Steps = "common"
+
+    def __post_init__(self) -> None:
+        _check_literals(self)
+        if not callable(self.sends):
+            _checked(self.sends)
+
+    def exchange(self, options: Options, workers: int) -> tuple[Exchange, ...]:
+        """What a method with these options sends."""
+        return _checked(self.sends(options, workers) if callable(self.sends) else self.sends)
+
+    def does_restart(self, options: Options) -> bool:
+        """Whether local optimizers restart or rest with these options."""
+        return self.restarts(options) if callable(self.restarts) else self.restarts
+
+    @property
+    def reads_cluster(self) -> bool:
+        """Whether a cluster says when its steps land: not where a delay is drawn for each step."""
+        return self.staleness != "step"
+
+
+ALGORITHMS: Plugins[Traits] = Plugins("algorithm")
+
+
+def _checked(sends: Sends) -> tuple[Exchange, ...]:
+    """What is sent, as a tuple of what the clock has a rule for."""
+    exchange = sends if isinstance(sends, tuple) else (sends,)
+    for one in exchange:
+        if not isinstance(one, Exchange):
+            known = ", ".join(kind.__name__ for kind in typing.get_args(Exchange))
+            raise InputError(f"sends: must be {known}, or a tuple of them, got {one!r}")
+    if len(exchange) != 1:
+        raise InputError(f"sends: must be one thing, got {len(exchange)} of them; no clock adds several up yet")
+    return exchange
+
+
+@cache
+def _literals(kind: type) -> dict[str, tuple[Any, ...]]:
+    """Names of a dataclass's fields that take a few words only -> these words."""
+
+    def words(hint: Any) -> tuple[Any, ...]:
+        if typing.get_origin(hint) is Literal:
+            return typing.get_args(hint)
+        found = [word for part in typing.get_args(hint) for word in words(part)]
+        return (*found, None) if found and type(None) in typing.get_args(hint) else tuple(found)
+
+    each = {name: words(hint) for name, hint in typing.get_type_hints(kind).items()}
+    return {name: found for name, found in each.items() if found}
+
+
+def _check_literals(told: Any) -> None:
+    """Refuse a word that is none of those that a field takes."""
+    for name, words in _literals(type(told)).items():
+        value = getattr(told, name)
+        if value not in words:
+            known = [word for word in words if word is not None]
+            raise InputError(f"{name}: unknown word {value!r}{did_you_mean(str(value), known)}")
+
+
+def check_scheduled(method: Entry[Traits]) -> None:
+    """Refuse options that are said to be the clock's, and that the builder does not have."""
+    for name in method.traits.scheduled:
+        if name not in method.known:
+            raise InputError(f"scheduled: {method.name} has no option {name!r}{did_you_mean(name, method.known)}")
+
+
+__all__ = [
+    "ALGORITHMS",
+    "PAIRS",
+    "UNWEIGHTED",
+    "AllReduce",
+    "Exchange",
+    "Neighbours",
+    "Options",
+    "Pairs",
+    "Server",
+    "Traits",
+    "check_scheduled",
+    "coordination_of",
+    "is_event_driven",
+    "is_peer_to_peer",
+    "matrix_kind",
+    "mixes_once",
+    "neighbours_of",
+    "reduction_of",
+]

@@ -1,0 +1,22 @@
+"""What a resolved run's method exchanges."""
+
+from __future__ import annotations
+
+from dopt.algorithms import ALGORITHMS
+from dopt.algorithms.traits import Exchange, Traits, matrix_kind
+from dopt.config.run import Run, options_of
+
+
+def traits_of(run: Run) -> Traits:
+    """What the harness knows of a run's method."""
+    return ALGORITHMS[run.algorithm].traits
+
+
+def exchange_of(run: Run) -> tuple[Exchange, ...]:
+    """What a resolved run's method exchanges, with its options."""
+    return traits_of(run).exchange(options_of(run, "algorithm"), run.workers)
+
+
+def needs_of(run: Run) -> str | None:
+    """The kind of mixing matrix that a resolved run's method asks for."""
+    return matrix_kind(exchange_of(run))

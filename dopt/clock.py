@@ -122,7 +122,7 @@ def waiting(run: Run, w: Any, machines: cluster.Cluster, bits: tuple[int, ...]) 
     return {
         "neighbours": None if how.period == 1 else lambda step: np.ones((n, n), bool) if reduces(step) else alone,
         "cost": None if machines.network.free else found,
-        "rests": None if how.share == 1 else lambda step: ~taking_part(int(how.count(step))),
+        "rests": None if how.participation == 1 else lambda step: ~taking_part(int(how.count(step))),
     }
 
 

@@ -64,7 +64,7 @@ class Reduction(NamedTuple):
 
     period: int = 1  # at every so many steps
     begin: int = 0  # counted from this step; until then, at each
-    share: float = 1.0  # of the workers, the part that takes part; the others only receive
+    participation: float = 1.0  # the part of the workers that takes part; the others only receive
     gathers: bool = False  # messages that cannot be added on their way: all reach everybody
     bits: Callable[[Tree], tuple[int, ...]] | None = None  # of each message, by a model's shapes; None: the model
 
@@ -76,7 +76,7 @@ class Reduction(NamedTuple):
         return np.minimum(steps, self.begin) + late // self.period
 
     def participants(self, workers: int) -> int:
-        return max(1, round(self.share * workers))
+        return max(1, round(self.participation * workers))
 
 
 class Layout(NamedTuple):

@@ -210,7 +210,7 @@ def first(**rule: Any) -> Callable[[Options, int], Server]:
     """What a method sends whose updates are made of the first K gradients."""
 
     def sends(options: Options, workers: int) -> Server:
-        k = share(options["k"], workers)
+        k = default_k(options["k"], workers)
         if rule.get("waits") and k > workers:
             raise InputError(
                 f"algorithm.k: each worker waits with one gradient, so k must not exceed workers={workers}, got {k}; use a k_batch_ method"
@@ -220,7 +220,7 @@ def first(**rule: Any) -> Callable[[Options, int], Server]:
     return sends
 
 
-def share(k: Any, workers: Any) -> Any:
+def default_k(k: Any, workers: Any) -> Any:
     """K; where it is not given, half of the workers, rounded up; None where nothing is known."""
     if k is None:
         return None if workers is None else (workers + 1) // 2
@@ -234,12 +234,12 @@ __all__ = [
     "Tables",
     "at",
     "collecting",
+    "default_k",
     "first",
     "local_descent",
     "one_gradient",
     "put",
     "server",
     "server_of",
-    "share",
     "stepping",
 ]

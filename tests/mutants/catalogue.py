@@ -90,7 +90,7 @@ def plain_average(
 
 def no_local_step(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
     """NIDS without its first step: exact diffusion."""
-    return diffusion(optimizer, mix, share=0.5)
+    return diffusion(optimizer, mix, fraction=0.5)
 
 
 def fresh_async(optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None) -> Method:

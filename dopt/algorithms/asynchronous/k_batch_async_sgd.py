@@ -10,7 +10,7 @@ from typing import Any
 import optax
 
 from dopt.algorithms.method import Method, arriving
-from dopt.algorithms.server import collecting, first, share
+from dopt.algorithms.server import collecting, default_k, first
 
 
 @arriving(source="Dutta et al. 2018, 1803.01113", sends=first())
@@ -28,4 +28,4 @@ def k_batch_async_sgd(
       k: K; None: half of the workers, rounded up.
       workers: n.
     """
-    return collecting(optimizer, share(k, workers))
+    return collecting(optimizer, default_k(k, workers))

@@ -17,4 +17,4 @@ from dopt.algorithms.traits import Neighbours
 @gossip(source="Tang et al. 2018, 1803.07068", sends=Neighbours("symmetric, λ > -1/3"), needs_linear_update=True)
 def d2(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
     """D²: decentralized training that differences between the workers' data do not bias."""
-    return diffusion(optimizer, mix, share=1.0)
+    return diffusion(optimizer, mix, fraction=1.0)

@@ -24,9 +24,9 @@ class DiffusionState(NamedTuple):
 
 
 def diffusion(
-    optimizer: optax.GradientTransformation, mix: Any, share: float, local_first_step: bool = False
+    optimizer: optax.GradientTransformation, mix: Any, fraction: float, local_first_step: bool = False
 ) -> Method:
-    """Exact diffusion with V - I = share (W - I), after one local step where asked."""
+    """Exact diffusion with V - I = fraction (W - I), after one local step where asked."""
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Tree) -> DiffusionState:
@@ -36,7 +36,7 @@ def diffusion(
         updates, new = inner.update(grads, state.inner, params, **extra)
         step = add(updates, state.correction)
         moved, mixed = mix.apply(add(params, step), state.mix, **extra)
-        moved = scale(share, moved)
+        moved = scale(fraction, moved)
         if local_first_step:
             moved = select(state.clock.step == 0, zeros(moved), moved)
         correction = add(state.correction, moved)
@@ -48,4 +48,4 @@ def diffusion(
 @gossip(source="Yuan et al. 2018, 1702.05122", sends=Neighbours("symmetric"), needs_linear_update=True)
 def exact_diffusion(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
     """Exact diffusion: adapt, correct, combine."""
-    return diffusion(optimizer, mix, share=0.5)
+    return diffusion(optimizer, mix, fraction=0.5)

@@ -17,4 +17,4 @@ from dopt.algorithms.traits import Neighbours
 @gossip(source="Li-Shi-Yan 2019, 1704.07807", sends=Neighbours("symmetric"), needs_linear_update=True)
 def nids(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
     """NIDS: the rate is bounded by the functions alone, not by the network."""
-    return diffusion(optimizer, mix, share=0.5, local_first_step=True)
+    return diffusion(optimizer, mix, fraction=0.5, local_first_step=True)

@@ -74,8 +74,8 @@ def easgd(
 
         def boundary() -> tuple[Tree, Tree]:
             pulled = params if order == "joint" else add(params, updates)
-            apart = scale(pull, subtract(pulled, state.center))
-            return subtract(updates, apart), add(state.center, lax.psum(apart, AXIS))
+            distance = scale(pull, subtract(pulled, state.center))
+            return subtract(updates, distance), add(state.center, lax.psum(distance, AXIS))
 
         updates, center = at_boundary(state.clock.step, local_steps, boundary, lambda: (updates, state.center))
         return updates, ElasticState(new, center, state.clock.tick())

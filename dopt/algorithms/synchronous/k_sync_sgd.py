@@ -10,7 +10,7 @@ from typing import Any
 import optax
 
 from dopt.algorithms.method import Method, arriving
-from dopt.algorithms.server import collecting, first, share
+from dopt.algorithms.server import collecting, default_k, first
 
 
 @arriving(family="synchronous", source="Chen et al. 2016, 1604.00981", sends=first(limit=0, stop=True, waits=True))
@@ -28,4 +28,4 @@ def k_sync_sgd(
       k: K; None: half of the workers, rounded up.
       workers: n.
     """
-    return collecting(optimizer, share(k, workers), lambda staleness: staleness == 0)
+    return collecting(optimizer, default_k(k, workers), lambda staleness: staleness == 0)

@@ -29,7 +29,7 @@ class LocalState(NamedTuple):
 @synchronous(
     source="Stich 2018, 1805.09767",
     restarts=lambda options: options["participation"] < 1,
-    sends=lambda options, workers: AllReduce(Reduction(options["local_steps"], share=options["participation"])),
+    sends=lambda options, workers: AllReduce(Reduction(options["local_steps"], participation=options["participation"])),
     weighs="models",
     steps="own",
 )
@@ -56,7 +56,7 @@ def local_sgd(
         raise InputError(f"algorithm.participation: must lie in (0, 1], got {participation}")
     if participation < 1 and workers is None:
         raise InputError("algorithm.participation: a part of the workers needs their number; pass workers=")
-    count = Reduction(share=participation).participants(workers or 1)
+    count = Reduction(participation=participation).participants(workers or 1)
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Tree) -> LocalState:

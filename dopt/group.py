@@ -624,7 +624,7 @@ class Group:
         """The program for slabs of `width` runs, compiled for this group's devices."""
         _ = self.optimum  # where it cannot be found, nothing is compiled
         carry, inputs, data, start = self._axes
-        where = {
+        where: dict[str, Any] = {
             "executor": self.first.executor,
             "workers": self.workers,
             "devices": self.devices,

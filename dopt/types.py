@@ -1,4 +1,4 @@
-"""The few types that everything shares: the named axes, a problem, a user's error, and a counter common to all workers."""
+"""The few types that everything shares: the named axes, a problem, a user's error, a counter common to all workers, and what mixes."""
 
 from __future__ import annotations
 
@@ -37,6 +37,17 @@ class Clock(NamedTuple):
 
     def tick(self) -> Clock:
         return Clock(self.step + 1)
+
+
+class Mix(NamedTuple):
+    """A mixing matrix from the view of one worker.
+
+    init(tree) -> state; apply(tree, state, **extra) -> (displacement W x - x, state), called once per step on one tuple
+    of all that travels.
+    """
+
+    init: Callable[[Tree], Any]
+    apply: Callable[..., tuple[Tree, Any]]
 
 
 class Coordination(NamedTuple):

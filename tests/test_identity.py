@@ -442,7 +442,8 @@ def test_a_clock_follows_its_trace_as_it_is_now(tmp_path: Path) -> None:
 
 
 def drawn_graph(workers: int) -> nx.Graph:
-    return nx.path_graph(np.random.default_rng().permutation(workers).tolist())
+    weight = np.random.default_rng().uniform(0.1, 0.3)  # an order of four workers would come again now and then
+    return nx.from_numpy_array(weight * nx.to_numpy_array(nx.path_graph(workers)))
 
 
 def drawn_weights(graph: Any) -> np.ndarray:

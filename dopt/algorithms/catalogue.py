@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import optax
 
@@ -13,7 +13,7 @@ from dopt.algorithms.method import Method
 from dopt.algorithms.traits import ALGORITHMS, Exchange, Options, Traits, matrix_kind
 from dopt.compression import COMPRESSORS
 from dopt.registry import Entry
-from dopt.types import InputError, Tree
+from dopt.types import InputError, Mix
 
 # parameters that the harness hands over itself
 IMPLIED = ("learning_rate", "slots", "seed", "modulus", "workers", "distribution")
@@ -72,14 +72,12 @@ def make(
             f"algorithm: {name} {'needs a mix; pass dopt.mixing.mix(W)' if mix is None else 'takes no mix'}"
         )
     resolved = _options(name, options, implied=("learning_rate",))
-    return entry.make(optimizer, mix, learning_rate=learning_rate, **resolved)
+    made: Method = entry.make(optimizer, mix, learning_rate=learning_rate, **resolved)
+    return made
 
 
-class _StandIn(NamedTuple):
-    """What a builder may take for a `dopt.mixing.Mix`; nothing is mixed."""
-
-    init: Callable[[Tree], Any] = lambda tree: ()
-    apply: Callable[..., tuple[Tree, Any]] = lambda tree, state, **extra: (tree, state)
+# what a builder is given where nothing is mixed
+_STAND_IN = Mix(lambda tree: (), lambda tree, state, **extra: (tree, state))
 
 
 def dry_build(method: Entry[Traits], options: Options, workers: int) -> tuple[Exchange, ...]:
@@ -95,7 +93,7 @@ def dry_build(method: Entry[Traits], options: Options, workers: int) -> tuple[Ex
             "has a mix without default, but sends nothing to neighbours" if needs is None else "mixes, but takes no mix"
         )
         raise InputError(f"algorithm: {method.name} {why}; let its parameters and what it sends agree")
-    mix = None if needs is None else (_StandIn(), _StandIn()) if needs == "row and column stochastic" else _StandIn()
+    mix = None if needs is None else (_STAND_IN, _STAND_IN) if needs == "row and column stochastic" else _STAND_IN
     implied = {name: value for name, value in (("modulus", 0.5), ("workers", workers)) if name in method.known}
     method.make(optax.sgd(0.1), mix, learning_rate=0.1, **options, **implied)
     return exchange

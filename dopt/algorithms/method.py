@@ -20,7 +20,10 @@ from dopt.types import AXIS, Clock, InputError, Tree
 ORDERS = ("joint", "gradient_first")  # of gradient and elastic force
 
 
-def own_params(state: Any, params: Tree, **extra: Any) -> Tree:
+Rate = float | jax.Array | optax.Schedule  # a learning rate, or what it is at a step
+
+
+def own_params(state: optax.OptState, params: Tree, **extra: object) -> Tree:
     """The default `read`: the worker's own present model."""
     return params
 

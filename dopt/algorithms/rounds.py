@@ -30,7 +30,7 @@ def rounds(optimizer: optax.GradientTransformation, local_steps: int, outer: opt
         return RoundsState(inner.init(params), outside.init(params), params, clock())
 
     def update(
-        grads: Tree, state: RoundsState, params: Tree, *, share: Any = None, **extra: Any
+        grads: Tree, state: RoundsState, params: Tree, *, share: Any = None, **extra: object
     ) -> tuple[Tree, RoundsState]:
         updates, new = inner.update(grads, state.inner, params, **extra)
         step = state.clock.step

@@ -127,7 +127,13 @@ def stepping(
     inner = optax.with_extra_args_support(optimizer)
 
     def update(
-        grads: Tree, state: Any, params: Tree = None, *, applied: Any = None, staleness: Any = 0, **extra: Any
+        grads: Tree,
+        state: optax.OptState,
+        params: Tree = None,
+        *,
+        applied: Any = None,
+        staleness: Any = 0,
+        **extra: object,
     ) -> tuple[Tree, Any]:
         updates, new = inner.update(grads, state, params, **extra)
         if factor is not None:
@@ -170,7 +176,7 @@ def collecting(
         applied: Any = None,
         weight: Any = None,
         staleness: Any = 0,
-        **extra: Any,
+        **extra: object,
     ) -> tuple[Tree, CollectingState]:
         if size is None and (applied is None or weight is None):
             raise InputError("update: this rule must be told `applied` and `weight`; its schedule knows them")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, Literal
 
 from dopt.registry import Entry, Plugins, did_you_mean
@@ -53,7 +52,7 @@ class Neighbours:
     mixes_once: bool = True
 
     def __post_init__(self) -> None:
-        _check_literals(self)
+        _check_word("kind", self.kind, typing.get_args(Kind))
 
 
 @dataclass(frozen=True)
@@ -158,7 +157,9 @@ class Traits:
     steps: Steps = "common"
 
     def __post_init__(self) -> None:
-        _check_literals(self)
+        for name, hint in typing.get_type_hints(Traits).items():
+            if words := _words(hint):
+                _check_word(name, getattr(self, name), words)
         if not callable(self.sends):
             _checked(self.sends)
 
@@ -179,7 +180,7 @@ class Traits:
 ALGORITHMS: Plugins[Traits] = Plugins("algorithm")
 
 
-def _checked(sends: Sends) -> tuple[Exchange, ...]:
+def _checked(sends: object) -> tuple[Exchange, ...]:
     """What is sent, as a tuple of what the clock has a rule for."""
     exchange = sends if isinstance(sends, tuple) else (sends,)
     for one in exchange:
@@ -191,27 +192,18 @@ def _checked(sends: Sends) -> tuple[Exchange, ...]:
     return exchange
 
 
-@cache
-def _literals(kind: type) -> dict[str, tuple[Any, ...]]:
-    """Names of a dataclass's fields that take a few words only -> these words."""
-
-    def words(hint: Any) -> tuple[Any, ...]:
-        if typing.get_origin(hint) is Literal:
-            return typing.get_args(hint)
-        found = [word for part in typing.get_args(hint) for word in words(part)]
-        return (*found, None) if found and type(None) in typing.get_args(hint) else tuple(found)
-
-    each = {name: words(hint) for name, hint in typing.get_type_hints(kind).items()}
-    return {name: found for name, found in each.items() if found}
+def _words(hint: Any) -> tuple[Any, ...]:
+    """The words that a field of this type takes; (): it takes no words."""
+    if typing.get_origin(hint) is Literal:
+        return typing.get_args(hint)
+    found = [word for part in typing.get_args(hint) for word in _words(part)]
+    return (*found, None) if found and type(None) in typing.get_args(hint) else tuple(found)
 
 
-def _check_literals(told: Any) -> None:
+def _check_word(name: str, value: Any, words: tuple[Any, ...]) -> None:
     """Refuse a word that is none of those that a field takes."""
-    for name, words in _literals(type(told)).items():
-        value = getattr(told, name)
-        if value not in words:
-            known = [word for word in words if word is not None]
-            raise InputError(f"{name}: unknown word {value!r}{did_you_mean(str(value), known)}")
+    if value not in words:
+        raise InputError(f"{name}: unknown word {value!r}{did_you_mean(str(value), filter(None, words))}")
 
 
 def check_scheduled(method: Entry[Traits]) -> None:

@@ -104,7 +104,9 @@ def _batch(workers: int, *, batch: int | None = None) -> int | None:
 
 
 # an option is a keyword-only parameter of the part that reads it
-PARTS = [Entry("cluster", part, "", {}) for part in (_shift, _straggler, _burst, _down, links.make, _batch)]
+PARTS: list[Entry[Mapping[str, Any]]] = [
+    Entry("cluster", part, "", {}) for part in (_shift, _straggler, _burst, _down, links.make, _batch)
+]
 
 
 def options(law: str, given: Mapping[str, Any]) -> dict[str, Any]:

@@ -106,7 +106,7 @@ NOISY = {"noisy_sgd": noisy_sgd}  # they draw
 
 def _optimizers() -> dict[str, Entry]:
     """What there is of the optimizers that descend."""
-    found = {}
+    found: dict[str, Entry] = {}
     for prefix, names in DESCEND.items():
         for name in names.split():
             if (make := _of_optax(prefix + name)) is not None:

@@ -7,7 +7,6 @@ so that the sum over workers is kept to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -18,18 +17,7 @@ from dopt import rings
 from dopt.mixing.failing import LinkLoss, arrivals, kept_weights, remembered
 from dopt.mixing.forms import Dense, Form, form
 from dopt.mixing.received import ages_of, fresh, of_worker_0, old, senders, weighted
-from dopt.types import AXIS, Clock, InputError, Tree
-
-
-class Mix(NamedTuple):
-    """A mixing matrix from the view of one worker.
-
-    init(tree) -> state; apply(tree, state, **extra) -> (displacement W x - x, state), called once per step on one tuple
-    of all that travels.
-    """
-
-    init: Callable[[Tree], Any]
-    apply: Callable[..., tuple[Tree, Any]]
+from dopt.types import AXIS, Clock, InputError, Mix, Tree
 
 
 class MixState(NamedTuple):

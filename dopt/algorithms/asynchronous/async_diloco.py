@@ -13,7 +13,7 @@ from typing import Any
 
 import optax
 
-from dopt.algorithms.method import Method, arriving, at_least, outer_optimizer
+from dopt.algorithms.method import Method, Rate, arriving, at_least, outer_optimizer
 from dopt.algorithms.server import local_descent, server, stepping
 from dopt.algorithms.traits import Options, Server
 from dopt.algorithms.trees import subtract
@@ -37,7 +37,7 @@ def async_diloco(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     local_steps: int = 10,
     outer: str = "sgd",
     outer_learning_rate: NotNegative = 0.7,

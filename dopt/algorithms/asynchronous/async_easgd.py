@@ -18,7 +18,7 @@ import jax
 import optax
 
 from dopt import rings
-from dopt.algorithms.method import Method, arriving, at_least, check_order
+from dopt.algorithms.method import Method, Rate, arriving, at_least, check_order
 from dopt.algorithms.server import Arrivals, ServerProgram, Tables, at, local_descent, put
 from dopt.algorithms.traits import Options, Server
 from dopt.algorithms.trees import add, scale, subtract, when
@@ -41,7 +41,7 @@ def async_easgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     elastic_rate: float = 0.1,
     local_steps: int = 1,
     order: str = "joint",

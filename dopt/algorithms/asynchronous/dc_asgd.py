@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dopt.algorithms.method import Method, arriving
+from dopt.algorithms.method import Method, Rate, arriving
 from dopt.algorithms.trees import add, scale, subtract, when, zeros
 from dopt.registry import NotNegative
 from dopt.types import InputError, Tree
@@ -32,7 +32,7 @@ def dc_asgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     strength: NotNegative = 1.0,
     variant: str = "plain",
 ) -> Method:

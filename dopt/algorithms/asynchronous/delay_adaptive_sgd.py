@@ -6,12 +6,10 @@ more than the mean staleness, how slow the slowest worker is does not matter.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax.numpy as jnp
 import optax
 
-from dopt.algorithms.method import Method, arriving, at_least
+from dopt.algorithms.method import Method, Rate, arriving, at_least
 from dopt.algorithms.server import stepping
 from dopt.types import InputError
 
@@ -21,7 +19,7 @@ def delay_adaptive_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     threshold: int | None = None,
     workers: int | None = None,
 ) -> Method:

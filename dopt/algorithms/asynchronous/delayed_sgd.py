@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 
 from dopt import rings
-from dopt.algorithms.method import Method, algorithm
+from dopt.algorithms.method import Method, Rate, algorithm
 from dopt.algorithms.traits import AllReduce
 from dopt.algorithms.trees import mean, select
 from dopt.types import Clock, InputError, Tree
@@ -36,7 +36,7 @@ def delayed_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     slots: int = 1,
     read: str = "iterate",
 ) -> Method:
@@ -56,16 +56,16 @@ def delayed_sgd(
         fill = params if read == "iterate" else jax.tree.map(jnp.zeros_like, params)
         return DelayedState(inner.init(params), rings.ring(fill, slots), Clock(jnp.zeros((), jnp.int32)))
 
-    def old_model(state: DelayedState, params: Tree, *, staleness: Any = slots - 1, **extra: Any) -> Tree:
+    def old_model(state: DelayedState, params: Tree, *, staleness: Any = slots - 1, **extra: object) -> Tree:
         # the same write as the update's, which the compiler does once: a fresh read finds the model of now
         return rings.read(rings.write(state.ring, state.clock, params), state.clock, staleness)
 
-    def iterate(grads: Tree, state: DelayedState, params: Tree, **extra: Any) -> tuple[Tree, DelayedState]:
+    def iterate(grads: Tree, state: DelayedState, params: Tree, **extra: object) -> tuple[Tree, DelayedState]:
         updates, new = inner.update(mean(grads), state.inner, params, **extra)
         return updates, DelayedState(new, rings.write(state.ring, state.clock, params), state.clock.tick())
 
     def queue(
-        grads: Tree, state: DelayedState, params: Tree, *, staleness: Any = slots - 1, **extra: Any
+        grads: Tree, state: DelayedState, params: Tree, *, staleness: Any = slots - 1, **extra: object
     ) -> tuple[Tree, DelayedState]:
         ring = rings.write(state.ring, state.clock, mean(grads))
         arrived = rings.read(ring, state.clock, staleness)

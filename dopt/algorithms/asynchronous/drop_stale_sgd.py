@@ -10,11 +10,9 @@ arrivals: gradients, those that were thrown away, too, as the code of 2206.08307
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
-from dopt.algorithms.method import Method, arriving, at_least
+from dopt.algorithms.method import Method, Rate, arriving, at_least
 from dopt.algorithms.server import stepping
 from dopt.algorithms.traits import Options, Server
 from dopt.types import Coordination, InputError
@@ -36,7 +34,7 @@ def drop_stale_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     max_staleness: int | None = None,
     count: str = "applied",
     workers: int | None = None,

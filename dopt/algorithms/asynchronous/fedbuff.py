@@ -15,7 +15,7 @@ from typing import Any
 
 import optax
 
-from dopt.algorithms.method import Method, arriving, at_least
+from dopt.algorithms.method import Method, Rate, arriving, at_least
 from dopt.algorithms.server import collecting, local_descent, server
 from dopt.algorithms.traits import Options, Server
 from dopt.algorithms.trees import subtract
@@ -40,7 +40,7 @@ def fedbuff(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     buffer: int = 10,
     local_steps: int = 1,
     power: NotNegative = 0.5,

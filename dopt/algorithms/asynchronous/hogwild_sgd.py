@@ -16,7 +16,7 @@ import optax
 from jax.flatten_util import ravel_pytree
 
 from dopt import delays, draws, rings
-from dopt.algorithms.method import Method, arriving, clock
+from dopt.algorithms.method import Method, Rate, arriving, clock
 from dopt.algorithms.server import Arrivals, ServerProgram, Tables
 from dopt.types import Clock, InputError, Tree
 
@@ -35,7 +35,7 @@ def hogwild_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     lost_writes: float = 0.0,
     slots: int = 1,
     distribution: Any = (1.0,),
@@ -60,7 +60,7 @@ def hogwild_sgd(
     def init(params: Tree) -> HogwildState:
         return HogwildState(inner.init(params), clock())
 
-    def update(grads: Tree, state: HogwildState, params: Tree = None, **extra: Any) -> tuple[Tree, HogwildState]:
+    def update(grads: Tree, state: HogwildState, params: Tree = None, **extra: object) -> tuple[Tree, HogwildState]:
         updates, new = inner.update(grads, state.inner, params, **extra)
         touched, back = ravel_pytree(grads)
         written = touched != 0

@@ -5,11 +5,9 @@ Dutta et al. 2018, 1803.01113, section 2 (K-async SGD). Who has pushed waits for
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
-from dopt.algorithms.method import Method, arriving
+from dopt.algorithms.method import Method, Rate, arriving
 from dopt.algorithms.server import collecting, default_k, first
 
 
@@ -18,7 +16,7 @@ def k_async_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     k: int | None = None,
     workers: int | None = None,
 ) -> Method:

@@ -6,11 +6,9 @@ is `k_batch_sync_sgd`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
-from dopt.algorithms.method import Method, arriving, at_least
+from dopt.algorithms.method import Method, Rate, arriving, at_least
 from dopt.algorithms.server import collecting
 from dopt.algorithms.traits import Options, Server
 from dopt.types import Coordination
@@ -26,7 +24,7 @@ def rennala_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     batch: int | None = None,
     stop: bool = False,
     workers: int | None = None,

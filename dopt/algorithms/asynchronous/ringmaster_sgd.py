@@ -6,11 +6,9 @@ max_staleness R - 1.
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
-from dopt.algorithms.method import Method, arriving, at_least
+from dopt.algorithms.method import Method, Rate, arriving, at_least
 from dopt.algorithms.server import stepping
 from dopt.algorithms.traits import Options, Server
 from dopt.types import Coordination
@@ -30,7 +28,7 @@ def ringmaster_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     threshold: int | None = None,
     stop: bool = True,
     workers: int | None = None,

@@ -5,11 +5,9 @@ Ho et al. 2013 (NIPS). s = 0 is a barrier in each step, s = ∞ is `async_sgd`.
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
-from dopt.algorithms.method import Method, arriving, at_least
+from dopt.algorithms.method import Method, Rate, arriving, at_least
 from dopt.algorithms.server import stepping
 from dopt.algorithms.traits import Server
 from dopt.types import Coordination
@@ -21,7 +19,7 @@ from dopt.types import Coordination
     scheduled=("slack",),
 )
 def ssp_sgd(
-    optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None, slack: int = 3
+    optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Rate | None = None, slack: int = 3
 ) -> Method:
     """Bounded staleness: the fast wait for the slowest, once they are `slack` steps ahead.
 

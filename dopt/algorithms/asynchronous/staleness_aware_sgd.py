@@ -10,7 +10,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from dopt.algorithms.method import Method, arriving
+from dopt.algorithms.method import Method, Rate, arriving
 from dopt.algorithms.server import stepping
 from dopt.registry import NotNegative
 from dopt.types import InputError
@@ -21,7 +21,7 @@ def staleness_aware_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     power: NotNegative | None = None,
 ) -> Method:
     """Asynchronous SGD whose steps shrink with the staleness of the gradient.

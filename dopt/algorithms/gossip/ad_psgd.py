@@ -7,19 +7,18 @@ worker. Schedules count a worker's own steps, an n-th of those of the run: there
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import optax
 
-from dopt.algorithms.method import Method, algorithm
+from dopt.algorithms.method import Method, Rate, algorithm
 from dopt.algorithms.server import Arrivals, ServerProgram, Tables, at, put
 from dopt.algorithms.traits import Pairs
-from dopt.types import Tree
+from dopt.types import Mix, Tree
 
 
 @algorithm(family="gossip", source="Lian et al. 2018, 1710.06952", sends=Pairs(), steps="own")
-def ad_psgd(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
+def ad_psgd(optimizer: optax.GradientTransformation, mix: Mix | None, *, learning_rate: Rate | None = None) -> Method:
     """Asynchronous decentralized SGD: average with one neighbour at a time, and wait for nobody."""
     inner = optax.with_extra_args_support(optimizer)
 

@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import optax
 
 from dopt import compression
-from dopt.algorithms.method import Method, clock, compressed, gossip
+from dopt.algorithms.method import Method, Rate, clock, compressed, gossip
 from dopt.algorithms.traits import Neighbours
 from dopt.algorithms.trees import add, scale, subtract, zeros
-from dopt.types import Clock, InputError, Tree
+from dopt.types import Clock, InputError, Mix, Tree
 
 
 class ChocoState(NamedTuple):
@@ -28,9 +28,9 @@ class ChocoState(NamedTuple):
 @gossip(source="Koloskova et al. 2019, 1902.00340", sends=Neighbours("doubly stochastic"))
 def choco_sgd(
     optimizer: optax.GradientTransformation,
-    mix: Any,
+    mix: Mix,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     seed: Any = 0,
     compressor: str = "top_k",
     consensus_rate: float = 0.1,
@@ -54,7 +54,7 @@ def choco_sgd(
         public = zeros(params)
         return ChocoState(inner.init(params), mix.init(public), public, shrink.init(params), clock())
 
-    def update(grads: Tree, state: ChocoState, params: Tree, **extra: Any) -> tuple[Tree, ChocoState]:
+    def update(grads: Tree, state: ChocoState, params: Tree, **extra: object) -> tuple[Tree, ChocoState]:
         updates, new = inner.update(grads, state.inner, params, **extra)
         half = add(params, updates)
         known = state.public if memory else zeros(half)

@@ -5,16 +5,15 @@ Tang et al. 2018, D², 1803.07068, algorithm 1. It needs λ_min(W) > -1/3: with 
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
 from dopt.algorithms.gossip.exact_diffusion import diffusion
-from dopt.algorithms.method import Method, gossip
+from dopt.algorithms.method import Method, Rate, gossip
 from dopt.algorithms.traits import Neighbours
+from dopt.types import Mix
 
 
 @gossip(source="Tang et al. 2018, 1803.07068", sends=Neighbours("symmetric, λ > -1/3"), needs_linear_update=True)
-def d2(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
+def d2(optimizer: optax.GradientTransformation, mix: Mix, *, learning_rate: Rate | None = None) -> Method:
     """D²: decentralized training that differences between the workers' data do not bias."""
     return diffusion(optimizer, mix, fraction=1.0)

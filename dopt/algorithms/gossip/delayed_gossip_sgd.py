@@ -8,13 +8,13 @@ nobody waits: a worker that has computed mixes with the last models of its neigh
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import optax
 
 from dopt.algorithms.gossip.gossip_sgd import gossip_sgd
-from dopt.algorithms.method import Method, gossip
+from dopt.algorithms.method import Method, Rate, gossip
 from dopt.algorithms.traits import Neighbours
+from dopt.types import Mix
 
 
 @gossip(
@@ -23,7 +23,7 @@ from dopt.algorithms.traits import Neighbours
     delayed=True,
 )
 def delayed_gossip_sgd(
-    optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None, delay_self: bool = False
+    optimizer: optax.GradientTransformation, mix: Mix, *, learning_rate: Rate | None = None, delay_self: bool = False
 ) -> Method:
     """Decentralized SGD over slow links: neighbours' models are old.
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import optax
 
-from dopt.algorithms.method import Method, clock, gossip
+from dopt.algorithms.method import Method, Rate, clock, gossip
 from dopt.algorithms.traits import Neighbours
 from dopt.algorithms.trees import add, scale, select, zeros
-from dopt.types import Clock, Tree
+from dopt.types import Clock, Mix, Tree
 
 
 class DiffusionState(NamedTuple):
@@ -24,7 +24,7 @@ class DiffusionState(NamedTuple):
 
 
 def diffusion(
-    optimizer: optax.GradientTransformation, mix: Any, fraction: float, local_first_step: bool = False
+    optimizer: optax.GradientTransformation, mix: Mix, fraction: float, local_first_step: bool = False
 ) -> Method:
     """Exact diffusion with V - I = fraction (W - I), after one local step where asked."""
     inner = optax.with_extra_args_support(optimizer)
@@ -32,7 +32,7 @@ def diffusion(
     def init(params: Tree) -> DiffusionState:
         return DiffusionState(inner.init(params), mix.init(params), zeros(params), clock())
 
-    def update(grads: Tree, state: DiffusionState, params: Tree, **extra: Any) -> tuple[Tree, DiffusionState]:
+    def update(grads: Tree, state: DiffusionState, params: Tree, **extra: object) -> tuple[Tree, DiffusionState]:
         updates, new = inner.update(grads, state.inner, params, **extra)
         step = add(updates, state.correction)
         moved, mixed = mix.apply(add(params, step), state.mix, **extra)
@@ -46,6 +46,6 @@ def diffusion(
 
 
 @gossip(source="Yuan et al. 2018, 1702.05122", sends=Neighbours("symmetric"), needs_linear_update=True)
-def exact_diffusion(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
+def exact_diffusion(optimizer: optax.GradientTransformation, mix: Mix, *, learning_rate: Rate | None = None) -> Method:
     """Exact diffusion: adapt, correct, combine."""
     return diffusion(optimizer, mix, fraction=0.5)

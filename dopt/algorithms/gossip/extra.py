@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import optax
 
-from dopt.algorithms.method import Method, gossip
+from dopt.algorithms.method import Method, Rate, gossip
 from dopt.algorithms.traits import Neighbours
 from dopt.algorithms.trees import add, scale, zeros
-from dopt.types import Tree
+from dopt.types import Mix, Tree
 
 
 class ExactState(NamedTuple):
@@ -23,14 +23,14 @@ class ExactState(NamedTuple):
 
 
 @gossip(source="Shi et al. 2015, 1404.6264", sends=Neighbours("symmetric"), needs_linear_update=True)
-def extra(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
+def extra(optimizer: optax.GradientTransformation, mix: Mix, *, learning_rate: Rate | None = None) -> Method:
     """EXTRA: gossip with a correction that cancels its bias."""
     inner = optax.with_extra_args_support(optimizer)
 
     def init(params: Tree) -> ExactState:
         return ExactState(inner.init(params), mix.init(params), zeros(params))
 
-    def update(grads: Tree, state: ExactState, params: Tree, **extra: Any) -> tuple[Tree, ExactState]:
+    def update(grads: Tree, state: ExactState, params: Tree, **extra: object) -> tuple[Tree, ExactState]:
         updates, new = inner.update(grads, state.inner, params, **extra)
         moved, mixed = mix.apply(params, state.mix, **extra)
         correction = add(state.correction, scale(0.5, moved))

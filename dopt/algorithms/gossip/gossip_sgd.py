@@ -12,11 +12,11 @@ from typing import Annotated, Any, NamedTuple
 
 import optax
 
-from dopt.algorithms.method import Method, at_boundary, at_least, clock, gossip
+from dopt.algorithms.method import Method, Rate, at_boundary, at_least, clock, gossip
 from dopt.algorithms.traits import Neighbours, Options
 from dopt.algorithms.trees import add, scale, subtract, zeros
 from dopt.registry import Range
-from dopt.types import Clock, InputError, Tree
+from dopt.types import Clock, InputError, Mix, Tree
 
 Rounds = Annotated[int, Range(1, 1000)]  # each is written out in the program
 
@@ -40,9 +40,9 @@ def _sends(options: Options, workers: int) -> Neighbours:
 )
 def gossip_sgd(
     optimizer: optax.GradientTransformation,
-    mix: Any,
+    mix: Mix,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     adapt_then_combine: bool = False,
     rounds: Rounds = 1,
     chebyshev: bool = False,
@@ -64,7 +64,7 @@ def gossip_sgd(
         raise InputError("algorithm.modulus: chebyshev needs ‖W - J‖₂; pass modulus=dopt.mixing.second_modulus(W)")
     inner = optax.with_extra_args_support(optimizer)
 
-    def several(x: Tree, state: Any, extra: Mapping[str, Any]) -> tuple[Tree, Any]:
+    def several(x: Tree, state: optax.OptState, extra: Mapping[str, Any]) -> tuple[Tree, Any]:
         """y_R - x of y_0 = x, y_1 = W x, y_{r+1} = y_{r-1} + ω (W y_r - y_{r-1}), in differences to x."""
         moved, state = mix.apply(x, state, **extra)
         before, now, ratio = zeros(x), moved, modulus
@@ -81,7 +81,7 @@ def gossip_sgd(
     def init(params: Tree) -> GossipState:
         return GossipState(inner.init(params), mix.init(params), clock())
 
-    def update(grads: Tree, state: GossipState, params: Tree, **extra: Any) -> tuple[Tree, GossipState]:
+    def update(grads: Tree, state: GossipState, params: Tree, **extra: object) -> tuple[Tree, GossipState]:
         updates, new = inner.update(grads, state.inner, params, **extra)
         travels = add(params, updates) if adapt_then_combine else params
         moved, mixed = at_boundary(

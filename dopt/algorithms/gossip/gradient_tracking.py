@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 
 import optax
 
-from dopt.algorithms.method import Method, clock, gossip
+from dopt.algorithms.method import Method, Rate, clock, gossip
 from dopt.algorithms.traits import Neighbours, Options
 from dopt.algorithms.trees import add, select, zeros
-from dopt.types import Clock, Tree
+from dopt.types import Clock, Mix, Tree
 
 
 class TrackingState(NamedTuple):
@@ -30,7 +30,11 @@ def _sends(options: Options, workers: int) -> Neighbours:
 
 @gossip(source="Nedić-Olshevsky-Shi 2017, 1607.03218", sends=_sends, needs_linear_update=True)
 def gradient_tracking(
-    optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None, adapt_then_combine: bool = False
+    optimizer: optax.GradientTransformation,
+    mix: Mix,
+    *,
+    learning_rate: Rate | None = None,
+    adapt_then_combine: bool = False,
 ) -> Method:
     """Gradient tracking (DIGing): each worker steps on its estimate of the mean gradient.
 
@@ -45,13 +49,13 @@ def gradient_tracking(
         of_trackers = mix.init(none) if adapt_then_combine else ()
         return TrackingState(inner.init(params), of_models, of_trackers, none, clock())
 
-    def together(grads: Tree, state: TrackingState, params: Tree, **extra: Any) -> tuple[Tree, TrackingState]:
+    def together(grads: Tree, state: TrackingState, params: Tree, **extra: object) -> tuple[Tree, TrackingState]:
         tracker = add(grads, state.correction)
         (moved, tracked), mixed = mix.apply((params, tracker), state.mix, **extra)
         updates, new = inner.update(tracker, state.inner, params, **extra)
         return add(updates, moved), TrackingState(new, mixed, (), add(state.correction, tracked), state.clock.tick())
 
-    def in_turn(grads: Tree, state: TrackingState, params: Tree, **extra: Any) -> tuple[Tree, TrackingState]:
+    def in_turn(grads: Tree, state: TrackingState, params: Tree, **extra: object) -> tuple[Tree, TrackingState]:
         # both mixes are of the same step: their states keep the same clock, and so the same W and the same losses
         before = add(grads, state.correction)
         tracked, mixed_tracker = mix.apply(before, state.mix_tracker, **extra)

@@ -5,16 +5,15 @@ Li et al. 2019, NIDS, 1704.07807, eq. (4). It is one local step, then exact diff
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
 from dopt.algorithms.gossip.exact_diffusion import diffusion
-from dopt.algorithms.method import Method, gossip
+from dopt.algorithms.method import Method, Rate, gossip
 from dopt.algorithms.traits import Neighbours
+from dopt.types import Mix
 
 
 @gossip(source="Li-Shi-Yan 2019, 1704.07807", sends=Neighbours("symmetric"), needs_linear_update=True)
-def nids(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
+def nids(optimizer: optax.GradientTransformation, mix: Mix, *, learning_rate: Rate | None = None) -> Method:
     """NIDS: the rate is bounded by the functions alone, not by the network."""
     return diffusion(optimizer, mix, fraction=0.5, local_first_step=True)

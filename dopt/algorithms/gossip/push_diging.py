@@ -12,10 +12,10 @@ import jax
 import optax
 
 from dopt.algorithms.gossip.push_sum_sgd import ones, ratio
-from dopt.algorithms.method import Method, gossip
+from dopt.algorithms.method import Method, Rate, gossip
 from dopt.algorithms.traits import Neighbours
 from dopt.algorithms.trees import add, subtract, zeros
-from dopt.types import Tree
+from dopt.types import Mix, Tree
 
 
 class PushTrackingState(NamedTuple):
@@ -27,7 +27,7 @@ class PushTrackingState(NamedTuple):
 
 
 @gossip(source="Nedić-Olshevsky-Shi 2017, 1607.03218", sends=Neighbours("column stochastic"), needs_linear_update=True)
-def push_diging(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
+def push_diging(optimizer: optax.GradientTransformation, mix: Mix, *, learning_rate: Rate | None = None) -> Method:
     """Push-DIGing: exact on directed and time-varying graphs."""
     inner = optax.with_extra_args_support(optimizer)
 
@@ -36,7 +36,7 @@ def push_diging(optimizer: optax.GradientTransformation, mix: Any, *, learning_r
         travels = (params, weight, zeros(params))
         return PushTrackingState(inner.init(params), mix.init(travels), params, weight, zeros(params))
 
-    def update(grads: Tree, state: PushTrackingState, params: Tree, **extra: Any) -> tuple[Tree, PushTrackingState]:
+    def update(grads: Tree, state: PushTrackingState, params: Tree, **extra: object) -> tuple[Tree, PushTrackingState]:
         tracker = add(grads, state.correction)
         updates, new = inner.update(tracker, state.inner, params, **extra)
         half = add(state.mass, updates)

@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import optax
 
-from dopt.algorithms.method import Method, gossip
+from dopt.algorithms.method import Method, Rate, gossip
 from dopt.algorithms.traits import Neighbours
 from dopt.algorithms.trees import add, zeros
-from dopt.types import Tree
+from dopt.types import Mix, Tree
 
 
 class PushPullState(NamedTuple):
@@ -23,7 +23,9 @@ class PushPullState(NamedTuple):
 
 
 @gossip(source="Pu et al. 2021, 1803.07588", sends=Neighbours("row and column stochastic"), needs_linear_update=True)
-def push_pull(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
+def push_pull(
+    optimizer: optax.GradientTransformation, mix: tuple[Mix, Mix], *, learning_rate: Rate | None = None
+) -> Method:
     """Push-Pull: exact on directed graphs, with no weights to divide by.
 
     Args:
@@ -35,7 +37,7 @@ def push_pull(optimizer: optax.GradientTransformation, mix: Any, *, learning_rat
     def init(params: Tree) -> PushPullState:
         return PushPullState(inner.init(params), pull.init(params), push.init(zeros(params)), zeros(params))
 
-    def update(grads: Tree, state: PushPullState, params: Tree, **extra: Any) -> tuple[Tree, PushPullState]:
+    def update(grads: Tree, state: PushPullState, params: Tree, **extra: object) -> tuple[Tree, PushPullState]:
         tracker = add(grads, state.correction)
         updates, new = inner.update(tracker, state.inner, params, **extra)
         moved, pulled = pull.apply(add(params, updates), state.pull, **extra)

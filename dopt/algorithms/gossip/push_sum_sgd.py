@@ -12,10 +12,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dopt.algorithms.method import Method, gossip
+from dopt.algorithms.method import Method, Rate, gossip
 from dopt.algorithms.traits import Neighbours
 from dopt.algorithms.trees import add, subtract
-from dopt.types import Tree
+from dopt.types import Mix, Tree
 
 
 class PushState(NamedTuple):
@@ -35,7 +35,7 @@ def ratio(mass: Tree, weight: jax.Array) -> Tree:
 
 
 @gossip(source="Assran et al. 2019, 1811.10792", sends=Neighbours("column stochastic"))
-def push_sum_sgd(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
+def push_sum_sgd(optimizer: optax.GradientTransformation, mix: Mix, *, learning_rate: Rate | None = None) -> Method:
     """Stochastic gradient push: gossip on directed graphs."""
     inner = optax.with_extra_args_support(optimizer)
 
@@ -43,7 +43,7 @@ def push_sum_sgd(optimizer: optax.GradientTransformation, mix: Any, *, learning_
         weight = ones(params)
         return PushState(inner.init(params), mix.init((params, weight)), params, weight)
 
-    def update(grads: Tree, state: PushState, params: Tree, **extra: Any) -> tuple[Tree, PushState]:
+    def update(grads: Tree, state: PushState, params: Tree, **extra: object) -> tuple[Tree, PushState]:
         updates, new = inner.update(grads, state.inner, params, **extra)
         half = add(state.mass, updates)
         moved, mixed = mix.apply((half, state.weight), state.mix, **extra)

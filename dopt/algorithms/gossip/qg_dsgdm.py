@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import optax
 
-from dopt.algorithms.method import Method, clock, gossip
+from dopt.algorithms.method import Method, Rate, clock, gossip
 from dopt.algorithms.traits import Neighbours
 from dopt.algorithms.trees import add, scale, zeros
-from dopt.types import Clock, InputError, Tree
+from dopt.types import Clock, InputError, Mix, Tree
 
 
 class QuasiGlobalState(NamedTuple):
@@ -24,7 +24,7 @@ class QuasiGlobalState(NamedTuple):
 
 @gossip(source="Lin et al. 2021, 2102.04761", sends=Neighbours("doubly stochastic"), divides_by_rate=True)
 def qg_dsgdm(
-    optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None, momentum: float = 0.9
+    optimizer: optax.GradientTransformation, mix: Mix, *, learning_rate: Rate | None = None, momentum: float = 0.9
 ) -> Method:
     """Quasi-global momentum: momentum that heterogeneous data do not turn against each other.
 
@@ -41,7 +41,7 @@ def qg_dsgdm(
     def init(params: Tree) -> QuasiGlobalState:
         return QuasiGlobalState(inner.init(params), mix.init(params), zeros(params), clock())
 
-    def update(grads: Tree, state: QuasiGlobalState, params: Tree, **extra: Any) -> tuple[Tree, QuasiGlobalState]:
+    def update(grads: Tree, state: QuasiGlobalState, params: Tree, **extra: object) -> tuple[Tree, QuasiGlobalState]:
         direction = add(grads, scale(momentum, state.momentum))
         updates, new = inner.update(direction, state.inner, params, **extra)
         moved, mixed = mix.apply(add(params, updates), state.mix, **extra)

@@ -7,17 +7,16 @@ its own, which is what relaying sums to; what travels is one sum along each edge
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
 from dopt.algorithms.gossip.gossip_sgd import gossip_sgd
-from dopt.algorithms.method import Method, gossip
+from dopt.algorithms.method import Method, Rate, gossip
 from dopt.algorithms.traits import Neighbours
+from dopt.types import Mix
 
 
 @gossip(source="Vogels et al. 2021, 2110.04175", sends=Neighbours("tree", mixes_once=False))
-def relay_sgd(optimizer: optax.GradientTransformation, mix: Any, *, learning_rate: Any = None) -> Method:
+def relay_sgd(optimizer: optax.GradientTransformation, mix: Mix, *, learning_rate: Rate | None = None) -> Method:
     """RelaySGD: exact averages on a tree, late instead of damped.
 
     Args:

@@ -9,16 +9,18 @@ from typing import Any
 
 import optax
 
-from dopt.algorithms.method import Method, synchronous
+from dopt.algorithms.method import Method, Rate, synchronous
 from dopt.algorithms.trees import mean
 
 
 @synchronous(source="bulk-synchronous parallel, Valiant 1990")
-def allreduce_sgd(optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None) -> Method:
+def allreduce_sgd(
+    optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Rate | None = None
+) -> Method:
     """Synchronous gradient descent: all step on the mean gradient."""
     inner = optax.with_extra_args_support(optimizer)
 
-    def update(grads: Any, state: Any, params: Any = None, **extra: Any) -> tuple[Any, Any]:
+    def update(grads: Any, state: optax.OptState, params: Any = None, **extra: object) -> tuple[Any, Any]:
         return inner.update(mean(grads), state, params, **extra)
 
     return Method(inner.init, update)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import optax
 
 from dopt import compression
-from dopt.algorithms.method import Method, clock, compressed, synchronous
+from dopt.algorithms.method import Method, Rate, clock, compressed, synchronous
 from dopt.algorithms.traits import AllReduce, Options
 from dopt.algorithms.trees import add, mean, subtract, zeros
 from dopt.types import Clock, Reduction, Tree
@@ -38,7 +38,7 @@ def compressed_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     seed: Any = 0,
     compressor: str = "top_k",
     error_feedback: bool = True,
@@ -57,7 +57,9 @@ def compressed_sgd(
     def init(params: Tree) -> CompressedState:
         return CompressedState(inner.init(params), zeros(params), shrink.init(params), clock())
 
-    def update(grads: Tree, state: CompressedState, params: Tree = None, **extra: Any) -> tuple[Tree, CompressedState]:
+    def update(
+        grads: Tree, state: CompressedState, params: Tree = None, **extra: object
+    ) -> tuple[Tree, CompressedState]:
         wanted = add(grads, state.error) if error_feedback else grads
         message, operator = compressed(shrink, wanted, state.operator, seed, state.clock.step)
         error = subtract(wanted, message) if error_feedback else state.error

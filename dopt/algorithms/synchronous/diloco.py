@@ -5,11 +5,9 @@ Douillard et al. 2023, 2311.08105, algorithm 1: AdamW inside, SGD with Nesterov 
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
-from dopt.algorithms.method import Method, outer_optimizer, synchronous
+from dopt.algorithms.method import Method, Rate, outer_optimizer, synchronous
 from dopt.algorithms.rounds import rounds
 from dopt.algorithms.traits import AllReduce
 from dopt.registry import NotNegative, Share
@@ -26,7 +24,7 @@ def diloco(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     local_steps: int = 10,
     outer: str = "sgd",
     outer_learning_rate: NotNegative = 0.7,

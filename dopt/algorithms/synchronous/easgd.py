@@ -13,12 +13,12 @@ models that are all z⁰, moves nothing, and ours are in steps H, 2H, ...
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import optax
 from jax import lax
 
-from dopt.algorithms.method import Method, at_boundary, at_least, check_order, clock, synchronous
+from dopt.algorithms.method import Method, Rate, at_boundary, at_least, check_order, clock, synchronous
 from dopt.algorithms.traits import AllReduce
 from dopt.algorithms.trees import add, mean, scale, subtract
 from dopt.types import AXIS, Clock, InputError, Reduction, Tree
@@ -41,7 +41,7 @@ def easgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     elastic_rate: float | None = None,
     local_steps: int = 1,
     order: str = "joint",
@@ -69,7 +69,7 @@ def easgd(
     def init(params: Tree) -> ElasticState:
         return ElasticState(inner.init(params), mean(params), clock())
 
-    def update(grads: Tree, state: ElasticState, params: Tree, **extra: Any) -> tuple[Tree, ElasticState]:
+    def update(grads: Tree, state: ElasticState, params: Tree, **extra: object) -> tuple[Tree, ElasticState]:
         updates, new = inner.update(grads, state.inner, params, **extra)
 
         def boundary() -> tuple[Tree, Tree]:

@@ -23,7 +23,7 @@ import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from dopt.algorithms.method import Method, synchronous
+from dopt.algorithms.method import Method, Rate, synchronous
 from dopt.types import AXIS, Tree
 
 
@@ -67,7 +67,7 @@ def assemble(parts: Any, shapes: Tree) -> Tree:
 
 
 @synchronous(source="Rajbhandari et al. 2019, 1910.02054, stage 2", assemble=assemble, steps="part")
-def fsdp_sgd(optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None) -> Method:
+def fsdp_sgd(optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Rate | None = None) -> Method:
     """Sharded data parallelism, ZeRO stage 2: gradients, optimizer state, and the model between two steps live as n-ths.
 
     In one's own loop: `state = method.init(params)`, then `params = method.place(params)`; gradients at `method.read(state, params)`.
@@ -80,10 +80,10 @@ def fsdp_sgd(optimizer: optax.GradientTransformation, mix: None = None, *, learn
     def init(params: Tree) -> ShardedState:
         return ShardedState(inner.init(place(params)), form(params))
 
-    def read(state: ShardedState, params: Tree, **extra: Any) -> Tree:
+    def read(state: ShardedState, params: Tree, **extra: object) -> Tree:
         return state.form.joined(lax.all_gather(params, AXIS))
 
-    def update(grads: Tree, state: ShardedState, params: Tree = None, **extra: Any) -> tuple[Tree, ShardedState]:
+    def update(grads: Tree, state: ShardedState, params: Tree = None, **extra: object) -> tuple[Tree, ShardedState]:
         n = lax.axis_size(AXIS)
         own = lax.psum_scatter(pieces(grads, n), AXIS) / n
         updates, new = inner.update(own, state.inner, params, **extra)

@@ -15,7 +15,7 @@ import optax
 from jax import lax
 
 from dopt import draws
-from dopt.algorithms.method import Method, at_boundary, at_count, at_least, clock, synchronous
+from dopt.algorithms.method import Method, Rate, at_boundary, at_count, at_least, clock, synchronous
 from dopt.algorithms.traits import AllReduce
 from dopt.algorithms.trees import add, mean_model, scale, subtract, when, zeros
 from dopt.types import AXIS, Clock, InputError, Reduction, Tree
@@ -37,7 +37,7 @@ def local_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     local_steps: int = 10,
     participation: float = 1.0,
     workers: int | None = None,
@@ -63,7 +63,7 @@ def local_sgd(
         return LocalState(inner.init(params), clock())
 
     def update(
-        grads: Tree, state: LocalState, params: Tree, *, share: Any = None, **extra: Any
+        grads: Tree, state: LocalState, params: Tree, *, share: Any = None, **extra: object
     ) -> tuple[Tree, LocalState]:
         step, mine = state.clock.step, jnp.array(True)
         own = state.inner if participation == 1 else at_count(state.inner, step)

@@ -11,7 +11,7 @@ from typing import Any
 import optax
 from jax import lax
 
-from dopt.algorithms.method import Method, at_boundary, at_least, clock, synchronous
+from dopt.algorithms.method import Method, Rate, at_boundary, at_least, clock, synchronous
 from dopt.algorithms.synchronous.local_sgd import LocalState
 from dopt.algorithms.traits import AllReduce
 from dopt.algorithms.trees import add, mean_model, subtract
@@ -28,7 +28,7 @@ def post_local_sgd(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     switch_step: int = 100,
     local_steps: int = 10,
 ) -> Method:
@@ -46,7 +46,7 @@ def post_local_sgd(
         return LocalState(inner.init(params), clock())
 
     def update(
-        grads: Tree, state: LocalState, params: Tree, *, share: Any = None, **extra: Any
+        grads: Tree, state: LocalState, params: Tree, *, share: Any = None, **extra: object
     ) -> tuple[Tree, LocalState]:
         step = state.clock.step
         together = step < switch_step

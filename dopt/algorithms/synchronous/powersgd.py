@@ -6,12 +6,12 @@ its way. A leaf is a matrix of its first axis by all others; where the factors a
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import optax
 
-from dopt.algorithms.method import Method, synchronous
+from dopt.algorithms.method import Method, Rate, synchronous
 from dopt.algorithms.traits import AllReduce
 from dopt.algorithms.trees import add, mean, subtract, zeros
 from dopt.compression import checked_rank
@@ -29,7 +29,7 @@ class PowerState(NamedTuple):
     sends=lambda options, workers: AllReduce(Reduction(bits=checked_rank(options["rank"]).bits)),
 )
 def powersgd(
-    optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None, rank: int = 2
+    optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Rate | None = None, rank: int = 2
 ) -> Method:
     """PowerSGD: all-reduce of the two factors of a low-rank gradient, with error feedback.
 
@@ -41,7 +41,7 @@ def powersgd(
     def init(params: Tree) -> PowerState:
         return PowerState(inner.init(params), zeros(params), low.start(params))
 
-    def update(grads: Tree, state: PowerState, params: Tree = None, **extra: Any) -> tuple[Tree, PowerState]:
+    def update(grads: Tree, state: PowerState, params: Tree = None, **extra: object) -> tuple[Tree, PowerState]:
         wanted = add(grads, state.error)
         leaves, form = jax.tree.flatten(wanted)
         sent, right = zip(*(low.project(*leaf, mean) for leaf in zip(leaves, state.right, strict=True)), strict=True)

@@ -16,7 +16,7 @@ import optax
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from dopt.algorithms.method import Method, synchronous
+from dopt.algorithms.method import Method, Rate, synchronous
 from dopt.types import AXIS, Tree
 
 UNROLLED = 16  # workers up to which the rounds are written out, each with its own permute
@@ -46,12 +46,12 @@ def ring_sum(x: jax.Array) -> jax.Array:
 
 @synchronous(source="Patarasuk, Yuan 2009, bandwidth optimal all-reduce algorithms")
 def ring_allreduce_sgd(
-    optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None
+    optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Rate | None = None
 ) -> Method:
     """Synchronous gradient descent whose all-reduce is a ring of messages."""
     inner = optax.with_extra_args_support(optimizer)
 
-    def update(grads: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+    def update(grads: Tree, state: optax.OptState, params: Tree = None, **extra: object) -> tuple[Tree, Any]:
         flat, back = ravel_pytree(grads)
         return inner.update(back(ring_sum(flat) / lax.axis_size(AXIS)), state, params, **extra)
 

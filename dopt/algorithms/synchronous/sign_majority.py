@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import optax
 from jax import lax
 
-from dopt.algorithms.method import Method, synchronous
+from dopt.algorithms.method import Method, Rate, synchronous
 from dopt.algorithms.traits import AllReduce
 from dopt.types import AXIS, Reduction, Tree
 
@@ -24,11 +24,13 @@ def _bits(model: Tree) -> tuple[int, ...]:
 
 
 @synchronous(source="Bernstein et al. 2018, 1802.04434", sends=AllReduce(Reduction(bits=_bits)), weighs=None)
-def sign_majority(optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Any = None) -> Method:
+def sign_majority(
+    optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Rate | None = None
+) -> Method:
     """Majority vote of signs (signSGD): one bit for each coordinate, up and down."""
     inner = optax.with_extra_args_support(optimizer)
 
-    def update(grads: Tree, state: Any, params: Tree = None, **extra: Any) -> tuple[Tree, Any]:
+    def update(grads: Tree, state: optax.OptState, params: Tree = None, **extra: object) -> tuple[Tree, Any]:
         votes = lax.psum(jax.tree.map(jnp.sign, grads), AXIS)
         return inner.update(jax.tree.map(jnp.sign, votes), state, params, **extra)
 

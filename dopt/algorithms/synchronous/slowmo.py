@@ -10,7 +10,7 @@ from typing import Any
 
 import optax
 
-from dopt.algorithms.method import Method, synchronous
+from dopt.algorithms.method import Method, Rate, synchronous
 from dopt.algorithms.rounds import rounds
 from dopt.algorithms.traits import AllReduce
 from dopt.algorithms.trees import add, scale, zeros
@@ -29,7 +29,7 @@ def slowmo(
     optimizer: optax.GradientTransformation,
     mix: None = None,
     *,
-    learning_rate: Any = None,
+    learning_rate: Rate | None = None,
     local_steps: int = 10,
     momentum: float = 0.5,
     slow_rate: NotNegative = 1.0,
@@ -49,7 +49,7 @@ def slowmo(
     if not slow_rate > 0:
         raise InputError(f"algorithm.slow_rate: must be positive, got {slow_rate}")
 
-    def update(delta: Tree, slow: Tree, params: Tree = None, *, step: Any, **extra: Any) -> tuple[Tree, Tree]:
+    def update(delta: Tree, slow: Tree, params: Tree = None, *, step: Any, **extra: object) -> tuple[Tree, Tree]:
         rate = learning_rate(step) if callable(learning_rate) else learning_rate
         slow = add(scale(momentum, slow), scale(1 / rate, delta))
         return scale(-slow_rate * rate, slow), slow

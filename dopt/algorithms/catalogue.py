@@ -99,13 +99,18 @@ def dry_build(method: Entry[Traits], options: Options, workers: int) -> tuple[Ex
     return exchange
 
 
+def check_rate(method: Entry[Traits], learning_rate: float) -> None:
+    """Refuse a rate of 0 where a method divides by it."""
+    if method.traits.divides_by_rate and learning_rate == 0:
+        raise InputError(f"learning_rate: {method.name} divides by it, got 0; give a positive one")
+
+
 def check_optimizer(
     method: Entry[Traits], optimizer: str, options: Options, learning_rate: float, strict: bool
 ) -> None:
     """Refuse local optimizers for which a method is not defined; `options`: the optimizer's own."""
     name, linear, divides = method.name, method.traits.needs_linear_update, method.traits.divides_by_rate
-    if divides and learning_rate == 0:
-        raise InputError(f"learning_rate: {name} divides by it, got 0; give a positive one")
+    check_rate(method, learning_rate)
     if not strict or not (linear or divides):
         return
     hint = "; use sgd, or strict: false"
@@ -116,4 +121,4 @@ def check_optimizer(
         raise InputError(f"optimizer.momentum: {name} has a momentum of its own; leave it out{hint}")
 
 
-__all__ = ["IMPLIED", "check_optimizer", "dry_build", "make", "options", "readable", "takes_mix"]
+__all__ = ["IMPLIED", "check_optimizer", "check_rate", "dry_build", "make", "options", "readable", "takes_mix"]

@@ -1,4 +1,4 @@
-"""A run as it was asked for (`run`), checked (`resolve`), and known by a hash (`identity`).
+"""A run as it was asked for (`run`), checked (`resolve`), known by a hash (`identity`), and many of them as columns (`runs`).
 
 Optax by name: `optimizers`, `schedules`.
 """
@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from dopt.config.identity import SCHEMA, identity
     from dopt.config.matrices import UNWEIGHTED
     from dopt.config.optimizers import COUPLED, LINEAR, OPTIMIZERS, averages, make_optimizer
-    from dopt.config.run import HORIZONS, OWN, Run, options_of
+    from dopt.config.run import HORIZONS, OWN, Resolved, Run, options_of
+    from dopt.config.runs import Runs
     from dopt.config.schedules import RATES, SCHEDULES, UNTRACED, make_rate
 
 __all__ = [
@@ -25,7 +26,9 @@ __all__ = [
     "SCHEMA",
     "UNTRACED",
     "UNWEIGHTED",
+    "Resolved",
     "Run",
+    "Runs",
     "averages",
     "identity",
     "make_optimizer",

@@ -21,7 +21,7 @@ import numpy as np
 from dopt import cluster, code, compression, data, delays, files, mixing, topology
 from dopt.algorithms import ALGORITHMS
 from dopt.config import matrices
-from dopt.config.run import OWN, Run, options_of
+from dopt.config.run import OWN, Resolved, Run, options_of
 from dopt.problems import PROBLEMS
 from dopt.registry import Entry, Plugins, traits_by_name
 from dopt.types import InputError, Problem
@@ -57,7 +57,40 @@ def identity(resolved: Run, own: Mapping[str, Any] | None = None) -> str:
 def hashed(fields: Mapping[str, Any], digests: Mapping[str, str]) -> str:
     """16 hex digits of resolved fields and digests."""
     content = {"schema": SCHEMA, "fields": dict(fields), "digests": dict(digests)}
-    return hashlib.sha256(json.dumps(content, sort_keys=True, default=list).encode()).hexdigest()[:16]
+    return hashlib.sha256(_json(content).encode()).hexdigest()[:16]
+
+
+def ids_of(like: Resolved, learning_rate: Iterable[float], seed: Iterable[int]) -> list[str]:
+    """The ids of runs that are like this one in all but rate and seed: what is hashed is written once around the two."""
+    before, between, after = around(like)
+    begun = hashlib.sha256(f'{{"digests": {_json(dict(like.digests))}, "fields": {before}'.encode())
+    end = f'{after}, "schema": {SCHEMA}}}'
+    found = []
+    for rate, number in zip(learning_rate, seed, strict=True):
+        said = begun.copy()
+        said.update(f"{rate!r}{between}{number!r}{end}".encode())  # as JSON writes finite numbers, too
+        found.append(said.hexdigest()[:16])
+    return found
+
+
+def around(like: Resolved) -> tuple[str, str, str]:
+    """The fields of a resolved run as text, cut: what stands before its rate, between rate and seed, and after the seed.
+
+    Runs of equal text differ in nothing but rate and seed, wherever things are the same.
+    """
+    fields = like.to_dict()
+    names = sorted(fields)
+    said = [f"{json.dumps(name)}: {_json(fields[name])}" for name in names]
+    rate, seed = names.index("learning_rate"), names.index("seed")
+    before, between = (
+        ", ".join([*said[:rate], '"learning_rate": ']),
+        ", ".join(["", *said[rate + 1 : seed], '"seed": ']),
+    )
+    return "{" + before, between, ", ".join(["", *said[seed + 1 :]]) + "}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=list)
 
 
 @code.once()
@@ -129,7 +162,7 @@ def check_same(run: Run) -> None:
 
 def fields_of(run: Run) -> str:
     """The fields of a resolved run as text: two runs of equal text are one, wherever things are the same."""
-    return json.dumps(run.to_dict(), sort_keys=True, default=list)
+    return _json(run.to_dict())
 
 
 def _content(name: str, path: str) -> str:

@@ -15,9 +15,10 @@ from dopt import algorithms, cluster, delays, memory, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS, catalogue, traits
 from dopt.algorithms.traits import UNWEIGHTED, Exchange, Traits
 from dopt.config import cost
+from dopt.config.exchanges import exchange_of
 from dopt.config.matrices import network_of
 from dopt.config.optimizers import ANCHORED, COUPLED, NOISY, counts_apart, dry_step, optimizer_options
-from dopt.config.run import HORIZONS, OWN, PREFIXES, Run, of
+from dopt.config.run import HORIZONS, OWN, PREFIXES, Resolved, Run, of
 from dopt.config.schedules import first_zero, schedule_options
 from dopt.data import PARTITIONS, SETS
 from dopt.devices import EXECUTORS
@@ -44,7 +45,7 @@ def _hints() -> dict[str, Any]:
     return typing.get_type_hints(Run)
 
 
-def resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
+def resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Resolved:
     making = _Resolving(run, unread == "drop")
     _check_numbers(making.values)
     making.batch()
@@ -57,11 +58,33 @@ def resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Run:
     making.delay()
     making.cluster()
     making.records()
-    resolved = Run(**making.values, options=making.options)
+    resolved = Resolved.of(Run(**making.values, options=making.options))
     memory.refuse_beyond(cost.needs(resolved))
-    if problem is None and graph is None:
-        vars(resolved)["_resolved"] = resolved  # resolving it once more would give the same
     return resolved
+
+
+def rate_of(given: Any, like: Resolved) -> float:
+    """A learning rate as `resolve` takes it for a run that is `like` this one in all else, be its rate and seed whatever they are.
+
+    Raises:
+      InputError: `resolve` would refuse that run.
+    """
+    rate = coerce("learning_rate", given, float)
+    _check_positive(rate)
+    _check_rate(rate, like.precision)
+    method = ALGORITHMS[like.algorithm]
+    catalogue.check_rate(method, rate)
+    if "learning_rate.schedule" in like.options:
+        events = traits.is_event_driven(exchange_of(like))
+        _check_zeros({**vars(like), "learning_rate": rate}, method, like.options, events)
+    return rate
+
+
+def seed_of(given: Any) -> int:
+    """A seed as `resolve` takes it, of whatever run."""
+    seed = coerce("seed", given, int)
+    _check_seed(seed)
+    return seed
 
 
 class _Resolving:
@@ -317,15 +340,23 @@ def _check_numbers(values: Mapping[str, Any]) -> None:
             raise InputError(f"{name}: must be positive, got {values[name]}")
     if values["workers"] > MOST_WORKERS:
         raise InputError(f"workers: must be at most {MOST_WORKERS}, got {values['workers']}")
-    if not (values["learning_rate"] >= 0 and math.isfinite(values["learning_rate"])):
-        raise InputError(f"learning_rate: must be a finite number, not negative, got {values['learning_rate']}")
-    if not 0 <= values["seed"] < 2**31:
-        raise InputError(f"seed: must lie in [0, 2^31), got {values['seed']}")
+    _check_positive(values["learning_rate"])
+    _check_seed(values["seed"])
     if values["precision"] not in ("float32", "float64"):
         raise InputError(f"precision: must be float32 or float64, got {values['precision']!r}")
     _check_rate(values["learning_rate"], values["precision"])
     if values["executor"] not in EXECUTORS:
         raise InputError(f"executor: unknown name {values['executor']!r}{did_you_mean(values['executor'], EXECUTORS)}")
+
+
+def _check_positive(rate: float) -> None:
+    if not (rate >= 0 and math.isfinite(rate)):
+        raise InputError(f"learning_rate: must be a finite number, not negative, got {rate}")
+
+
+def _check_seed(seed: int) -> None:
+    if not 0 <= seed < 2**31:
+        raise InputError(f"seed: must lie in [0, 2^31), got {seed}")
 
 
 def _check_rate(rate: float, precision: str) -> None:
@@ -365,20 +396,24 @@ def _check_schedule(
 ) -> None:
     """Refuse a schedule that a method would forget, or divide by when it is 0."""
     name, optimizer = method.name, values["optimizer"]
-    own = of(options, "algorithm")
-    if method.traits.does_restart(own) and not counts_apart(optimizer, plain):
+    if method.traits.does_restart(of(options, "algorithm")) and not counts_apart(optimizer, plain):
         raise InputError(
             f"learning_rate.schedule: {name} restarts local optimizers or lets them rest, and {optimizer} counts its schedule together with all else; use another optimizer, as adam"
         )
+    _check_zeros(values, method, options, events)
+
+
+def _check_zeros(values: Mapping[str, Any], method: Entry[Traits], options: Mapping[str, Any], events: bool) -> None:
+    """Refuse a schedule that is 0 where a method divides by it."""
     if not method.traits.divides_by_rate:
         return
-    period, total = own.get("local_steps", 1), min(cost.expected_steps(values, events), SCANNED)
+    period, total = options.get("algorithm.local_steps", 1), min(cost.expected_steps(values, events), SCANNED)
     fields = {name: values[name] for name in ("algorithm", "workers", "learning_rate", "precision")}
-    rates = Run(**fields, options=dict(plain))
+    rates = Run(**fields, options=options)
     zero = first_zero(rates, np.arange(period - 1, total, period))
     if zero is not None:
         raise InputError(
-            f"learning_rate.schedule: {name} divides by the rate, got one that is 0 at step {zero}; let it start and end above 0"
+            f"learning_rate.schedule: {method.name} divides by the rate, got one that is 0 at step {zero}; let it start and end above 0"
         )
 
 

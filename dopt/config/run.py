@@ -82,7 +82,13 @@ class Run:
         flat = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "options"}
         return flat | dict(sorted(self.options.items()))
 
-    def resolve(self, *, problem: Problem | None = None, graph: Any = None, unread: str = "refuse") -> Run:
+    def __eq__(self, other: object) -> bool:
+        """Whether all fields are equal, be one of the runs resolved or not."""
+        return isinstance(other, Run) and self.to_dict() == other.to_dict()
+
+    __hash__ = None  # type: ignore[assignment]  # options are a mapping
+
+    def resolve(self, *, problem: Problem | None = None, graph: Any = None, unread: str = "refuse") -> Resolved:
         """This run with every default filled in and every name and value checked.
 
         Args:
@@ -111,8 +117,38 @@ class Run:
         return digests(self._resolved)
 
     @cached_property
-    def _resolved(self) -> Run:
+    def _resolved(self) -> Resolved:
         return self.resolve(unread="drop")
+
+
+class Resolved(Run):
+    """A run with every default filled in and every name and value checked. Only `Run.resolve` makes one, and who keeps what it made.
+
+    What `dataclasses.replace` makes of it is a plain `Run` again, since nobody has checked that one.
+    """
+
+    def __new__(cls, **fields: Any) -> Any:
+        return Run(**fields) if fields else object.__new__(cls)  # no fields: a copy, which is filled in afterwards
+
+    @classmethod
+    def of(cls, run: Run) -> Resolved:
+        """The same run, of which it is known that it was resolved."""
+        new: Resolved = object.__new__(cls)
+        vars(new).update({f.name: getattr(run, f.name) for f in dataclasses.fields(Run)})
+        return new
+
+    def at(self, learning_rate: float, seed: int) -> Resolved:
+        """This run with another rate and seed, which fit it; it stands for the same things."""
+        new = Resolved.of(self)
+        vars(new).update(learning_rate=learning_rate, seed=seed)
+        if "digests" in vars(self):
+            vars(new)["digests"] = self.digests
+        return new
+
+    @property
+    def _resolved(self) -> Resolved:
+        handed_over = OWN in (self.problem, self.topology, self.weights)
+        return self.resolve(unread="drop") if handed_over else self  # which refuses what no field can say
 
 
 def options_of(run: Run, prefix: str) -> dict[str, Any]:

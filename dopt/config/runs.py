@@ -1,0 +1,124 @@
+"""Many resolved runs as columns: what they share stands once, and each row has but a rate and a seed of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, overload
+
+import numpy as np
+
+from dopt.config.identity import around, ids_of
+from dopt.config.run import Resolved, Run
+
+
+@dataclass(frozen=True, eq=False)
+class Runs(Sequence[Resolved]):
+    """Runs in order. A row becomes a `Run` only where somebody looks at it; a slice is `Runs` again, with the same templates.
+
+    Attributes:
+      templates: runs that differ in more than rate and seed; their own rates and seeds count for nothing.
+      template: [runs] which of them each run is like.
+      learning_rate: [runs].
+      seed: [runs].
+    """
+
+    templates: tuple[Resolved, ...]
+    template: np.ndarray  # int32
+    learning_rate: np.ndarray  # float64
+    seed: np.ndarray  # int64
+
+    @classmethod
+    def of(cls, runs: Iterable[Run]) -> Runs:
+        """The same runs as columns; of equal templates the first stands for all."""
+        if isinstance(runs, Runs):
+            return runs
+        rows = [run if isinstance(run, Resolved) else Resolved.of(run) for run in runs]
+        number: dict[Any, int] = {}
+        kinds = [_kind(row) for row in rows]
+        template = np.array([number.setdefault(kind, len(number)) for kind in kinds], np.int32)
+        first = dict(zip(reversed(kinds), reversed(rows), strict=True))
+        return cls(
+            tuple(first[kind] for kind in number),
+            template,
+            np.array([row.learning_rate for row in rows], np.float64),
+            np.array([row.seed for row in rows], np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.template)
+
+    @overload
+    def __getitem__(self, index: int) -> Resolved: ...
+    @overload
+    def __getitem__(self, index: slice) -> Runs: ...
+    def __getitem__(self, index: int | slice) -> Resolved | Runs:
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        row = self.templates[self.template[index]].at(float(self.learning_rate[index]), int(self.seed[index]))
+        if "ids" in vars(self):
+            vars(row)["id"] = self.ids[index]
+        return row
+
+    def take(self, rows: np.ndarray) -> Runs:
+        """The runs of these numbers, in this order."""
+        part = Runs(self.templates, self.template[rows], self.learning_rate[rows], self.seed[rows])
+        if "ids" in vars(self):
+            vars(part)["ids"] = [self.ids[row] for row in rows]
+        return part
+
+    @cached_property
+    def used(self) -> np.ndarray:
+        """Numbers of the templates that have a run here, in the order in which they come."""
+        return self.template[numbered(self.template)[0]]
+
+    @property
+    def kinds(self) -> tuple[Resolved, ...]:
+        """The templates that have a run here, in the order in which they come."""
+        return tuple(self.templates[number] for number in self.used)
+
+    @cached_property
+    def ids(self) -> list[str]:
+        """The identity of each run."""
+        found = np.empty(len(self), object)
+        for number, rows in self.by_template():
+            rates, seeds = self.learning_rate[rows].tolist(), self.seed[rows].tolist()
+            found[rows] = ids_of(self.templates[number], rates, seeds)
+        return found.tolist()
+
+    def by_template(self) -> Iterator[tuple[int, np.ndarray]]:
+        """Each template that has a run here, and the numbers of its runs, in order."""
+        order = np.argsort(self.template, kind="stable")
+        used, begin = np.unique(self.template[order], return_index=True)
+        return zip(used.tolist(), np.split(order, begin[1:]), strict=True)
+
+
+def _kind(run: Resolved) -> tuple[Any, ...]:
+    """What a template stands for: all fields but rate and seed, and digests, where they are known."""
+    digests: Mapping[str, str] = vars(run).get("digests", {})
+    return around(run), tuple(digests.items())
+
+
+def numbered(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows that are equal in all columns are of a kind: (the first row of each kind, in order; of each row, its kind).
+
+    Zeros of either sign are equal here; `bits` tells them apart.
+    """
+    code = np.zeros(len(columns[0]), np.int64)
+    for column in columns:
+        values, place = np.unique(column, return_inverse=True)
+        _, code = np.unique(code * len(values) + place, return_inverse=True)
+    _, first, code = np.unique(code, return_index=True, return_inverse=True)
+    order = np.argsort(first)
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    return first[order], rank[code]
+
+
+def bits(rates: np.ndarray) -> np.ndarray:
+    """Floats as whole numbers that are equal where the floats are written alike."""
+    return np.ascontiguousarray(rates, np.float64).view(np.int64)
+
+
+__all__ = ["Runs", "bits", "numbered"]

@@ -1,6 +1,7 @@
-"""The version, where packaging can read it without importing anything, and whatever is installed."""
+"""The versions of the package and of its engine, where packaging can read them without importing anything, and whatever is installed."""
 
 VERSION = "0.1.0"
+ENGINE = 1  # raised by a change that may change the last bits of a model, so that a folder can say who made what
 
 
 def installed(package: str) -> str | None:

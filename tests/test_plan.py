@@ -27,6 +27,7 @@ from dopt.sweep import engine, plan, seal
 from dopt.sweep.results import find
 from dopt.sweep.store import SlabError, Store
 from dopt.types import MachineError
+from dopt.version import ENGINE
 
 
 def asked(name: str = "small", metric: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
@@ -82,8 +83,12 @@ def edit(path: Path, change: Callable[[dict[str, Any]], Any]) -> None:
     path.write_bytes(seal.seal({name: value for name, value in content.items() if name != seal.SUM}))
 
 
-def rows(content: dict[str, Any]) -> list[dict[str, Any]]:
-    return [row for group in content["groups"] for slab in group["slabs"] for row in slab["runs"]]
+def slabs(content: dict[str, Any]) -> list[dict[str, Any]]:
+    return [slab for group in content["groups"] for slab in group["slabs"]]
+
+
+def put(rows: list[Any], value: Any) -> None:
+    rows[0] = value
 
 
 def refused(folder: Path, said: str, **changes: Any) -> None:
@@ -110,23 +115,34 @@ def test_no_bit_of_a_plan_can_be_flipped(folder: Path) -> None:
     assert store.plan() is not None
 
 
-@pytest.mark.parametrize("number", [1, 99, None, "2", [2]])
+@pytest.mark.parametrize("number", [1, 2, 99, None, "3", [3]])
 def test_another_format_is_refused_and_named(folder: Path, number: Any, nothing_runs: None) -> None:
     edit(folder / "plan.json", lambda content: content.update(format=number))
-    refused(folder, r"plan\.json has format .* this dopt reads format 2; .*--results")
+    refused(folder, r"plan\.json has format .* this dopt reads format 3; .*--results")
 
 
-def test_an_edited_row_is_refused_whatever_the_checksum(folder: Path, nothing_runs: None) -> None:
-    edit(folder / "plan.json", lambda content: rows(content)[0].update(learning_rate=0.3))
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: put(slabs(content)[0]["learning_rate"], 0.3),
+        lambda content: put(slabs(content)[0]["seed"], 3),
+        lambda content: content["templates"][0].update(steps=5),
+        lambda content: content["templates"][0].update({"topology.degree": 3}),
+        lambda content: put(content["digests"], "0" * 64),
+    ],
+)
+def test_an_edited_row_is_refused_whatever_the_checksum(folder: Path, change: Callable, nothing_runs: None) -> None:
+    edit(folder / "plan.json", change)
     refused(folder, r"plan\.json is damaged \(the row of run '\w{16}' is not what its id says\)")
 
 
 def test_a_run_that_nobody_asked_for_is_refused_whatever_its_id(folder: Path, nothing_runs: None) -> None:
     def change(content: dict[str, Any]) -> None:
-        row, digests = rows(content)[0], content["digests"]
-        other = dataclasses.replace(plan.run_of(row, digests), learning_rate=0.3).resolve()
-        content["order"][content["order"].index(row["id"])] = other.id
-        row.update(learning_rate=0.3, id=other.id)
+        slab = slabs(content)[0]
+        other = plan.template_of(content["templates"][0], content["digests"]).at(0.3, slab["seed"][0])
+        content["order"][content["order"].index(slab["id"][0])] = other.id
+        put(slab["learning_rate"], 0.3)
+        put(slab["id"], other.id)
 
     edit(folder / "plan.json", change)
     with pytest.raises(InputError, match="holds another sweep"):
@@ -143,13 +159,26 @@ def test_a_run_that_nobody_asked_for_is_refused_whatever_its_id(folder: Path, no
         lambda content: content.update(merged="no"),
         lambda content: content["groups"][0].update(width=0),
         lambda content: content["order"].pop(),
-        lambda content: rows(content)[0].pop("digests"),
-        lambda content: rows(content)[0].update(digests={"graph": 99}),
-        lambda content: rows(content)[0].update(digests={"graph": "x"}),
-        lambda content: rows(content)[0].update(id=3),
-        lambda content: content["groups"][0]["slabs"][0].update(name="../../evil"),
-        lambda content: content["groups"][0]["slabs"][0].update(name="group0-slab001"),
-        lambda content: content["groups"][0]["slabs"][0].update(runs=content["groups"][0]["slabs"][1]["runs"]),
+        lambda content: content["templates"][0].pop("digests"),
+        lambda content: content["templates"][0].update(digests={"graph": 99}),
+        lambda content: content["templates"][0].update(digests={"graph": "x"}),
+        lambda content: content["templates"][0].pop("mix"),
+        lambda content: content["templates"][0].update(seed=0),
+        lambda content: content["templates"].clear(),
+        lambda content: content.pop("templates"),
+        lambda content: put(slabs(content)[0]["id"], 3),
+        lambda content: put(slabs(content)[0]["template"], 1),
+        lambda content: put(slabs(content)[0]["template"], -1),
+        lambda content: put(slabs(content)[0]["template"], False),
+        lambda content: put(slabs(content)[0]["learning_rate"], 1),
+        lambda content: put(slabs(content)[0]["learning_rate"], "0.1"),
+        lambda content: put(slabs(content)[0]["seed"], 2**70),
+        lambda content: slabs(content)[0]["seed"].pop(),
+        lambda content: slabs(content)[0].pop("learning_rate"),
+        lambda content: slabs(content)[0].update(id=6),
+        lambda content: slabs(content)[0].update(name="../../evil"),
+        lambda content: slabs(content)[0].update(name="group0-slab001"),
+        lambda content: slabs(content)[0].update(slabs(content)[1] | {"name": "group0-slab000"}),
     ],
 )
 def test_what_is_no_plan_is_one_line(folder: Path, change: Callable, nothing_runs: None) -> None:
@@ -157,10 +186,14 @@ def test_what_is_no_plan_is_one_line(folder: Path, change: Callable, nothing_run
     refused(folder, r"plan\.json is damaged")
 
 
-def test_a_plan_holds_each_digest_once_and_rows_refer_to_it(folder: Path) -> None:
+def test_a_plan_holds_each_digest_and_each_template_once(folder: Path) -> None:
     content = json.loads((folder / "plan.json").read_text())
     assert len(set(content["digests"])) == len(content["digests"]) == 2  # of one graph and one matrix
-    assert [row["digests"] for row in rows(content)] == [{"graph": 0, "matrix": 1}] * 6
+    (template,) = content["templates"]
+    assert template["digests"] == {"graph": 0, "matrix": 1}
+    assert [slab["learning_rate"] for slab in slabs(content)] == [[0.1, 0.1], [0.1, 0.2], [0.2, 0.2]]
+    assert [slab["seed"] for slab in slabs(content)] == [[0, 1], [2, 0], [1, 2]]
+    assert [slab["template"] for slab in slabs(content)] == [[0, 0]] * 3
 
 
 def test_a_folder_loads_without_the_things_that_its_runs_stand_for(
@@ -296,6 +329,19 @@ def test_damage_foreign_and_unreadable_are_told_apart(folder: Path) -> None:
             store.read_slab(name, these)
         kinds.append(error.value.kind)
     assert kinds == ["damaged", "foreign", "damaged"]
+
+
+def test_slabs_of_another_engine_are_named_where_more_are_made(folder: Path, swept: Results) -> None:
+    assert again(folder)[1] == []
+    for number in range(3):
+        path = folder / "slabs" / f"group0-slab00{number}" / "manifest.json"
+        assert json.loads(path.read_text())["engine"] == ENGINE
+        edit(path, lambda content: content.update(engine=0))
+    assert again(folder)[1] == []
+    shutil.rmtree(folder / "slabs" / "group0-slab001")
+    found, (line,) = again(folder)
+    assert f"made by engine 0, and what is missing is made by engine {ENGINE}: last bits may differ" in line
+    assert_frame_equal(found.history, swept.history, check_exact=True)
 
 
 # -- what runs stand for ----------------------------------------------------------------------------------------------

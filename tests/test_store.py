@@ -125,7 +125,7 @@ def finished(results: Path) -> list[Path]:
 def ids_of(folder: Path) -> dict[str, list[str]]:
     """Slab -> ids of its runs, as the plan has them."""
     plan_text = json.loads((folder / "plan.json").read_text())
-    return {s["name"]: [run["id"] for run in s["runs"]] for group in plan_text["groups"] for s in group["slabs"]}
+    return {slab["name"]: slab["id"] for group in plan_text["groups"] for slab in group["slabs"]}
 
 
 def whole_slabs(folder: Path) -> set[str]:
@@ -485,7 +485,10 @@ def flat(run: Mapping[str, Any]) -> dict[str, Any]:
 
 def test_the_plan_holds_every_run_in_full(finished_sweep: tuple[Path, Results]) -> None:
     plan_text = json.loads((finished_sweep[0] / "plan.json").read_text())
-    runs = [run for group in plan_text["groups"] for slab in group["slabs"] for run in slab["runs"]]
-    assert len(runs) == 14
-    for run in runs:
-        assert dopt.Run.from_dict(flat(run)).id == run["id"]
+    columns = ("template", "learning_rate", "seed", "id")
+    slabs = [slab for group in plan_text["groups"] for slab in group["slabs"]]
+    rows = [row for slab in slabs for row in zip(*(slab[name] for name in columns), strict=True)]
+    assert len(rows) == 14
+    for template, learning_rate, seed, identity in rows:
+        fields = {**plan_text["templates"][template], "learning_rate": learning_rate, "seed": seed}
+        assert dopt.Run.from_dict(flat(fields)).id == identity

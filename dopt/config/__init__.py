@@ -41,8 +41,9 @@ on_demand(
     {
         **dict.fromkeys(("SCHEMA", "identity"), "dopt.config.identity"),
         **dict.fromkeys(("COUPLED", "LINEAR", "OPTIMIZERS", "averages", "make_optimizer"), "dopt.config.optimizers"),
-        **dict.fromkeys(("HORIZONS", "OWN", "Run", "options_of"), "dopt.config.run"),
+        **dict.fromkeys(("HORIZONS", "OWN", "Resolved", "Run", "options_of"), "dopt.config.run"),
         **dict.fromkeys(("RATES", "SCHEDULES", "UNTRACED", "make_rate"), "dopt.config.schedules"),
+        "Runs": "dopt.config.runs",
         "UNWEIGHTED": "dopt.config.matrices",
     },
 )

@@ -13,6 +13,7 @@ from dopt import mixing, topology
 from dopt.algorithms.traits import is_event_driven, matrix_kind
 from dopt.config.exchanges import exchange_of
 from dopt.config.run import OWN, Run, of
+from dopt.config.runs import Runs
 from dopt.data import SETS
 from dopt.memory import Need
 from dopt.problems import PROBLEMS
@@ -91,12 +92,13 @@ def needs(run: Run) -> list[Need]:
 
 def needs_of(runs: Sequence[Run], width: int = 1) -> list[Need]:
     """What runs need of one host together: data once, each distinct mixing matrix, and the clocks of a slab."""
-    first = max(runs, key=lambda run: sum(need.bytes for need in needs(run)))
+    kinds = Runs.of(runs).kinds
+    first = max(kinds, key=lambda run: sum(need.bytes for need in needs(run)))
     sources = {
-        (run.topology, run.workers, str(of(run.options, "topology")), run.weights) for run in runs if _has_network(run)
+        (run.topology, run.workers, str(of(run.options, "topology")), run.weights) for run in kinds if _has_network(run)
     }
     kept = [float(workers) ** 2 for _, workers, *_ in list(sources)[:KEPT]]
-    what = f"{len(kept)} mixing matrices of up to {max((run.workers for run in runs), default=0)} workers"
+    what = f"{len(kept)} mixing matrices of up to {max(run.workers for run in kinds)} workers"
     several = Need("topology", what, NUMBER * (sum(kept) - max(kept, default=0.0)), "sweep fewer graphs at once")
     others = clock(first)._replace(bytes=clock(first).bytes * (min(width, len(runs)) - 1))
     return [*needs(first), several, others]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, overload
@@ -68,6 +68,11 @@ class Runs(Sequence[Resolved]):
             vars(part)["ids"] = [self.ids[row] for row in rows]
         return part
 
+    def where(self, holds: Callable[[Resolved], bool]) -> Runs:
+        """The runs whose template is such a one."""
+        chosen = [number for number in self.used.tolist() if holds(self.templates[number])]
+        return self.take(np.flatnonzero(np.isin(self.template, chosen)))
+
     @cached_property
     def used(self) -> np.ndarray:
         """Numbers of the templates that have a run here, in the order in which they come."""
@@ -92,6 +97,27 @@ class Runs(Sequence[Resolved]):
         order = np.argsort(self.template, kind="stable")
         used, begin = np.unique(self.template[order], return_index=True)
         return zip(used.tolist(), np.split(order, begin[1:]), strict=True)
+
+
+def joined(parts: Sequence[Runs]) -> Runs:
+    """All the runs of parts that share their templates, one part after the other."""
+    columns = ("template", "learning_rate", "seed")
+    found = Runs(parts[0].templates, *(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
+    if all("ids" in vars(part) for part in parts):
+        vars(found)["ids"] = [identity for part in parts for identity in part.ids]
+    return found
+
+
+def missing_in(there: Runs, asked: Runs) -> Runs:
+    """The runs that are asked for and not there, whatever they stand for: by their fields."""
+    number: dict[Any, int] = {}
+    kinds = [
+        np.array([number.setdefault(around(like), len(number)) for like in runs.templates]) for runs in (there, asked)
+    ]
+    rows = zip((there, asked), kinds, strict=True)
+    columns = [(kind[runs.template], bits(runs.learning_rate), runs.seed) for runs, kind in rows]
+    first, _ = numbered(*(np.concatenate(pair) for pair in zip(*columns, strict=True)))
+    return asked.take(first[first >= len(there)] - len(there))
 
 
 def _kind(run: Resolved) -> tuple[Any, ...]:
@@ -121,4 +147,4 @@ def bits(rates: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(rates, np.float64).view(np.int64)
 
 
-__all__ = ["Runs", "bits", "numbered"]
+__all__ = ["Runs", "bits", "joined", "missing_in", "numbered"]

@@ -6,25 +6,26 @@ import dataclasses
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import pandas as pd
 
 from dopt import code, group, memory
-from dopt.config import Run, cost, matrices
+from dopt.config import Resolved, Run, Runs, cost, matrices
 from dopt.config.identity import (
     Memo,
     code_digests,
     content_digests,
     differences,
-    fields_of,
     fresh,
     identify,
     matrix_digest,
 )
+from dopt.config.runs import joined, missing_in, numbered
 from dopt.devices.executors import spread
 from dopt.files import whole, writing
 from dopt.paths import slug
@@ -36,7 +37,7 @@ from dopt.sweep.show import Show
 from dopt.sweep.store import Store
 from dopt.sweep.tracking import Tracker
 from dopt.types import InputError, MachineError
-from dopt.version import installed
+from dopt.version import ENGINE, installed
 from dopt.watch import check, in_thread, pace
 
 PACKAGES = ("dopt", "jax", "jaxlib", "optax", "flax", "networkx", "numpy", "scipy", "scikit-learn")
@@ -108,7 +109,7 @@ def _sweep(
     try:
         planned = _plan(asked, store, devices)
         _keep_metric(asked, store, show)
-        for line in dict.fromkeys(line for p in planned for run in p.runs for line in fresh(run.digests)):
+        for line in dict.fromkeys(line for like in _kinds(planned) for line in fresh(like.digests)):
             show.say(f"results: {line}; these runs have ids of their own, and nothing reuses them")
         tracker = Tracker(wandb, group=asked.name, folder=store.folder, project=asked.project, say=show.say)
         with matrices.keeping(_solved(planned, store)):
@@ -126,17 +127,22 @@ def _keep_metric(asked: spec.Sweep, store: Store, show: Show) -> None:
         show.say(f"results: the metric is not kept for `dopt.load` ({error})")
 
 
+def _kinds(planned: Sequence[planning.Planned]) -> list[Resolved]:
+    """The templates of all groups: one may be in several."""
+    return [like for p in planned for like in p.runs.kinds]
+
+
 def _solved(planned: Sequence[planning.Planned], store: Store) -> dict[matrices.Source, Any]:
     """The matrices that a solver found when the plan was made: it is not asked again, where it might say something else.
 
     One that is not there, or not what it was, is made anew, and compared like everything else before a slab runs.
     """
     found: dict[matrices.Source, Any] = {}
-    for run in (run for p in planned for run in p.runs if matrices.is_solved(run)):
-        of = matrices.source(run)
+    for like in filter(matrices.is_solved, _kinds(planned)):
+        of = matrices.source(like)
         if of not in found:
-            w = matrices.load(store.matrix_path(run.digests["matrix"]))
-            if w is not None and matrix_digest(w) == run.digests["matrix"]:
+            w = matrices.load(store.matrix_path(like.digests["matrix"]))
+            if w is not None and matrix_digest(w) == like.digests["matrix"]:
                 found[of] = w
     return found
 
@@ -146,14 +152,14 @@ def default_folder(name: str, changes: Mapping[str, Any] | None) -> Path:
     return Path("results") / slug(name + suffix)
 
 
-Built = tuple[str, list[Run], group.Group]  # key, runs, and the group of them
+Built = tuple[str, Runs, group.Group]  # key, runs, and the group of them
 
 
 @code.once()
 def grouped(asked: spec.Sweep, devices: Sequence[Any] | None = None) -> list[Built]:
     """The groups of a sweep: every check that a run can fail is made, and nothing is compiled."""
     memory.refuse_beyond(cost.needs_of(asked.runs))
-    identify(asked.runs)  # before data are read: what changes from now on is found before a slab runs
+    identify(asked.runs.templates)  # before data are read: what changes from now on is found before a slab runs
     built = [(key, runs, _group(runs, devices)) for key, runs in planning.groups_of(asked.runs).items()]
     _check_metric(asked.metric.get("name"), [made for _, _, made in built])
     return built
@@ -211,32 +217,32 @@ def _write_plan(
     asked: spec.Sweep, planned: Sequence[planning.Planned], store: Store, devices: Sequence[Any] | None
 ) -> None:
     """The plan, and before it what a solver found for it."""
-    for run in asked.runs:
-        if matrices.is_solved(run):
-            matrices.save(store.matrix_path(run.digests["matrix"]), matrices.matrix(run))
+    for like in filter(matrices.is_solved, asked.runs.templates):
+        matrices.save(store.matrix_path(like.digests["matrix"]), matrices.matrix(like))
     store.write_plan(planning.write(asked, planned, devices or jax.devices()))
 
 
 def _same(asked: spec.Sweep, store: Store, written: dict[str, Any]) -> list[planning.Planned]:
     """The plan that is there, if it is this sweep's: of the same fields, which stand for the same things."""
     planned = planning.read(written, store.plan_path)
-    theirs = {fields_of(run): run for p in planned for run in p.runs}
-    mine = {fields_of(run): run for run in asked.runs}
-    if theirs.keys() != mine.keys():
-        new = [run for fields, run in mine.items() if fields not in theirs]
-        differs = [
-            name
-            for name, value in (new[0].to_dict() if new else {}).items()
-            if value not in [run.to_dict().get(name) for run in theirs.values()]
-        ]
+    theirs = joined([p.runs for p in planned])
+    new = missing_in(theirs, asked.runs)
+    if len(new) or len(theirs) != len(asked.runs):
+        fields = new[0].to_dict() if len(new) else {}
+        differs = [name for name, value in fields.items() if value not in _values(theirs, name)]
         what = f"; new: {', '.join(differs)}" if differs else ""
-        one = next(iter(theirs.values()))
         raise InputError(
-            f"results: {store.folder} holds another sweep ({len(theirs)} runs of {one.algorithm}{what}); choose another folder with --results"
+            f"results: {store.folder} holds another sweep ({len(theirs)} runs of {theirs[0].algorithm}{what}); choose another folder with --results"
         )
     with matrices.keeping(_solved(planned, store)):
-        _compare([run for p in planned for run in p.runs], store, there=not _is_missing(planned, store))
+        _compare(theirs, store, there=not _is_missing(planned, store))
     return planned
+
+
+def _values(runs: Runs, name: str) -> list[Any]:
+    """What a field is in any of the runs."""
+    column = {"learning_rate": runs.learning_rate, "seed": runs.seed}.get(name)
+    return [like.to_dict().get(name) for like in runs.kinds] if column is None else np.unique(column).tolist()
 
 
 def _is_missing(planned: Sequence[planning.Planned], store: Store) -> bool:
@@ -244,14 +250,15 @@ def _is_missing(planned: Sequence[planning.Planned], store: Store) -> bool:
     return not all(store.has(name) for p in planned for name, _ in p.slabs)
 
 
-def _compare(runs: Sequence[Run], store: Store, there: bool = False) -> None:
+def _compare(runs: Runs, store: Store, there: bool = False) -> None:
     """Refuse what is no longer what the plan was made of.
 
     Args:
       there: all results are; then what cannot be made here, as data that lie elsewhere, is not compared.
     """
     memo: Memo = {}
-    for run in runs:
+    for row in numbered(runs.template)[0].tolist():
+        run = runs[row]
         today = code_digests(run, memo)
         try:
             today |= content_digests(run)
@@ -275,7 +282,7 @@ def _work(
 ) -> None:
     """Do every slab that is missing; those that another process works on are waited for, and done if it dies."""
     total = sum(len(p.runs) for p in planned)
-    ids = {name: [run.id for run in runs] for p in planned for name, runs in p.slabs}
+    ids = {name: runs.ids for p in planned for name, runs in p.slabs}
     there = {name for name in ids if store.finished(name, ids[name], show.say)}
     show.start(total, sum(len(runs) for p in planned for name, runs in p.slabs if name in there))
     try:
@@ -289,6 +296,7 @@ def _work(
     missing = [(p, name, runs) for p in planned for name, runs in p.slabs if name not in there]
     if missing:  # a finished folder may be one that nobody can write
         store.create()
+        _name_engines(store, there, show)
     while missing:
         left = []
         for p, name, runs in missing:
@@ -308,32 +316,42 @@ def _work(
         missing = left
 
 
+def _name_engines(store: Store, there: Iterable[str], show: Show) -> None:
+    """Say so where slabs that are there were made by another engine than the one that will make the others."""
+    others = {store.manifest(name).get("engine") for name in there} - {ENGINE}
+    if others:
+        which = ", ".join(sorted(map(str, others)))
+        show.say(
+            f"results: slabs of {store.folder} were made by engine {which}, and what is missing is made by engine {ENGINE}: last bits may differ between them"
+        )
+
+
 def _marks(store: Store, name: str) -> Path:
     return store.folder / "locks" / f"{slug(name)}.logged"
 
 
-def _unlogged(store: Store, tracker: Tracker, name: str, runs: Sequence[Run]) -> bool:
+def _unlogged(store: Store, tracker: Tracker, name: str, runs: Runs) -> bool:
     """Whether W&B lacks a run of the slab."""
-    return bool(tracker.lacks([run.id for run in runs], _marks(store, name)))
+    return bool(tracker.lacks(runs.ids, _marks(store, name)))
 
 
-def _log(store: Store, tracker: Tracker, name: str, runs: Sequence[Run]) -> None:
+def _log(store: Store, tracker: Tracker, name: str, runs: Runs) -> None:
     """Hand W&B what it lacks of a slab."""
     if _unlogged(store, tracker, name, runs):
-        tracker.log(*store.read_slab(name, [run.id for run in runs]), _marks(store, name))
+        tracker.log(*store.read_slab(name, runs.ids), _marks(store, name))
 
 
 def _slab(
     p: planning.Planned,
     name: str,
-    runs: list[Run],
+    runs: Runs,
     store: Store,
     devices: Sequence[Any] | None,
     show: Show,
 ) -> None:
     if p.group is None:
         p.group = _group(p.runs, devices)
-    _compare([run for run in runs if not fresh(run.digests)], store)  # after it was made, from what lay there then
+    _compare(runs.where(lambda like: not fresh(like.digests)), store)  # after it was made, from what lay there then
     for line in p.group.notes:
         show.note(line)
     width = math.ceil(p.width / p.group.spread) * p.group.spread  # the plan may be from a machine with fewer devices
@@ -346,8 +364,9 @@ def _slab(
     seconds = time.perf_counter() - begin
     manifest = {
         "slab": name,
-        "runs": [run.id for run in runs],
+        "runs": runs.ids,
         "group": p.key,
+        "engine": ENGINE,
         "width": width,
         "device": p.group.devices[0].device_kind,
         "devices": len(p.group.devices),

@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from dopt import group as groups
-from dopt.config import Run
-from dopt.config.identity import SCHEMA, hashed
+from dopt.config import UNTRACED, Resolved, Run, Runs
+from dopt.config.identity import SCHEMA
+from dopt.config.runs import bits, joined, numbered
 from dopt.devices import memory as devices_memory
 from dopt.paths import slug
 from dopt.sweep.columns import frozen
@@ -21,6 +24,10 @@ from dopt.types import InputError
 
 PREFERRED = {"cpu": 32}  # runs vmapped together: wider is slower on a CPU
 PREFERRED_ELSEWHERE = 1024
+OF_A_ROW = ("template", "learning_rate", "seed")  # columns of a slab; templates have all other fields
+
+
+Slabs = list[tuple[str, Runs]]  # name -> runs
 
 
 @dataclass
@@ -28,22 +35,27 @@ class Planned:
     """A group with its slabs."""
 
     key: str
-    runs: list[Run]
+    runs: Runs
     width: int
     memory: int | None
     models: int
-    slabs: list[tuple[str, list[Run]]]
+    slabs: Slabs
     group: groups.Group | None = None  # built when it is needed
     compiled: dict[int, groups.Compiled] = field(default_factory=dict)
     compile_seconds: float = 0.0
 
 
-def groups_of(runs: Sequence[Run]) -> dict[str, list[Run]]:
-    """Runs by the program that they share, in order."""
-    found: dict[str, list[Run]] = {}
-    for run in runs:
-        found.setdefault(groups.key(run), []).append(run)
-    return found
+def groups_of(runs: Runs) -> dict[str, Runs]:
+    """Runs by the program that they share, in order. A key is made once for all runs of a template.
+
+    A rate belongs to the key only where its schedule must know it.
+    """
+    untraced = np.array([like.options.get("learning_rate.schedule") in UNTRACED for like in runs.templates])
+    rate = np.where(untraced[runs.template], bits(runs.learning_rate), 0)
+    first, kind = numbered(runs.template, rate)
+    number: dict[str, int] = {}
+    group = np.array([number.setdefault(groups.key(runs[row]), len(number)) for row in first.tolist()])
+    return {key: runs.take(np.flatnonzero(group[kind] == i)) for key, i in number.items()}
 
 
 def width_of(runs: int, devices: Sequence[Any]) -> int:
@@ -68,15 +80,15 @@ def choose_width(built: groups.Group, runs: int) -> tuple[int, groups.Compiled]:
         width = max(spread, min(width // 2, int(width * limit / memory)) // spread * spread)
 
 
-def cut(number: int, runs: list[Run], width: int) -> list[tuple[str, list[Run]]]:
+def cut(number: int, runs: Runs, width: int) -> Slabs:
     """The slabs of a group: name -> runs."""
     return [(f"group{number}-slab{i // width:03d}", runs[i : i + width]) for i in range(0, len(runs), width)]
 
 
 def write(sweep: Sweep, planned: Sequence[Planned], devices: Sequence[Any]) -> dict[str, Any]:
-    """The plan as plain data, each distinct digest once."""
+    """The plan as plain data: each distinct digest once, each template once, and the rest of a run as columns."""
     number: dict[str, int] = {}
-    rows = {run.id: _row(run, number) for p in planned for run in p.runs}
+    templates = [_template(like, number) for like in sweep.runs.templates]
     return {
         "format": FORMAT,
         "schema": SCHEMA,
@@ -85,37 +97,61 @@ def write(sweep: Sweep, planned: Sequence[Planned], devices: Sequence[Any]) -> d
         "merged": sweep.merged,
         "device": devices[0].device_kind,
         "devices": len(devices),
-        "columns": ["id", *sweep.runs[0].to_dict()],
-        "order": [run.id for run in sweep.runs],
+        "columns": ["id", *sweep.runs.templates[0].to_dict()],
+        "order": sweep.runs.ids,
         "digests": list(number),
+        "templates": templates,
         "groups": [
             {
                 "key": json.loads(p.key),
                 "width": p.width,
                 "memory": p.memory,
                 "models": p.models,
-                "slabs": [{"name": name, "runs": [rows[run.id] for run in runs]} for name, runs in p.slabs],
+                "slabs": [{"name": name, **_columns(runs)} for name, runs in p.slabs],
             }
             for p in planned
         ],
     }
 
 
-def _row(run: Run, number: dict[str, int]) -> dict[str, Any]:
-    """A run's id and fields; its digests by their numbers, which are given as they come."""
-    numbers = {name: number.setdefault(digest, len(number)) for name, digest in run.digests.items()}
-    return {"id": run.id, "digests": numbers, **run.to_dict()}
+def _template(like: Resolved, number: dict[str, int]) -> dict[str, Any]:
+    """Fields, and digests by their numbers, which are given as they come."""
+    numbers = {name: number.setdefault(digest, len(number)) for name, digest in like.digests.items()}
+    return {"digests": numbers, **{name: value for name, value in like.to_dict().items() if name not in OF_A_ROW}}
 
 
-def run_of(row: Mapping[str, Any], digests: Sequence[str]) -> Run:
-    """The run that a row of a plan stands for; ValueError where the row is not what its id says."""
-    fields = {name: frozen(value) for name, value in row.items() if name not in ("id", "digests")}
-    found = {name: digests[number] for name, number in row["digests"].items()}
-    if hashed(fields, found) != row["id"]:
-        raise ValueError(f"the row of run {str(row['id'])[:40]!r} is not what its id says")
-    run = Run.from_dict(fields)
-    vars(run).update(id=row["id"], digests=found, _resolved=run)
-    return run
+def _columns(runs: Runs) -> dict[str, list[Any]]:
+    columns = runs.template, runs.learning_rate, runs.seed
+    return {"id": runs.ids, **{name: column.tolist() for name, column in zip(OF_A_ROW, columns, strict=True)}}
+
+
+def template_of(found: Mapping[str, Any], digests: Sequence[str]) -> Resolved:
+    """What a plan's runs have in common."""
+    fields = {name: frozen(value) for name, value in found.items() if name != "digests"}
+    like = Resolved.of(Run.from_dict({**fields, "learning_rate": 0.0, "seed": 0}))
+    if fields.keys() != like.to_dict().keys() - {*OF_A_ROW}:
+        raise ValueError("a template lacks a field, or has one that belongs to a row")
+    vars(like)["digests"] = {name: digests[number] for name, number in found["digests"].items()}
+    return like
+
+
+def runs_of(slab: Mapping[str, Any], templates: tuple[Resolved, ...]) -> Runs:
+    """The runs of a slab; ValueError where a row is not what its id says."""
+    columns = [slab[name] for name in OF_A_ROW]
+    for name, column, kind in zip(OF_A_ROW, columns, (int, float, int), strict=True):
+        if not isinstance(column, list) or any(type(value) is not kind for value in column):
+            raise ValueError(f"a slab's {name} is no list of such numbers")
+    template, rate, seed = (
+        np.array(column, kind) for column, kind in zip(columns, (np.int32, np.float64, np.int64), strict=True)
+    )
+    fits = all(0 <= number < len(templates) for number in columns[0])
+    if not fits or not len(slab["id"]) == len(template) == len(rate) == len(seed):
+        raise ValueError("a slab's columns do not fit each other, or its templates")
+    runs = Runs(templates, template, rate, seed)
+    for said, found in zip(slab["id"], runs.ids, strict=True):
+        if said != found:
+            raise ValueError(f"the row of run {str(said)[:40]!r} is not what its id says")
+    return runs
 
 
 def read(plan: dict[str, Any], path: Path) -> list[Planned]:
@@ -126,8 +162,9 @@ def read(plan: dict[str, Any], path: Path) -> list[Planned]:
     """
     try:
         _check_head(plan)
-        found = [_planned(group, plan["digests"]) for group in plan["groups"]]
-        ids = [run.id for p in found for run in p.runs]
+        templates = tuple(template_of(found, plan["digests"]) for found in plan["templates"])
+        found = [_planned(group, templates) for group in plan["groups"]]
+        ids = [identity for p in found for identity in p.runs.ids]
         if sorted(ids) != sorted(plan["order"]) or len(set(ids)) != len(ids):
             raise ValueError("its order does not name each of its runs once")
         names = [name for p in found for name, _ in p.slabs]
@@ -150,6 +187,7 @@ def _check_head(plan: Mapping[str, Any]) -> None:
         "columns": list,
         "order": list,
         "digests": list,
+        "templates": list,
         "groups": list,
     }
     for name, kind in kinds.items():
@@ -159,10 +197,10 @@ def _check_head(plan: Mapping[str, Any]) -> None:
         raise ValueError("its names are no words")
 
 
-def _planned(group: Mapping[str, Any], digests: Sequence[str]) -> Planned:
-    slabs = [(slab["name"], [run_of(row, digests) for row in slab["runs"]]) for slab in group["slabs"]]
-    runs = [run for _, of_slab in slabs for run in of_slab]
+def _planned(group: Mapping[str, Any], templates: tuple[Resolved, ...]) -> Planned:
+    slabs = [(slab["name"], runs_of(slab, templates)) for slab in group["slabs"]]
     key = json.dumps(group["key"], sort_keys=True)
-    if not runs or not isinstance(group["width"], int) or group["width"] < 1:
+    if not any(len(runs) for _, runs in slabs) or not isinstance(group["width"], int) or group["width"] < 1:
         raise ValueError("it has a group without runs, or without a width")
+    runs = joined([runs for _, runs in slabs])
     return Planned(key, runs, group["width"], group["memory"], group["models"], slabs)

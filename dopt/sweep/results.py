@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from dopt.config import Run
+from dopt.config import Resolved
 from dopt.sweep import plan as planning
 from dopt.sweep import spec
 from dopt.sweep.store import SlabError, Store
@@ -46,16 +46,17 @@ class Results:
     missing: int = 0
     faults: tuple[str, ...] = ()
 
-    def run(self, identity: str) -> Run:
+    def run(self, identity: str) -> Resolved:
         """The resolved run behind an id."""
-        if identity not in self._runs:
+        found = _of_id(identity, self._planned)
+        if found is None:
             raise InputError(f"id: no run {identity!r} in {str(self.folder)!r}; its tables have the ids")
-        return self._runs[identity]
+        return found
 
     @cached_property
-    def _runs(self) -> dict[str, Run]:
+    def _planned(self) -> Sequence[planning.Planned]:
         store = Store(self.folder)
-        return _by_id(store, store.plan())
+        return _planned(store, store.plan())
 
     def to_xarray(self) -> xarray.Dataset:
         """The history as a Dataset [varied parameters..., record]; [run, record] where they are not a full grid."""
@@ -103,22 +104,19 @@ def _metric(store: Store) -> dict[str, Any]:
         ) from error
 
 
-Slabs = Sequence[tuple[str, Sequence[Run]]]
-
-
-def _tables(store: Store, slabs: Slabs) -> tuple[list[tuple[pd.DataFrame, pd.DataFrame]], tuple[str, ...]]:
+def _tables(store: Store, slabs: planning.Slabs) -> tuple[list[tuple[pd.DataFrame, pd.DataFrame]], tuple[str, ...]]:
     """(tables of the slabs that are there, a line for each that is there and cannot be used)."""
     tables, faults = [], []
     for name, runs in slabs:
         try:
             if store.has(name):
-                tables.append(store.read_slab(name, [run.id for run in runs]))
+                tables.append(store.read_slab(name, runs.ids))
         except SlabError as error:
             faults.append(f"results: {error}; left out")
     return tables, tuple(faults)
 
 
-def find(identity: str, folder: str | Path) -> Run | None:
+def find(identity: str, folder: str | Path) -> Resolved | None:
     """The resolved run of that id that a results folder, or one below it, was asked for; None: there is none.
 
     Plans of other versions, and damaged ones, are passed over: they hold no run of this version.
@@ -126,15 +124,18 @@ def find(identity: str, folder: str | Path) -> Run | None:
     for path in sorted(Path(folder).rglob("plan.json")):
         store = Store(path.parent)
         try:
-            found = _by_id(store, store.plan())
+            found = _of_id(identity, _planned(store, store.plan()))
         except (InputError, MachineError):
             continue
-        if identity in found:
-            return found[identity]
+        if found is not None:
+            return found
     return None
 
 
-def _by_id(store: Store, plan: dict[str, Any] | None) -> dict[str, Run]:
-    """The runs that a plan holds."""
-    planned = planning.read(plan, store.plan_path) if plan else ()
-    return {run.id: run for group in planned for run in group.runs}
+def _planned(store: Store, plan: dict[str, Any] | None) -> Sequence[planning.Planned]:
+    return planning.read(plan, store.plan_path) if plan else ()
+
+
+def _of_id(identity: str, planned: Sequence[planning.Planned]) -> Resolved | None:
+    """The run of that id; None: a plan does not hold it."""
+    return next((p.runs[p.runs.ids.index(identity)] for p in planned if identity in p.runs.ids), None)

@@ -15,8 +15,23 @@ _NONE = f'"{SUM}": "{"0" * 64}"'.encode()
 
 def seal(content: Mapping[str, Any]) -> bytes:
     """The content as JSON, with the sha256 of that text (in which the sum itself is zeros)."""
-    text = json.dumps({SUM: "0" * 64, **content}, indent=1).encode()
+    text = _laid_out({SUM: "0" * 64, **content}).encode()
     return text.replace(b"0" * 64, hashlib.sha256(text).hexdigest().encode(), 1)
+
+
+def _laid_out(value: Any, begin: str = "\n") -> str:
+    """JSON for readers: a line for each thing of an object or a list, but one for a whole list of plain values."""
+    inner = begin + " "
+    if isinstance(value, Mapping) and value:
+        return (
+            "{"
+            + ",".join(f"{inner}{json.dumps(name)}: {_laid_out(x, inner)}" for name, x in value.items())
+            + begin
+            + "}"
+        )
+    if isinstance(value, list | tuple) and any(isinstance(x, Mapping | list | tuple) for x in value):
+        return "[" + ",".join(inner + _laid_out(x, inner) for x in value) + begin + "]"
+    return json.dumps(value)
 
 
 def parse(text: bytes) -> dict[str, Any]:

@@ -6,22 +6,21 @@ distribution; metric with name, goal and target.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from dopt.config import Run
-from dopt.config.identity import fields_of
+from dopt.config import Run, Runs
 from dopt.data import SETS
 from dopt.metrics import CHOICES as METRICS
 from dopt.problems import PROBLEMS
 from dopt.registry import coerce, did_you_mean
 from dopt.sweep import plain
+from dopt.sweep.points import Points, listed, product, runs_of
 from dopt.text import quoted, shown
 from dopt.types import InputError
 
@@ -40,7 +39,7 @@ class Sweep:
     """A sweep as it was asked for, and the distinct runs that it means."""
 
     name: str
-    runs: tuple[Run, ...]  # resolved, without duplicates, in the file's order
+    runs: Runs  # without duplicates, in the file's order
     varied: tuple[str, ...]  # parameters with more than one value, in the file's order
     metric: Mapping[str, Any]  # name, goal, target, stays
     project: str
@@ -91,14 +90,10 @@ def parse(content: Any, default_name: str = "sweep", changes: Mapping[str, Any] 
     project = _word("project", content.get("project"), "dopt")
     metric = metric_of(content.get("metric"))
     points = _points(content, _parameters(content.get("parameters"), changes or {}))
-    distinct: dict[str, Run] = {}
-    for row in points.rows:
-        resolved = Run.from_dict(row).resolve(unread="drop")
-        distinct.setdefault(fields_of(resolved), resolved)
-    runs = tuple(distinct.values())
+    runs = runs_of(points)
     if "name" in metric or "target" in metric:
-        _check_recorded(metric.get("name", "loss"), runs)
-    return Sweep(name, runs, points.varied, metric, project, points.asked - len(runs), points.left_out)
+        _check_recorded(metric.get("name", "loss"), runs.kinds)
+    return Sweep(name, runs, points.varied, metric, project, points.count - len(runs), points.left_out)
 
 
 def _word(key: str, given: Any, default: str) -> str:
@@ -125,7 +120,7 @@ def metric_of(given: Any) -> dict[str, Any]:
 
 
 def _check_recorded(name: str, runs: Sequence[Run]) -> None:
-    """Refuse a metric that no run of the sweep records, as far as their fields tell."""
+    """Refuse a metric that none of the runs records, as far as their fields tell."""
     known = {*METRICS, "accuracy", "rmse"}
     foreign = any(not PROBLEMS[str(run.problem)].make.__module__.startswith("dopt.") for run in runs)
     if name not in known and not foreign:  # a problem from elsewhere may measure what it likes
@@ -180,16 +175,7 @@ def _known(what: str, given: Any, known: Sequence[str]) -> None:
             raise InputError(f"{what}: unknown key {quoted(name)}{did_you_mean(str(name), known)}")
 
 
-class _Points(NamedTuple):
-    """What a sweep asks for, one point after the other, not resolved yet."""
-
-    rows: Iterable[dict[str, Any]]
-    varied: tuple[str, ...]
-    asked: int
-    left_out: int  # points of a grid past run_cap
-
-
-def _points(content: Mapping[str, Any], parameters: Mapping[str, Mapping[str, Any]]) -> _Points:
+def _points(content: Mapping[str, Any], parameters: Mapping[str, Mapping[str, Any]]) -> Points:
     method, cap = content.get("method", "grid"), content.get("run_cap")
     if cap is not None:
         cap = coerce("sweep.run_cap", cap, int)
@@ -202,7 +188,7 @@ def _points(content: Mapping[str, Any], parameters: Mapping[str, Mapping[str, An
     raise InputError(f"sweep.method: must be grid or random, got {quoted(method)} (bayes needs the W&B agent)")
 
 
-def _grid(parameters: Mapping[str, Mapping[str, Any]], cap: int | None) -> _Points:
+def _grid(parameters: Mapping[str, Mapping[str, Any]], cap: int | None) -> Points:
     """The product of all values in the file's order; of it the first `run_cap`, as a W&B agent would stop."""
     choices = {name: _choices(f"sweep.parameters.{shown(name)}", p) for name, p in parameters.items()}
     size = math.prod(map(len, choices.values()))
@@ -212,10 +198,7 @@ def _grid(parameters: Mapping[str, Mapping[str, Any]], cap: int | None) -> _Poin
         raise InputError(
             f"sweep: a grid of {size} runs ({sizes}); at most {MOST} are made, so take fewer values, or run_cap"
         )
-    points = itertools.islice(itertools.product(*choices.values()), count)
-    rows = (dict(zip(choices, point, strict=True)) for point in points)
-    varied = tuple(name for name, values in choices.items() if len(values) > 1)
-    return _Points(rows, varied, count, size - count)
+    return product(choices, count)
 
 
 def _choices(what: str, parameter: Mapping[str, Any]) -> list[Any]:
@@ -241,14 +224,15 @@ def _values(what: str, parameter: Mapping[str, Any]) -> list[Any]:
 Draw = Callable[[np.random.Generator], Any]
 
 
-def _random(parameters: Mapping[str, Mapping[str, Any]], cap: int | None) -> _Points:
+def _random(parameters: Mapping[str, Mapping[str, Any]], cap: int | None) -> Points:
     if cap is None:
         raise InputError("sweep.run_cap: a random sweep needs the number of runs, got None")
     draws = {name: _draw(f"sweep.parameters.{shown(name)}", parameter) for name, parameter in parameters.items()}
     rng = np.random.default_rng(0)  # the same file means the same runs
-    rows = [{name: draw(rng) for name, draw in draws.items()} for _ in range(cap)]
-    varied = tuple(name for name in draws if len({str(row[name]) for row in rows}) > 1)
-    return _Points(rows, varied, cap, 0)
+    drawn = [draw(rng) for _ in range(cap) for draw in draws.values()]
+    columns = {name: listed(drawn[number :: len(draws)]) for number, name in enumerate(draws)}
+    varied = tuple(name for name, column in columns.items() if len(set(map(str, column.values))) > 1)
+    return Points(columns, cap, varied)
 
 
 def _draw(what: str, p: Mapping[str, Any]) -> Draw:

@@ -31,7 +31,7 @@ from dopt.paths import slug
 from dopt.sweep import columns, seal
 from dopt.types import InputError, MachineError
 
-FORMAT = 2  # of the plan
+FORMAT = 3  # of the plan
 RUNS, HISTORY = TABLES = ("runs.parquet", "history.parquet")
 MANIFEST = "manifest.json"
 

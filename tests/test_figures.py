@@ -35,7 +35,7 @@ def test_the_committed_data_are_of_the_runs_that_the_figure_asks_for(name: str) 
     column = "ids" if "ids" in rows else "id"
     drawn = {identity for cell in rows[column] for identity in cell.split()}
     assert drawn
-    assert drawn <= {run.id for content in contents(name) for run in spec.parse(content).runs}
+    assert drawn <= {run for content in contents(name) for run in spec.parse(content).runs.ids}
     unnamed = rows[rows[column] == ""]
     assert unnamed.empty or all(kind.startswith("theory") for kind in unnamed["kind"])
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import sys
 import pickle
 from typing import Any
 
@@ -16,6 +17,8 @@ from dopt.config import Resolved, Run, Runs
 from dopt.config.identity import hashed
 from dopt.config.resolve import rate_of, seed_of
 from dopt.config.runs import bits, numbered
+
+identity = sys.modules["dopt.config.identity"]  # the module: the package has a function of that name
 
 METHODS: tuple[dict[str, Any], ...] = (
     {"algorithm": "gossip_sgd", "topology": "torus", "workers": 16},
@@ -68,6 +71,32 @@ def test_the_templates_of_a_part_come_in_the_order_of_its_runs() -> None:
     assert [like.algorithm for like in runs.kinds] == [run.algorithm for run in each[3::-1]]
     for number, of_it in Runs.of(each).by_template():
         assert of_it.tolist() == list(range(number, len(each), len(METHODS)))
+
+
+def test_a_run_is_found_by_its_id_beside_those_whose_things_are_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs, of_one = Runs.of(rows()), identity.content_digests
+
+    def missing(run: Resolved) -> dict[str, str]:
+        if run.algorithm == "gossip_sgd":
+            raise InputError("data: not here")
+        return of_one(run)
+
+    wanted = runs[6]
+    name = wanted.id
+    monkeypatch.setattr(identity, "content_digests", missing)
+    assert runs.find(name) == wanted
+    assert runs.find("0" * 16) is None
+    with pytest.raises(InputError):
+        _ = runs.ids
+    assert runs[:0].ids == Runs.of([]).ids == []
+
+
+def test_values_are_what_any_run_has() -> None:
+    runs = Runs.of(rows())
+    assert runs.values("algorithm") == [fields["algorithm"] for fields in METHODS]
+    assert runs.values("algorithm.buffer") == [None, None, 2, None]
+    assert runs[4:5].values("seed") == [7]
+    assert runs.values("learning_rate") == sorted(RATES)
 
 
 def test_digests_are_made_once_for_all_runs_of_a_template(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,6 @@ def _reason(p: Planned, planned: Sequence[Planned]) -> str:
         names = [name for name in mine if any(key.get(name) != mine[name] for key in keys)]
     else:
         names = [name for name in SAID if mine.get(name) is not None]
-    vary = [name for name in TRACED if len({str(getattr(run, name)) for run in p.runs}) > 1]
+    vary = [name for name in TRACED if len(set(map(str, p.runs.values(name)))) > 1]
     shared = ", ".join(f"{name}={mine[name]}" for name in names)
     return f"{shared}; what differs between them is a value the program takes: {', '.join(vary) or 'nothing'}"

@@ -134,12 +134,13 @@ def _without(left_out: Sequence[str]) -> str:
 
 
 def _dry_run(one: Run, left_out: Sequence[str], on: Sequence[jax.Device] | None) -> int:
+    from dopt.config import Runs
     from dopt.sweep.spec import Sweep
 
     resolved = one.resolve()
     if left_out:
         console().print(_without(left_out), highlight=False)
-    return dry_run.show(Sweep(f"run {resolved.id}", (resolved,), (), {}, "dopt", 0), on)
+    return dry_run.show(Sweep(f"run {resolved.id}", Runs.of([resolved]), (), {}, "dopt", 0), on)
 
 
 def _join(args: argparse.Namespace, executor: str) -> bool:

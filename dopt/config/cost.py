@@ -12,7 +12,7 @@ from typing import Any
 from dopt import mixing, topology
 from dopt.algorithms.traits import is_event_driven, matrix_kind
 from dopt.config.exchanges import exchange_of
-from dopt.config.run import OWN, Run, of
+from dopt.config.run import OWN, Resolved, Run, of
 from dopt.config.runs import Runs
 from dopt.data import SETS
 from dopt.memory import Need
@@ -51,7 +51,7 @@ def delay(value: Any, options: Mapping[str, Any], workers: int) -> list[Need]:
     return [Need("delay", what, (longest + 1) * (3.0 * NUMBER + 4 * workers), "use a shorter one")]
 
 
-def clock(run: Run) -> Need:
+def clock(run: Resolved) -> Need:
     """When the steps of a run land."""
     events = is_event_driven(exchange_of(run))
     steps, seats = expected_steps(vars(run), events), run.delay == "cluster" or _draws_graphs(run)
@@ -69,17 +69,17 @@ def expected_steps(values: Mapping[str, Any], events: bool) -> int:
     return int(values["seconds"] * (values["workers"] if events else 1))
 
 
-def _draws_graphs(run: Run) -> bool:
+def _draws_graphs(run: Resolved) -> bool:
     entry = topology.TOPOLOGIES.get(run.topology or "")
     return entry is not None and entry.traits.get("sequence") == "random"
 
 
-def _has_network(run: Run) -> bool:
+def _has_network(run: Resolved) -> bool:
     return run.topology not in (None, OWN) and matrix_kind(exchange_of(run)) is not None
 
 
-def needs(run: Run) -> list[Need]:
-    """All that a resolved run needs."""
+def needs(run: Resolved) -> list[Need]:
+    """All that a run needs."""
     found = [clock(run)]
     if _has_network(run):
         found += network(str(run.topology), run.workers, of(run.options, "topology"))

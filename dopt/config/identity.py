@@ -49,8 +49,8 @@ FILES = ("cluster.file", "cluster.links")
 Memo = dict[Any, str]  # digests of code that were made in the same call
 
 
-def identity(resolved: Run, own: Mapping[str, Any] | None = None) -> str:
-    """16 hex digits of a resolved run and of what was handed over (`own`: problem, graph, start -> what it is)."""
+def identity(resolved: Resolved, own: Mapping[str, Any] | None = None) -> str:
+    """16 hex digits of a run and of what was handed over (`own`: problem, graph, start -> what it is)."""
     return hashed(resolved.to_dict(), digests(resolved, own))
 
 
@@ -74,7 +74,7 @@ def ids_of(like: Resolved, learning_rate: Iterable[float], seed: Iterable[int]) 
 
 
 def around(like: Resolved) -> tuple[str, str, str]:
-    """The fields of a resolved run as text, cut: what stands before its rate, between rate and seed, and after the seed.
+    """The fields of a run as text, cut: what stands before its rate, between rate and seed, and after the seed.
 
     Runs of equal text differ in nothing but rate and seed, wherever things are the same.
     """
@@ -94,16 +94,16 @@ def _json(value: Any) -> str:
 
 
 @code.once()
-def identify(runs: Iterable[Run]) -> None:
-    """Give each of many resolved runs its digests; code that they share is hashed once."""
+def identify(runs: Iterable[Resolved]) -> None:
+    """Give each of many runs its digests; code that they share is hashed once."""
     memo: Memo = {}
     for run in runs:
         if "digests" not in vars(run):
             vars(run)["digests"] = digests(run, memo=memo)
 
 
-def digests(resolved: Run, own: Mapping[str, Any] | None = None, memo: Memo | None = None) -> dict[str, str]:
-    """Name -> digest of all that a resolved run's fields stand for, and of what was handed over.
+def digests(resolved: Resolved, own: Mapping[str, Any] | None = None, memo: Memo | None = None) -> dict[str, str]:
+    """Name -> digest of all that a run's fields stand for, and of what was handed over.
 
     Raises:
       InputError: a file cannot be read, or the graph, its matrix or the data cannot be made.
@@ -116,12 +116,12 @@ def digests(resolved: Run, own: Mapping[str, Any] | None = None, memo: Memo | No
     return found
 
 
-def code_digests(resolved: Run, memo: Memo) -> dict[str, str]:
+def code_digests(resolved: Resolved, memo: Memo) -> dict[str, str]:
     """Of what was written outside dopt."""
     return {f"code of {name}": _code(entry, memo) for name, entry in outside(resolved.to_dict())}
 
 
-def content_digests(resolved: Run) -> dict[str, str]:
+def content_digests(resolved: Resolved) -> dict[str, str]:
     """Of graph, matrix, data and files."""
     found, fields = {}, resolved.to_dict()
     if resolved.topology not in (None, OWN):
@@ -151,7 +151,7 @@ def differences(before: Mapping[str, str], today: Mapping[str, str]) -> tuple[st
     return tuple(name for name in dict.fromkeys([*before, *today]) if before.get(name) != today.get(name))
 
 
-def check_same(run: Run) -> None:
+def check_same(run: Resolved) -> None:
     """Refuse a run whose things are no longer what they were when its id was made."""
     changed = differences(run.digests, digests(run))
     if changed:
@@ -160,8 +160,8 @@ def check_same(run: Run) -> None:
         )
 
 
-def fields_of(run: Run) -> str:
-    """The fields of a resolved run as text: two runs of equal text are one, wherever things are the same."""
+def fields_of(run: Resolved) -> str:
+    """The fields of a run as text: two runs of equal text are one, wherever things are the same."""
     return _json(run.to_dict())
 
 

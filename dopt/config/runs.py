@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, overload
@@ -11,6 +12,7 @@ import numpy as np
 
 from dopt.config.identity import around, ids_of
 from dopt.config.run import Resolved, Run
+from dopt.types import InputError
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,12 +24,14 @@ class Runs(Sequence[Resolved]):
       template: [runs] which of them each run is like.
       learning_rate: [runs].
       seed: [runs].
+      part_of: the runs of which these are a part, and their numbers there; an id is made once.
     """
 
     templates: tuple[Resolved, ...]
     template: np.ndarray  # int32
     learning_rate: np.ndarray  # float64
     seed: np.ndarray  # int64
+    part_of: tuple[Runs, np.ndarray] | None = None
 
     @classmethod
     def of(cls, runs: Iterable[Run]) -> Runs:
@@ -63,10 +67,7 @@ class Runs(Sequence[Resolved]):
 
     def take(self, rows: np.ndarray) -> Runs:
         """The runs of these numbers, in this order."""
-        part = Runs(self.templates, self.template[rows], self.learning_rate[rows], self.seed[rows])
-        if "ids" in vars(self):
-            vars(part)["ids"] = [self.ids[row] for row in rows]
-        return part
+        return Runs(self.templates, self.template[rows], self.learning_rate[rows], self.seed[rows], (self, rows))
 
     def where(self, holds: Callable[[Resolved], bool]) -> Runs:
         """The runs whose template is such a one."""
@@ -86,25 +87,43 @@ class Runs(Sequence[Resolved]):
     @cached_property
     def ids(self) -> list[str]:
         """The identity of each run."""
+        if self.part_of is not None:
+            whole, places = self.part_of
+            return [whole.ids[place] for place in places.tolist()]
         found = np.empty(len(self), object)
         for number, rows in self.by_template():
-            rates, seeds = self.learning_rate[rows].tolist(), self.seed[rows].tolist()
-            found[rows] = ids_of(self.templates[number], rates, seeds)
+            found[rows] = self._ids_of(number, rows)
         return found.tolist()
+
+    def _ids_of(self, number: int, rows: np.ndarray) -> list[str]:
+        return ids_of(self.templates[number], self.learning_rate[rows].tolist(), self.seed[rows].tolist())
+
+    def values(self, name: str) -> list[Any]:
+        """What a field or an option is in any of the runs; None where a template lacks it."""
+        column = {"learning_rate": self.learning_rate, "seed": self.seed}.get(name)
+        return [like.to_dict().get(name) for like in self.kinds] if column is None else np.unique(column).tolist()
+
+    def find(self, identity: str) -> Resolved | None:
+        """The run of that id; None: there is none. Of runs whose data or files are not here nobody can tell."""
+        for number, rows in self.by_template():
+            with suppress(InputError):
+                found = self._ids_of(number, rows)
+                if identity in found:
+                    return self[int(rows[found.index(identity)])]
+        return None
 
     def by_template(self) -> Iterator[tuple[int, np.ndarray]]:
         """Each template that has a run here, and the numbers of its runs, in order."""
         order = np.argsort(self.template, kind="stable")
         used, begin = np.unique(self.template[order], return_index=True)
-        return zip(used.tolist(), np.split(order, begin[1:]), strict=True)
+        return zip(used.tolist(), np.split(order, begin)[1:], strict=True)
 
 
 def joined(parts: Sequence[Runs]) -> Runs:
     """All the runs of parts that share their templates, one part after the other."""
     columns = ("template", "learning_rate", "seed")
     found = Runs(parts[0].templates, *(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
-    if all("ids" in vars(part) for part in parts):
-        vars(found)["ids"] = [identity for part in parts for identity in part.ids]
+    vars(found)["ids"] = [identity for part in parts for identity in part.ids]
     return found
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dopt.config import Run
+from dopt.config import Resolved
 from dopt.figures.claims import Claim, of_fewer
 from dopt.paths import slug
 from dopt.registry import did_you_mean
@@ -128,12 +128,12 @@ def claims_of(name: str, module: ModuleType, results: Mapping[str, Results], fol
     return of_fewer(claims) if fewer else claims
 
 
-def find_run(identity: str, folder: Path) -> Run | None:
+def find_run(identity: str, folder: Path) -> Resolved | None:
     """The run of that id among those that figures and sweep files ask for, at any size, the usual one first."""
     for content in _all_asked(folder):
-        for run in spec.parse(content).runs:
-            if _has_id(run, identity):
-                return run
+        found = spec.parse(content).runs.find(identity)
+        if found is not None:
+            return found
     return None
 
 
@@ -145,11 +145,3 @@ def _all_asked(folder: Path) -> Iterator[Any]:
     for size in SIZES:
         for name, module in modules.items():
             yield from (part.content for part in parts(name, module, folder, Path(), size).values())
-
-
-def _has_id(run: Run, identity: str) -> bool:
-    """Whether that is its id; of a run whose data are not here nobody can tell."""
-    try:
-        return run.id == identity
-    except InputError:
-        return False

@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-import pandas as pd
 
 from dopt import code, group, memory
 from dopt.config import Resolved, Run, Runs, cost, matrices
@@ -35,6 +33,7 @@ from dopt.sweep import plan as planning
 from dopt.sweep.results import Results, load
 from dopt.sweep.show import Show
 from dopt.sweep.store import Store
+from dopt.sweep.tables import tables
 from dopt.sweep.tracking import Tracker
 from dopt.types import InputError, MachineError
 from dopt.version import ENGINE, installed
@@ -229,7 +228,7 @@ def _same(asked: spec.Sweep, store: Store, written: dict[str, Any]) -> list[plan
     new = missing_in(theirs, asked.runs)
     if len(new) or len(theirs) != len(asked.runs):
         fields = new[0].to_dict() if len(new) else {}
-        differs = [name for name, value in fields.items() if value not in _values(theirs, name)]
+        differs = [name for name, value in fields.items() if value not in theirs.values(name)]
         what = f"; new: {', '.join(differs)}" if differs else ""
         raise InputError(
             f"results: {store.folder} holds another sweep ({len(theirs)} runs of {theirs[0].algorithm}{what}); choose another folder with --results"
@@ -237,12 +236,6 @@ def _same(asked: spec.Sweep, store: Store, written: dict[str, Any]) -> list[plan
     with matrices.keeping(_solved(planned, store)):
         _compare(theirs, store, there=not _is_missing(planned, store))
     return planned
-
-
-def _values(runs: Runs, name: str) -> list[Any]:
-    """What a field is in any of the runs."""
-    column = {"learning_rate": runs.learning_rate, "seed": runs.seed}.get(name)
-    return [like.to_dict().get(name) for like in runs.kinds] if column is None else np.unique(column).tolist()
 
 
 def _is_missing(planned: Sequence[planning.Planned], store: Store) -> bool:
@@ -379,18 +372,3 @@ def _slab(
     }
     check()
     store.write_slab(name, *tables(runs, outcomes), manifest)
-
-
-def tables(runs: Sequence[Run], outcomes: Sequence[group.Outcome]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(runs, history) of a slab."""
-    rows, histories = [], []
-    for run, outcome in zip(runs, outcomes, strict=True):
-        final = {f"final.{k}": v[-1] for k, v in outcome.history.items()}
-        fields = run.to_dict() | {"spectral_gap": outcome.spectral_gap, "diverged": outcome.diverged_step is not None}
-        ends = {"diverged_step": outcome.diverged_step, "stalled_step": outcome.stalled_step}
-        rows.append({"id": run.id, **fields, **ends, **final})
-        histories.append(pd.DataFrame({"id": run.id, **outcome.history}))
-    table = pd.DataFrame(rows, dtype=object).infer_objects()  # whole numbers beside missing ones stay exact
-    for name in ("diverged_step", "stalled_step"):
-        table[name] = table[name].astype("Int64")
-    return table, pd.concat(histories, ignore_index=True)

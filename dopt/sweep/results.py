@@ -138,4 +138,4 @@ def _planned(store: Store, plan: dict[str, Any] | None) -> Sequence[planning.Pla
 
 def _of_id(identity: str, planned: Sequence[planning.Planned]) -> Resolved | None:
     """The run of that id; None: a plan does not hold it."""
-    return next((p.runs[p.runs.ids.index(identity)] for p in planned if identity in p.runs.ids), None)
+    return next((found for p in planned if (found := p.runs.find(identity)) is not None), None)

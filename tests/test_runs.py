@@ -5,8 +5,8 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
-import sys
 import pickle
+import sys
 from typing import Any
 
 import numpy as np
@@ -101,7 +101,7 @@ def test_values_are_what_any_run_has() -> None:
 
 def test_digests_are_made_once_for_all_runs_of_a_template(monkeypatch: pytest.MonkeyPatch) -> None:
     runs, asked = Runs.of(rows()), []
-    monkeypatch.setattr("dopt.config.identity.digests", lambda run: asked.append(run.algorithm) or {"graph": "0"})
+    monkeypatch.setattr(identity, "digests", lambda run: asked.append(run.algorithm) or {"graph": "0"})
     assert len(set(runs.ids)) == len(runs)
     assert sorted(asked) == sorted(fields["algorithm"] for fields in METHODS)
     assert runs[1].digests == {"graph": "0"}

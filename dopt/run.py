@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from dopt.checkpoints import Checkpoints, Keeper
-from dopt.config import Run, matrices
+from dopt.config import Resolved, Run, matrices
 from dopt.config.identity import digests, fresh, hashed
 from dopt.devices import ALONE, hosts, memory
 from dopt.group import First, Group
@@ -123,7 +123,7 @@ def _run(
 
 
 def _made(
-    resolved: Run,
+    resolved: Resolved,
     own: Mapping[str, Any],
     devices: Sequence[Any] | None,
     look: Look | None,

@@ -57,7 +57,7 @@ def asked(draw: st.DrawFn) -> Points:
 
 def one_by_one(points: Points) -> list[Resolved]:
     distinct: dict[str, Resolved] = {}
-    for row in range(points.count):
+    for row in range(points.size):
         run = points.run(row)
         distinct.setdefault(fields_of(run), run)
     return list(distinct.values())
@@ -91,9 +91,9 @@ def test_a_product_turns_its_last_parameter_fastest() -> None:
     choices = {"a": [1, 2], "b": ["x"], "c": [3, 4, 5]}
     for most in (100, 5, 1):
         points = product(choices, most)
-        rows = [tuple(points.at(row).values()) for row in range(points.count)]
+        rows = [tuple(points.at(row).values()) for row in range(points.size)]
         assert rows == list(itertools.islice(itertools.product(*choices.values()), most))
-        assert (points.varied, points.left_out) == (("a", "c"), 6 - points.count)
+        assert (points.varied, points.left_out) == (("a", "c"), 6 - points.size)
 
 
 def test_of_a_product_that_no_machine_counts_the_first_points_are_there() -> None:
@@ -129,7 +129,7 @@ def test_what_a_hundred_seeds_and_rates_share_is_resolved_once(monkeypatch: pyte
 
 @pytest.mark.parametrize("schedule", ["warmup_cosine_decay_schedule", "cosine_decay_schedule"])
 def test_groups_of_columns_are_those_of_each_run(schedule: str) -> None:
-    more = {"warmup_steps": 2} if schedule.startswith("warmup") else {}
+    more = {"init_value": 0.1, "warmup_steps": 2} if schedule.startswith("warmup") else {}
     options = {f"learning_rate.{name}": [x] for name, x in {"schedule": schedule, "decay_steps": 5, **more}.items()}
     swept = {"algorithm": ["gossip_sgd", "allreduce_sgd"], "topology": ["ring", "complete"], "learning_rate": [0.1, 0.2], "seed": [0, 1]}  # fmt: skip
     runs = runs_of(product(BASE | swept | options, 100))

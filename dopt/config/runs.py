@@ -121,8 +121,9 @@ class Runs(Sequence[Resolved]):
 
 def joined(parts: Sequence[Runs]) -> Runs:
     """All the runs of parts that share their templates, one part after the other."""
-    columns = ("template", "learning_rate", "seed")
-    found = Runs(parts[0].templates, *(np.concatenate([getattr(part, name) for part in parts]) for name in columns))
+    columns = zip(*((part.template, part.learning_rate, part.seed) for part in parts), strict=True)
+    template, rate, seed = map(np.concatenate, columns)
+    found = Runs(parts[0].templates, template, rate, seed)
     vars(found)["ids"] = [identity for part in parts for identity in part.ids]
     return found
 

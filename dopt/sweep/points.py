@@ -28,7 +28,7 @@ class Points(NamedTuple):
     """What a sweep asks for, one point after the other, not resolved yet."""
 
     columns: Mapping[str, Column]
-    count: int
+    size: int
     varied: tuple[str, ...]  # parameters with more than one value
     left_out: int = 0  # points of a grid past run_cap
 
@@ -43,20 +43,21 @@ class Points(NamedTuple):
 
 def product(choices: Mapping[str, Sequence[Any]], most: int) -> Points:
     """All combinations of values, the last parameter turning fastest; of them the first `most`."""
-    size = math.prod(map(len, choices.values()))
-    count = min(size, most)
-    rows, columns, stride = np.arange(count), {}, size
+    whole = math.prod(map(len, choices.values()))
+    size = min(whole, most)
+    rows, columns, stride = np.arange(size), {}, whole
     for name, values in choices.items():
         stride //= len(values)
-        columns[name] = Column(values, rows // min(stride, count) % len(values))
+        columns[name] = Column(values, rows // min(stride, size) % len(values))
     varied = tuple(name for name, values in choices.items() if len(values) > 1)
-    return Points(columns, count, varied, size - count)
+    return Points(columns, size, varied, whole - size)
 
 
 def listed(values: Iterable[Any]) -> Column:
     """A column of values as they come; equal ones are one."""
     number: dict[Any, int] = {}
-    distinct, place = [], []
+    distinct: list[Any] = []
+    place = []
     for value in values:
         kind = (type(value), repr(value)) if isinstance(value, bool | int | float | str) else id(value)
         if kind not in number:
@@ -74,13 +75,13 @@ def runs_of(points: Points) -> Runs:
     """
     varied = [name for name, column in points.columns.items() if len(column.values) > 1]
     shared = [points.columns[name].place for name in varied if name not in (RATE, SEED)]
-    first, kind = numbered(np.zeros(points.count, np.int64), *shared)
+    first, kind = numbered(np.zeros(points.size, np.int64), *shared)
     refused: list[int] = []  # the first point that is wrong in what is shared, in its rate, in its seed
     likes = _each(first, points.run, refused)
     if refused == [0]:
         points.run(0)
-    before = slice(min(refused, default=points.count))
-    rate, seed = points.columns[RATE], points.columns.get(SEED, Column([0], np.zeros(points.count, np.int64)))
+    before = slice(min(refused, default=points.size))
+    rate, seed = points.columns[RATE], points.columns.get(SEED, Column([0], np.zeros(points.size, np.int64)))
 
     first, pair = numbered(kind[before], rate.place[before])
     rates = _each(first, lambda row: rate_of(rate.values[rate.place[row]], likes[kind[row]]), refused)

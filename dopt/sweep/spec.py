@@ -93,7 +93,7 @@ def parse(content: Any, default_name: str = "sweep", changes: Mapping[str, Any] 
     runs = runs_of(points)
     if "name" in metric or "target" in metric:
         _check_recorded(metric.get("name", "loss"), runs.kinds)
-    return Sweep(name, runs, points.varied, metric, project, points.count - len(runs), points.left_out)
+    return Sweep(name, runs, points.varied, metric, project, points.size - len(runs), points.left_out)
 
 
 def _word(key: str, given: Any, default: str) -> str:

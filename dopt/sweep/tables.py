@@ -15,7 +15,7 @@ from dopt.group import Outcome
 def tables(runs: Sequence[Run], outcomes: Sequence[Outcome]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """(runs, history) of a slab."""
     runs = Runs.of(runs)
-    ends = {
+    ends: dict[str, Sequence[Any]] = {
         "spectral_gap": [outcome.spectral_gap for outcome in outcomes],
         "diverged": [outcome.diverged_step is not None for outcome in outcomes],
         "diverged_step": [outcome.diverged_step for outcome in outcomes],
@@ -32,10 +32,10 @@ def tables(runs: Sequence[Run], outcomes: Sequence[Outcome]) -> tuple[pd.DataFra
 
 def _fields(runs: Runs) -> dict[str, Sequence[Any]]:
     """Name -> a value for each run; missing options are NaN."""
-    place = np.searchsorted(np.sort(runs.used), runs.template)
+    place = np.searchsorted(np.sort(runs.used), runs.template).tolist()
     kinds = [runs.templates[number] for number in np.sort(runs.used)]
     shared = _united([like.to_dict() for like in kinds])
-    columns: dict[str, Sequence[Any]] = {name: _objects(values)[place] for name, values in shared.items()}
+    columns: dict[str, Sequence[Any]] = {name: [values[i] for i in place] for name, values in shared.items()}
     return columns | {"learning_rate": runs.learning_rate.tolist(), "seed": runs.seed.tolist()}
 
 

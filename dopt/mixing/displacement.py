@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from dopt import rings
 from dopt.mixing.failing import LinkLoss, arrivals, kept_weights, remembered
@@ -56,19 +57,11 @@ def mix(
         raise InputError(
             f"link_loss.policy: where columns of W sum to one only keep_self loses nothing, got {loss.policy}; use keep_self"
         )
-    remembers = loss is not None and loss.policy == "last_seen"
 
     def init(tree: Tree) -> MixState:
         clock = Clock(jnp.zeros((), jnp.int32))
         ring = () if slots is None else rings.ring(tree, slots)
-        seen: Tree = ()
-        if remembers:  # x⁰ stands before the start
-            everyone = lax.all_gather(tree, AXIS)
-            seen = everyone
-            if links.period == 1:
-                who, _ = senders(links, clock.step, lax.axis_index(AXIS))
-                seen = jax.tree.map(lambda x: x[who], everyone)
-        return MixState(clock, ring, seen)
+        return MixState(clock, ring, _start(links, tree, clock) if loss is not None and loss.remembers else ())
 
     def apply(
         tree: Tree, state: MixState, *, staleness: Any = delay, delay_self: bool = False, **extra: Any
@@ -80,20 +73,14 @@ def mix(
         if slots is None:
             received = fresh(links, clock.step, worker, tree)
         else:
-            if staleness is None:
-                staleness = None if ages is None else jnp.asarray(ages)[worker]
-            if staleness is None:
-                raise InputError(
-                    "mixing: a delayed mix needs `staleness`; build it with delay=, or pass staleness= to update"
-                )
             ring = rings.write(ring, clock, tree)
-            age = ages_of(staleness, who, worker)
+            age = ages_of(_known(staleness, ages, worker), who, worker)
             received = old(links, clock, worker, ring, age)
             own = rings.read(ring, clock, age.own) if delay_self else tree
         weight, arrived, seen = now.weight[worker], None, state.seen
         if loss is not None:
             arrived = arrivals(links, now, loss, seed, clock.step)
-            if remembers:
+            if loss.remembers:
                 at = jnp.arange(len(who)) if links.period == 1 else who
                 received, seen = remembered(arrived[worker] & (weight != 0), at, received, seen)
             else:
@@ -101,21 +88,53 @@ def mix(
         out = now.outflow(arrived)[worker] if links.columns else None
         # any common reference will do; the models of now are at hand, and old ones would be gathered twice
         common = of_worker_0(tree) if isinstance(now, Dense) and not links.columns else None
-
-        def moved(x: jax.Array, y: jax.Array, everyone: Any, c: Any) -> jax.Array:
-            w = weight.astype(x.dtype)
-            if out is not None:
-                shift = weighted(w, everyone, None) - out.astype(x.dtype) * y
-            elif c is None:
-                shift = weighted(w, everyone, y)
-            else:
-                shift = weighted(w, everyone, c) - w.sum() * (y - c)
-            return shift if y is x else shift + (y - x)
-
-        if common is None:
-            displacement = jax.tree.map(lambda x, y, e: moved(x, y, e, None), tree, own, received)
-        else:
-            displacement = jax.tree.map(lambda x, y, e, c: moved(x, y, e, c), tree, own, received, common)
-        return displacement, MixState(clock.tick(), ring, seen)
+        return _displacement(tree, own, received, common, weight, out), MixState(clock.tick(), ring, seen)
 
     return Mix(init, apply)
+
+
+def _start(links: Form, tree: Tree, clock: Clock) -> Tree:
+    """What was last seen of each sender before the first step: x⁰."""
+    everyone = lax.all_gather(tree, AXIS)
+    if links.period > 1:
+        return everyone
+    who, _ = senders(links, clock.step, lax.axis_index(AXIS))
+    return jax.tree.map(lambda x: x[who], everyone)
+
+
+def _known(staleness: Any, ages: Any, worker: ArrayLike) -> Any:
+    """The staleness that `apply` is told, else the one that the mix was built with."""
+    if staleness is not None:
+        return staleness
+    if ages is None:
+        raise InputError("mixing: a delayed mix needs `staleness`; build it with delay=, or pass staleness= to update")
+    return jnp.asarray(ages)[worker]
+
+
+def _displacement(
+    tree: Tree, own: Tree, received: Tree, common: Tree | None, weight: jax.Array, out: jax.Array | None
+) -> Tree:
+    """W x - x, from differences.
+
+    Args:
+      tree: x, this worker's model.
+      own: the model that W's diagonal is for: x, or an old one.
+      received: of each sender.
+      common: a reference that all workers have; None: `own`.
+      weight: [senders] of what was received.
+      out: [] what this worker gives away, where columns of W sum to one.
+    """
+
+    def moved(x: jax.Array, y: jax.Array, everyone: Any, c: jax.Array | None) -> jax.Array:
+        w = weight.astype(x.dtype)
+        if out is not None:
+            shift = weighted(w, everyone, None) - out.astype(x.dtype) * y
+        elif c is None:
+            shift = weighted(w, everyone, y)
+        else:
+            shift = weighted(w, everyone, c) - w.sum() * (y - c)
+        return shift if y is x else shift + (y - x)
+
+    if common is None:
+        return jax.tree.map(lambda x, y, e: moved(x, y, e, None), tree, own, received)
+    return jax.tree.map(moved, tree, own, received, common)

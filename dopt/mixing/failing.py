@@ -37,6 +37,11 @@ class LinkLoss:
     policy: str = "keep_self"
     symmetric: bool = False  # a link fails in both directions at once
 
+    @property
+    def remembers(self) -> bool:
+        """Whether each worker keeps what it last received of each sender."""
+        return self.policy == "last_seen"
+
 
 def check_own_weight(w: Any, method: str) -> None:
     """Refuse what `renormalise` would divide by: InputError where some worker gives itself a negative weight."""

@@ -87,71 +87,92 @@ def place(
       parts: devices over which `mesh` lays each model.
       donate: let the first argument's memory be reused.
     """
-
-    def along(axis: str, tree: Tree, position: int = 0) -> Tree:
-        return jax.tree.map(lambda a: position if getattr(a, axis) else None, tree)
-
-    def over_runs(f: Callable) -> Callable:
-        several = jax.vmap(f, along("runs", in_axes), along("runs", out_axes))
-
-        def call(*args: Any) -> Tree:
-            if size(in_axes, args, "runs") > 1:
-                return several(*args)
-            # without the axis, an index that differs between runs stays a slice and does not become a gather
-            return with_axis(out_axes, f(*without_axis(in_axes, args, "runs")), "runs")
-
-        return call
-
     donated = (0,) if donate else ()
     if executor == "pmap":
-
-        def positions(tree: Tree) -> Tree:
-            return jax.tree.map(lambda a: int(a.runs) if a.workers else None, tree)
-
-        return jax.pmap(
-            over_runs(program),
-            AXIS,
-            in_axes=positions(in_axes),
-            out_axes=positions(out_axes),
-            devices=devices[:workers],
-            donate_argnums=donated,
-        )
+        return _pmapped(_over_runs(program, in_axes, out_axes), in_axes, out_axes, devices[:workers], donated)
     if executor == "shard_map":
-        mesh = _mesh(devices[:workers], (AXIS,))
-
-        def specs(tree: Tree) -> Tree:
-            return jax.tree.map(lambda a: (P(None, AXIS) if a.runs else P(AXIS)) if a.workers else P(), tree)
-
-        def block(*args: Any) -> Tree:
-            there = over_runs(program)(*without_axis(in_axes, args, "workers"))
-            return with_axis(out_axes, there, "workers")
-
-        # check_vma=False: with it, a gradient of replicated params would be summed already, silently
-        mapped = jax.shard_map(block, mesh=mesh, in_specs=specs(in_axes), out_specs=specs(out_axes), check_vma=False)
-        return jax.jit(mapped, donate_argnums=donated)
-
-    simulated = (
-        program
-        if events
-        else jax.vmap(program, along("workers", in_axes), along("workers", out_axes), axis_name=AXIS, axis_size=workers)
-    )
+        return _shard_mapped(_over_runs(program, in_axes, out_axes), in_axes, out_axes, devices[:workers], donated)
+    simulated = program
+    if not events:
+        axes = _along("workers", in_axes), _along("workers", out_axes)
+        simulated = jax.vmap(program, *axes, axis_name=AXIS, axis_size=workers)
+    several = _over_runs(simulated, in_axes, out_axes)
     if len(devices) == 1:
-        return jax.jit(over_runs(simulated), donate_argnums=donated)
-    # neighbours in the list of devices have the parts of one model
-    mesh = _mesh(devices, (AXIS, MODEL), parts) if executor == "mesh" else _mesh(devices, (RUNS,))
-
-    def spec(a: Axes) -> P:
-        if executor != "mesh":
-            return P(RUNS) if a.runs else P()
-        names = [None] * a.runs + [AXIS] * a.workers
-        return P(*names, *([] if a.parts is None else [*[None] * a.parts, MODEL])) if a.workers else P()
-
-    def shardings(tree: Tree) -> Tree:
-        return jax.tree.map(lambda a: NamedSharding(mesh, spec(a)), tree)
-
+        return jax.jit(several, donate_argnums=donated)
+    layout = _of_mesh(devices, parts) if executor == "mesh" else _of_runs(devices)
     return jax.jit(
-        over_runs(simulated), in_shardings=shardings(in_axes), out_shardings=shardings(out_axes), donate_argnums=donated
+        several,
+        in_shardings=jax.tree.map(layout, in_axes),
+        out_shardings=jax.tree.map(layout, out_axes),
+        donate_argnums=donated,
     )
+
+
+def _along(axis: str, tree: Tree) -> Tree:
+    """Where `vmap` finds the axis: first, or nowhere."""
+    return jax.tree.map(lambda a: 0 if getattr(a, axis) else None, tree)
+
+
+def _over_runs(f: Callable, in_axes: tuple, out_axes: Tree) -> Callable:
+    """`f`, of one run, for several."""
+    several = jax.vmap(f, _along("runs", in_axes), _along("runs", out_axes))
+
+    def call(*args: Any) -> Tree:
+        if size(in_axes, args, "runs") > 1:
+            return several(*args)
+        # without the axis, an index that differs between runs stays a slice and does not become a gather
+        return with_axis(out_axes, f(*without_axis(in_axes, args, "runs")), "runs")
+
+    return call
+
+
+def _pmapped(f: Callable, in_axes: tuple, out_axes: Tree, devices: Sequence[Any], donated: tuple[int, ...]) -> Callable:
+    def positions(tree: Tree) -> Tree:
+        return jax.tree.map(lambda a: int(a.runs) if a.workers else None, tree)
+
+    return jax.pmap(
+        f,
+        AXIS,
+        in_axes=positions(in_axes),
+        out_axes=positions(out_axes),
+        devices=devices,
+        donate_argnums=donated,
+    )
+
+
+def _shard_mapped(
+    f: Callable, in_axes: tuple, out_axes: Tree, devices: Sequence[Any], donated: tuple[int, ...]
+) -> Callable:
+    def specs(tree: Tree) -> Tree:
+        return jax.tree.map(lambda a: (P(None, AXIS) if a.runs else P(AXIS)) if a.workers else P(), tree)
+
+    def block(*args: Any) -> Tree:
+        return with_axis(out_axes, f(*without_axis(in_axes, args, "workers")), "workers")
+
+    # check_vma=False: with it, a gradient of replicated params would be summed already, silently
+    mapped = jax.shard_map(
+        block, mesh=_mesh(devices, (AXIS,)), in_specs=specs(in_axes), out_specs=specs(out_axes), check_vma=False
+    )
+    return jax.jit(mapped, donate_argnums=donated)
+
+
+def _of_runs(devices: Sequence[Any]) -> Callable[[Axes], NamedSharding]:
+    """Runs are split over the devices."""
+    mesh = _mesh(devices, (RUNS,))
+    return lambda a: NamedSharding(mesh, P(RUNS) if a.runs else P())
+
+
+def _of_mesh(devices: Sequence[Any], parts: int) -> Callable[[Axes], NamedSharding]:
+    """Workers are split over the devices, and the parts of a model over neighbours in the list of devices."""
+    mesh = _mesh(devices, (AXIS, MODEL), parts)
+
+    def layout(a: Axes) -> NamedSharding:
+        if not a.workers:
+            return NamedSharding(mesh, P())
+        tail = [] if a.parts is None else [*[None] * a.parts, MODEL]
+        return NamedSharding(mesh, P(*[None] * a.runs, AXIS, *tail))
+
+    return layout
 
 
 def _mesh(devices: Sequence[Any], names: tuple[str, ...], *shape: int) -> jax.sharding.Mesh:

@@ -359,9 +359,15 @@ def _check_seed(seed: int) -> None:
         raise InputError(f"seed: must lie in [0, 2^31), got {seed}")
 
 
+@cache
+def _limits(precision: str) -> tuple[float, float]:
+    """The smallest number with all its digits, and the largest."""
+    return float(np.finfo(precision).tiny), float(np.finfo(precision).max)
+
+
 def _check_rate(rate: float, precision: str) -> None:
     """Refuse a rate that would be infinite, or 0, in this precision."""
-    least, most = (float(getattr(np.finfo(precision), name)) for name in ("tiny", "max"))
+    least, most = _limits(precision)
     if rate and not least <= rate <= most:
         raise InputError(f"learning_rate: {rate:g} does not fit into {precision} (0, or {least:.2g} to {most:.2g})")
 

@@ -53,18 +53,28 @@ def product(choices: Mapping[str, Sequence[Any]], most: int) -> Points:
     return Points(columns, size, varied, whole - size)
 
 
+def constant(value: Any, size: int) -> Column:
+    """A column of one value."""
+    return Column([value], np.zeros(size, np.int64))
+
+
 def listed(values: Iterable[Any]) -> Column:
     """A column of values as they come; equal ones are one."""
     number: dict[Any, int] = {}
     distinct: list[Any] = []
     place = []
     for value in values:
-        kind = (type(value), repr(value)) if isinstance(value, bool | int | float | str) else id(value)
+        kind = value if type(value) is float and value else _written(value)
         if kind not in number:
             number[kind] = len(distinct)
             distinct.append(value)
         place.append(number[kind])
     return Column(distinct, np.array(place, np.int64))
+
+
+def _written(value: Any) -> Any:
+    """What two plain values share that are written alike: 1, 1.0 and true are three, and so are zeros of either sign."""
+    return (type(value), repr(value)) if isinstance(value, bool | int | float | str) else id(value)
 
 
 def runs_of(points: Points) -> Runs:
@@ -81,7 +91,7 @@ def runs_of(points: Points) -> Runs:
     if refused == [0]:
         points.run(0)
     before = slice(min(refused, default=points.size))
-    rate, seed = points.columns[RATE], points.columns.get(SEED, Column([0], np.zeros(points.size, np.int64)))
+    rate, seed = points.columns[RATE], points.columns.get(SEED, constant(0, points.size))
 
     first, pair = numbered(kind[before], rate.place[before])
     rates = _each(first, lambda row: rate_of(rate.values[rate.place[row]], likes[kind[row]]), refused)
@@ -112,4 +122,4 @@ def _each(rows: np.ndarray, make: Callable[[int], Any], refused: list[int]) -> l
     return found
 
 
-__all__ = ["Column", "Points", "listed", "product", "runs_of"]
+__all__ = ["Column", "Points", "constant", "listed", "product", "runs_of"]

@@ -20,7 +20,7 @@ from dopt.metrics import CHOICES as METRICS
 from dopt.problems import PROBLEMS
 from dopt.registry import coerce, did_you_mean
 from dopt.sweep import plain
-from dopt.sweep.points import Points, listed, product, runs_of
+from dopt.sweep.points import Points, constant, listed, product, runs_of
 from dopt.text import quoted, shown
 from dopt.types import InputError
 
@@ -229,8 +229,10 @@ def _random(parameters: Mapping[str, Mapping[str, Any]], cap: int | None) -> Poi
         raise InputError("sweep.run_cap: a random sweep needs the number of runs, got None")
     draws = {name: _draw(f"sweep.parameters.{shown(name)}", parameter) for name, parameter in parameters.items()}
     rng = np.random.default_rng(0)  # the same file means the same runs
-    drawn = [draw(rng) for _ in range(cap) for draw in draws.values()]
-    columns = {name: listed(drawn[number :: len(draws)]) for number, name in enumerate(draws)}
+    varying = {name: draw for name, draw in draws.items() if "value" not in parameters[name]}
+    drawn = [draw(rng) for _ in range(cap) for draw in varying.values()]
+    columns = {name: constant(parameters[name].get("value"), cap) for name in draws}
+    columns |= {name: listed(drawn[number :: len(varying)]) for number, name in enumerate(varying)}
     varied = tuple(name for name, column in columns.items() if len(set(map(str, column.values))) > 1)
     return Points(columns, cap, varied)
 
@@ -286,6 +288,8 @@ def _categorical(what: str, p: Mapping[str, Any]) -> Draw:
     values, weights = _values(what, p), p.get("probabilities")
     if weights is not None and not _are_probabilities(weights, len(values)):
         raise InputError(f"{what}.probabilities: must be one for each value and sum to 1, got {quoted(weights)}")
+    if weights is None:
+        return lambda rng: values[rng.integers(len(values))]
     return lambda rng: values[rng.choice(len(values), p=weights)]
 
 

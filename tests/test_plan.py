@@ -153,6 +153,7 @@ def test_a_run_that_nobody_asked_for_is_refused_whatever_its_id(folder: Path, no
     "change",
     [
         lambda content: content.update(groups=[[]]),
+        lambda content: content.update(groups=[], order=[]),
         lambda content: content.pop("order"),
         lambda content: content.pop("columns"),
         lambda content: content.update(varied=[3]),

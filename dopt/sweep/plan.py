@@ -14,7 +14,7 @@ import numpy as np
 from dopt import group as groups
 from dopt.config import UNTRACED, Resolved, Run, Runs
 from dopt.config.identity import SCHEMA
-from dopt.config.runs import bits, joined, numbered
+from dopt.config.runs import bits, numbered
 from dopt.devices import memory as devices_memory
 from dopt.paths import slug
 from dopt.sweep.columns import frozen
@@ -135,22 +135,26 @@ def template_of(found: Mapping[str, Any], digests: Sequence[str]) -> Resolved:
     return like
 
 
-def runs_of(slab: Mapping[str, Any], templates: tuple[Resolved, ...]) -> Runs:
-    """The runs of a slab; ValueError where a row is not what its id says."""
-    columns = [slab[name] for name in OF_A_ROW]
-    for name, column, kind in zip(OF_A_ROW, columns, (int, float, int), strict=True):
-        if not isinstance(column, list) or any(type(value) is not kind for value in column):
-            raise ValueError(f"a slab's {name} is no list of such numbers")
-    template, rate, seed = (
-        np.array(column, kind) for column, kind in zip(columns, (np.int32, np.float64, np.int64), strict=True)
+def _numbers(slabs: Sequence[Mapping[str, Any]], name: str, kind: type) -> list[Any]:
+    """A column of all slabs together."""
+    found = [value for slab in slabs for value in slab[name]]
+    if any(type(value) is not kind for value in found) or not all(isinstance(slab[name], list) for slab in slabs):
+        raise ValueError(f"a slab's {name} is no list of such values")
+    return found
+
+
+def runs_of(slabs: Sequence[Mapping[str, Any]], templates: tuple[Resolved, ...]) -> Runs:
+    """The runs of slabs, one after the other; ValueError where a row is not what its id says."""
+    template, rate, seed, said = (
+        _numbers(slabs, name, kind) for name, kind in zip((*OF_A_ROW, "id"), (int, float, int, str), strict=True)
     )
-    fits = all(0 <= number < len(templates) for number in columns[0])
-    if not fits or not len(slab["id"]) == len(template) == len(rate) == len(seed):
-        raise ValueError("a slab's columns do not fit each other, or its templates")
-    runs = Runs(templates, template, rate, seed)
-    for said, found in zip(slab["id"], runs.ids, strict=True):
-        if said != found:
-            raise ValueError(f"the row of run {str(said)[:40]!r} is not what its id says")
+    lengths = {tuple(len(slab[name]) for slab in slabs) for name in (*OF_A_ROW, "id")}
+    if len(lengths) != 1 or not all(0 <= number < len(templates) for number in template):
+        raise ValueError("the columns of its slabs do not fit each other, or its templates")
+    runs = Runs(templates, np.array(template, np.int32), np.array(rate, np.float64), np.array(seed, np.int64))
+    for known, found in zip(said, runs.ids, strict=True):
+        if known != found:
+            raise ValueError(f"the row of run {known[:40]!r} is not what its id says")
     return runs
 
 
@@ -164,6 +168,8 @@ def read(plan: dict[str, Any], path: Path) -> list[Planned]:
         _check_head(plan)
         templates = tuple(template_of(found, plan["digests"]) for found in plan["templates"])
         found = [_planned(group, templates) for group in plan["groups"]]
+        if not found:
+            raise ValueError("it has no groups")
         ids = [identity for p in found for identity in p.runs.ids]
         if sorted(ids) != sorted(plan["order"]) or len(set(ids)) != len(ids):
             raise ValueError("its order does not name each of its runs once")
@@ -198,9 +204,11 @@ def _check_head(plan: Mapping[str, Any]) -> None:
 
 
 def _planned(group: Mapping[str, Any], templates: tuple[Resolved, ...]) -> Planned:
-    slabs = [(slab["name"], runs_of(slab, templates)) for slab in group["slabs"]]
-    key = json.dumps(group["key"], sort_keys=True)
-    if not any(len(runs) for _, runs in slabs) or not isinstance(group["width"], int) or group["width"] < 1:
+    slabs, key = group["slabs"], json.dumps(group["key"], sort_keys=True)
+    runs = runs_of(slabs, templates)
+    if not len(runs) or not isinstance(group["width"], int) or group["width"] < 1:
         raise ValueError("it has a group without runs, or without a width")
-    runs = joined([runs for _, runs in slabs])
-    return Planned(key, runs, group["width"], group["memory"], group["models"], slabs)
+    ends = np.cumsum([len(slab["id"]) for slab in slabs]).tolist()
+    parts = zip(slabs, [0, *ends], ends, strict=False)
+    named = [(slab["name"], runs[begin:end]) for slab, begin, end in parts]
+    return Planned(key, runs, group["width"], group["memory"], group["models"], named)

@@ -25,8 +25,8 @@ Staleness = Literal["step", "edge", "coordinate"]
 Weighs = Literal["gradients", "models", "arrivals"]
 Steps = Literal["common", "part", "own", "first", "scaled"]
 
-PAIRS = "pairs"  # what stands for the kind of matrix where workers meet in pairs
-UNWEIGHTED = {"tree": "relay_sgd", PAIRS: "ad_psgd"}  # what a method may need that has no weights
+MatrixKind = Kind | Literal["pairs"]  # whose links are those of workers that meet
+UNWEIGHTED = {"tree": "relay_sgd", "pairs": "ad_psgd"}  # kinds without weights: only the links matter
 
 
 # -- what a method exchanges ------------------------------------------------------------------------------------------
@@ -103,12 +103,12 @@ def mixes_once(exchange: tuple[Exchange, ...]) -> bool:
     return found is None or found.mixes_once
 
 
-def matrix_kind(exchange: tuple[Exchange, ...]) -> str | None:
-    """The kind of mixing matrix that a method takes, `PAIRS` where its workers meet in pairs; None: it takes none."""
+def matrix_kind(exchange: tuple[Exchange, ...]) -> MatrixKind | None:
+    """The kind of mixing matrix that a method takes; None: it takes none."""
     found = neighbours_of(exchange)
     if found is not None:
         return found.kind
-    return PAIRS if is_peer_to_peer(exchange) else None
+    return "pairs" if is_peer_to_peer(exchange) else None
 
 
 # -- a method's traits ------------------------------------------------------------------------------------------------
@@ -215,10 +215,10 @@ def check_scheduled(method: Entry[Traits]) -> None:
 
 __all__ = [
     "ALGORITHMS",
-    "PAIRS",
     "UNWEIGHTED",
     "AllReduce",
     "Exchange",
+    "MatrixKind",
     "Neighbours",
     "Options",
     "Pairs",

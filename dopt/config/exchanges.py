@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dopt.algorithms import ALGORITHMS
-from dopt.algorithms.traits import Exchange, Traits, matrix_kind
+from dopt.algorithms.traits import Exchange, MatrixKind, Traits, matrix_kind
 from dopt.config.run import Run, options_of
 
 
@@ -17,6 +17,6 @@ def exchange_of(run: Run) -> tuple[Exchange, ...]:
     return traits_of(run).exchange(options_of(run, "algorithm"), run.workers)
 
 
-def needs_of(run: Run) -> str | None:
+def needs_of(run: Run) -> MatrixKind | None:
     """The kind of mixing matrix that a resolved run's method asks for."""
     return matrix_kind(exchange_of(run))

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dopt.algorithms import Method, chain
     from dopt.checkpoints import Checkpoints
     from dopt.config import Run
-    from dopt.run import Result, run
+    from dopt.engine.single import Result, run
     from dopt.sweep.engine import sweep
     from dopt.sweep.results import Results, load
     from dopt.types import AXIS, Clock, Coordination, InputError, Layout, Problem
@@ -63,7 +63,7 @@ on_demand(
     {
         **dict.fromkeys(("AXIS", "Clock", "Coordination", "InputError", "Layout", "Problem"), "dopt.types"),
         **dict.fromkeys(("Method", "chain"), "dopt.algorithms"),
-        **dict.fromkeys(("Result", "run"), "dopt.run"),
+        **dict.fromkeys(("Result", "run"), "dopt.engine.single"),
         **dict.fromkeys(("Results", "load"), "dopt.sweep.results"),
         "Checkpoints": "dopt.checkpoints",
         "Run": "dopt.config.run",

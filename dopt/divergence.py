@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 if TYPE_CHECKING:
-    from dopt.group import Compiled
+    from dopt.engine.compiled import Compiled
     from dopt.program import Carry
 
 

@@ -23,9 +23,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dopt import Results, theory, wiring
+from dopt import Results, theory
+from dopt.facts import make_problem, wiring
 from dopt.figures import Claim, over
-from dopt.group import make_problem
 from dopt.report import cells, curves, style
 
 N, TARGET = 16, 0.02

@@ -23,7 +23,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dopt import Results, wiring
+from dopt import Results
+from dopt.facts import wiring
 from dopt.figures import Claim
 from dopt.report.cells import first_at
 from dopt.report.style import COLOURS, WIDTHS

@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from dopt import Results
+from dopt.facts import make_problem
 from dopt.figures import Claim
-from dopt.group import make_problem
 from dopt.report.curves import history, line, quartiles
 from dopt.report.style import WIDTHS, shade
 

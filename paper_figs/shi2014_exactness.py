@@ -28,10 +28,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dopt import Results, theory, wiring
+from dopt import Results, theory
 from dopt.config import Run
+from dopt.facts import make_problem, wiring
 from dopt.figures import Claim
-from dopt.group import make_problem
 from dopt.report.cells import first_at
 from dopt.report.curves import history, line
 from dopt.report.style import WIDTHS, look, shade

@@ -27,8 +27,8 @@ from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.config import Run
+from dopt.facts import make_problem
 from dopt.figures import Claim, over
-from dopt.group import make_problem
 from dopt.report.cells import best
 from dopt.report.curves import history, line, quartiles
 from dopt.report.style import WIDTHS, look, shade

@@ -20,7 +20,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dopt import Results, cluster, theory, wiring
+from dopt import Results, cluster, theory
+from dopt.facts import wiring
 from dopt.figures import Claim
 from dopt.report import schedule as report
 from dopt.report.style import WIDTHS

@@ -27,7 +27,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 
-from dopt import Results, theory, wiring
+from dopt import Results, theory
+from dopt.facts import wiring
 from dopt.figures import Claim
 from dopt.report.curves import history
 from dopt.report.style import COLOURS, WIDTHS

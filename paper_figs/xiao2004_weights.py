@@ -22,7 +22,8 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from dopt import Results, mixing, wiring
+from dopt import Results, mixing
+from dopt.facts import wiring
 from dopt.figures import Claim
 from dopt.report.style import COLOURS, WIDTHS
 

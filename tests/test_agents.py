@@ -13,7 +13,7 @@ from refusals import refused
 from dopt import Run
 from dopt.cli import main, words
 from dopt.cli.run import AGENT, run_of
-from dopt.group import Compiled
+from dopt.engine import Compiled
 from dopt.sweep import spec
 
 ROOT = Path(__file__).parents[1]
@@ -76,7 +76,7 @@ def test_a_dry_run_resolves_and_plans_and_computes_nothing(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv(AGENT, "abc")
-    monkeypatch.setattr(Compiled, "execute", lambda *a: pytest.fail("ran"))
+    monkeypatch.setattr(Compiled, "start", lambda *a: pytest.fail("ran"))
     assert main(["run", *COMMAND, "--dry-run"]) == 0
     said = capsys.readouterr().out
     identity = run_of(

@@ -18,10 +18,10 @@ import pytest
 from refusals import refused
 
 import dopt
-from dopt import Checkpoints, InputError, Run
+from dopt import Checkpoints, InputError, Run, engine
 from dopt.checkpoints import MADE_BY, Keeper, due
 from dopt.cli import main
-from dopt.group import Group, Outcome
+from dopt.engine import Outcome, group_of, run_slab
 
 ROOT = Path(__file__).parents[1]
 BASE: dict[str, Any] = {"workers": 8, "problem": "quadratic", "problem.noise": 0.1, "learning_rate": 0.05, "steps": 60}
@@ -68,14 +68,14 @@ def steps_in(folder: Path) -> list[int]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_that_was_cut_ends_in_the_bits_of_one_that_was_not(kind: str, tmp_path: Path) -> None:
     run, where = make(**KINDS[kind]).resolve(), Checkpoints(tmp_path / "kept", every=20)
-    group = Group([run])
-    compiled = group.compile(1)
+    group = group_of([run])
+    compiled = engine.compile(group, 1)
     for share in (0.4, 0.8):
         with pytest.raises(CutError):
-            compiled.execute([run], cut_after(share), Keeper(where, "this one", group.devices))
+            run_slab(compiled, [run], cut_after(share), Keeper(where, "this one", group.devices))
     begins: list[int] = []
     look, keeper = (lambda done, total: begins.append(done) or total), Keeper(where, "this one", group.devices)
-    (again,), (whole,) = compiled.execute([run], look, keeper), compiled.execute([run])
+    (again,), (whole,) = run_slab(compiled, [run], look, keeper), run_slab(compiled, [run])
     assert begins[0] > 1  # it did not begin anew
     same(again, whole)
 

@@ -25,9 +25,9 @@ import dopt
 from dopt import InputError, Run
 from dopt.cli import listing, main
 from dopt.data import files
+from dopt.devices import executors
 from dopt.figures import Claim, claims, fill, gallery
 from dopt.figures import files as figures
-from dopt.group import Group
 from dopt.sweep.show import Show
 
 ROOT = Path(__file__).parents[1]
@@ -58,7 +58,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_compile(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Group, "compile", lambda *a: pytest.fail("compiled"))
+    monkeypatch.setattr(executors, "place", lambda *a, **k: pytest.fail("compiled"))
 
 
 def written(content: Mapping[str, Any] | str, name: str = "small") -> str:

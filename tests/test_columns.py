@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 import dopt
-from dopt.group import Compiled
+from dopt.engine import Compiled
 from dopt.sweep import columns, spec
 
 MIXES: dict[str, list[Any]] = {
@@ -50,6 +50,6 @@ def test_a_sweep_over_numbers_and_lists_is_stored_and_loaded_as_it_was_asked(
     assert dict(results.to_xarray().sizes) == {"cluster.latency": 2, "record": 11}
     for run in results.runs.itertuples():
         assert results.run(str(run.id)).id == run.id
-    monkeypatch.setattr(Compiled, "execute", lambda *a: pytest.fail("ran again"))
+    monkeypatch.setattr(Compiled, "start", lambda *a: pytest.fail("ran again"))
     again = dopt.sweep({"parameters": SWEEP}, results=tmp_path / "a")
     pd.testing.assert_frame_equal(again.runs, results.runs)

@@ -34,6 +34,7 @@ from dopt import (
     compression,
     delays,
     draws,
+    engine,
     mixing,
     schedule,
 )
@@ -42,8 +43,8 @@ from dopt.algorithms.traits import is_event_driven
 from dopt.config import options_of
 from dopt.config.exchanges import exchange_of
 from dopt.config.run import of
-from dopt.group import Group, key
-from dopt.wiring import matrix
+from dopt.engine import group_of, key, run_slab
+from dopt.facts.wiring import matrix
 
 DIM, SAMPLES, STEPS, EVERY = 3, 4, 12, 5  # records at 0, 5, 10 and, off the beat, 12
 COMPUTED = 30 * STEPS  # computations of a worker at most, where it does not wait for others
@@ -993,10 +994,10 @@ def test_slabs_equal_the_numpy_transcription_without_a_second_compilation(row: R
     runs = [describe(row, 8, change).resolve(problem=problem) for change in changes]
     assert len({key(run) for run in runs}) == 1
     with compilations() as first:
-        compiled = Group(runs, problem=problem).compile(2)
+        compiled = engine.compile(group_of(runs, problem=problem), 2)
     with compilations() as second:
-        slabs = [compiled.execute(runs[i : i + 2]) for i in range(0, len(runs), 2)]
-        again = compiled.execute(runs[:2])
+        slabs = [run_slab(compiled, runs[i : i + 2]) for i in range(0, len(runs), 2)]
+        again = run_slab(compiled, runs[:2])
     assert first
     assert not second
     outcomes = [outcome for slab in slabs for outcome in slab]
@@ -1040,9 +1041,9 @@ def test_four_event_driven_workers_equal_the_numpy_event_loop(row: Row) -> None:
 def test_an_executor_runs_on_the_devices_it_says(executor: str, workers: int, devices: int) -> None:
     problem = least_squares(workers)
     run = describe(TABLE[0], workers, {"executor": executor}).resolve(problem=problem)
-    group = Group([run], problem=problem)
+    group = group_of([run], problem=problem)
     assert len(group.devices) == devices
-    shardings = jax.tree.leaves(group.compile(1).go.output_shardings)
+    shardings = jax.tree.leaves(engine.compile(group, 1).go.output_shardings)
     assert {len(where.device_set) for where in shardings} == {devices}
 
 

@@ -16,7 +16,7 @@ from dopt import memory, mixing, topology
 from dopt.config import Run, cost
 from dopt.data import SETS
 from dopt.devices import memory as devices_memory
-from dopt.group import Group
+from dopt.engine import group_of
 from dopt.problems import PROBLEMS
 from dopt.sweep import spec
 from dopt.sweep.engine import prepare
@@ -137,10 +137,10 @@ def test_a_solver_that_cannot_fit_is_refused(small: Callable[[float], None]) -> 
 def test_old_models_that_do_not_fit_are_refused_before_they_are_made(small: Callable[[float], None]) -> None:
     fields = GOSSIP | {"algorithm": "delayed_gossip_sgd", "delay": 9, "problem.dim": 100_000}
     run = Run.from_dict(fields).resolve()  # 8 workers x 10 models x 0.4 MB = 32 MB
-    Group([run])
+    group_of([run])
     small(0.02)
     with pytest.raises(InputError, match=r"keeps 10 models for each of 8 workers"):
-        Group([run])
+        group_of([run])
 
 
 def test_a_sweep_over_many_large_graphs_is_refused_before_the_first(small: Callable[[float], None]) -> None:

@@ -14,7 +14,8 @@ from refusals import refused
 
 import dopt
 from dopt import InputError, Problem, Run, data, draws
-from dopt.group import Group, make_problem
+from dopt.engine import group_of
+from dopt.facts import make_problem
 from dopt.problems import PROBLEMS, Shards
 
 BASE: dict[str, Any] = {
@@ -113,7 +114,7 @@ def test_hogwild_writes_the_rows_that_some_batch_touched_and_no_others() -> None
     )
     problem, result = make_problem(run), dopt.run(run)
     first = jax.tree.map(np.asarray, jax.jit(problem.init)(jax.random.key(run.seed)))
-    line = Group([run]).timeline(run)
+    line = group_of([run]).facts.replay(0, run.seed).line
     count = len(problem.data["y"][0])
     rows: dict[str, set[int]] = {"users": set(), "items": set()}
     for worker, number in zip(line.worker[line.applied], line.batch[line.applied], strict=True):
@@ -147,7 +148,7 @@ def test_a_message_to_a_server_is_the_touched_rows_and_their_indices(batch: int,
     run = resolved(batch_size=batch, precision=precision)
     width = {"float32": 4, "float64": 8}[precision]
     bound = rows_of(batch) * (ROW * width + 4)
-    assert Group([run]).message_bytes() == min(bound, (8 + 20) * ROW * width)
+    assert group_of([run]).facts.sizes.bytes == min(bound, (8 + 20) * ROW * width)
 
 
 def test_what_is_sent_is_counted_in_such_messages() -> None:
@@ -157,17 +158,17 @@ def test_what_is_sent_is_counted_in_such_messages() -> None:
 
 
 def test_no_message_is_larger_than_the_model() -> None:
-    assert Group([resolved(batch_size=None, **{"data.density": 0.8})]).message_bytes() == (8 + 20) * ROW * 4
+    assert group_of([resolved(batch_size=None, **{"data.density": 0.8})]).facts.sizes.bytes == (8 + 20) * ROW * 4
 
 
 @pytest.mark.parametrize("method", ["async_easgd", "fedbuff", "async_diloco", "allreduce_sgd", "gossip_sgd"])
 def test_where_models_or_sums_travel_they_travel_whole(method: str) -> None:
-    assert Group([resolved(algorithm=method)]).message_bytes() == (8 + 20) * ROW * 4
+    assert group_of([resolved(algorithm=method)]).facts.sizes.bytes == (8 + 20) * ROW * 4
 
 
 @pytest.mark.parametrize("method", ["async_sgd", "dc_asgd", "ssp_sgd", "rennala_sgd", "k_sync_sgd", "hogwild_sgd"])
 def test_where_gradients_go_to_a_server_their_rows_travel(method: str) -> None:
-    assert Group([resolved(algorithm=method)]).message_bytes() == rows_of(2) * (ROW * 4 + 4)
+    assert group_of([resolved(algorithm=method)]).facts.sizes.bytes == rows_of(2) * (ROW * 4 + 4)
 
 
 def test_the_clock_counts_the_touched_rows_only() -> None:

@@ -16,12 +16,15 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 import dopt
-from dopt import InputError, Problem, Result, Run, watch
+from dopt import InputError, Problem, Result, Run, engine, watch
 from dopt.algorithms import ALGORITHMS
 from dopt.config import RATES, SCHEDULES
 from dopt.devices import executors
 from dopt.devices import memory as devices_memory
-from dopt.group import Compiled, Group, Outcome, key
+from dopt.engine import Compiled, Group, Outcome, group_of, key, pack, run_slab
+from dopt.engine.compiled import carry_of_one
+from dopt.engine.outcome import axes as clocked
+from dopt.engine.outcome import sent as sent_by
 from dopt.program import LONGEST
 from dopt.sweep import plan
 from dopt.sweep.store import Store
@@ -47,7 +50,7 @@ def make(**changes: Any) -> Run:
 def slab(runs: Sequence[Run], width: int | None = None, look: Callable[[int, int], int] | None = None) -> list[Outcome]:
     """The runs as one slab."""
     assert len({key(run) for run in runs}) == 1
-    return Group(runs).compile(width or len(runs)).execute(runs, look)
+    return run_slab(engine.compile(group_of(runs), width or len(runs)), runs, look)
 
 
 def same(a: Outcome | Result, b: Outcome | Result) -> None:
@@ -151,11 +154,10 @@ def test_records_lie_on_the_beat_and_at_the_end_with_axes_by_formula(
 ) -> None:
     """The axes come from the host, so nothing needs to be compiled: the arrays of a slab are stood in for."""
     run = make(**method, **horizon)
-    group = Group([run])
+    group = group_of([run])
     expected = axes(run)
-    line = group.timeline(run)
-    found = group._axes_of(run, line, group.record_steps(group._length(line)), group.matrix(run))
-    found["step"] = group.record_steps(group._length(line))
+    steps = group.record_steps(group.facts.replay(0, run.seed).length)
+    found = {"step": steps, **clocked(group, 0, run.seed, steps)}
     assert set(found) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-12, err_msg=name)
@@ -235,7 +237,7 @@ def test_methods_of_any_pace_are_recorded_equally_often_in_simulated_time(method
 
 def test_runs_share_a_group_where_they_share_the_beat_of_their_records() -> None:
     runs = [make(cluster="constant", record_seconds=8.0, **{"cluster.straggler": k}) for k in (1.0, 1.5, 2.0, 4.0)]
-    assert [Group([run]).every for run in runs] == [8, 4, 4, 2]
+    assert [group_of([run]).facts.every for run in runs] == [8, 4, 4, 2]
     assert [key(run) == key(runs[1]) for run in runs] == [False, True, True, False]
 
 
@@ -251,7 +253,7 @@ KEPT: dict[str, tuple[dict[str, Any], int]] = {
 
 @pytest.mark.parametrize(("changes", "kept"), KEPT.values(), ids=KEPT)
 def test_the_plan_knows_how_many_models_a_run_keeps(changes: dict[str, Any], kept: int) -> None:
-    assert Group([make(**changes)]).models == kept
+    assert group_of([make(**changes)]).models == kept
 
 
 def test_bytes_follow_the_graph_and_the_precision() -> None:
@@ -264,15 +266,14 @@ def test_bytes_follow_the_graph_and_the_precision() -> None:
         ({"algorithm": "allreduce_sgd", "workers": 1}, 0),
     ]:
         run = make(**changes)
-        group = Group([run])
-        line = group.timeline(run)
-        sent = group._axes_of(run, line, np.array([0, 1, 20]), group.matrix(run))["bytes_sent"]
+        group = group_of([run])
+        sent = sent_by(group, 0, run.seed, np.array([0, 1, 20]))["bytes_sent"]
         np.testing.assert_allclose(sent, [0, per_step, 20 * per_step], err_msg=str(changes))
 
 
 def test_bytes_of_a_model_count_all_its_leaves() -> None:
     run = make(problem="softmax", **{"problem.dim": None})
-    assert Group([run]).message_bytes() == 4 * (10 * 64 + 10)
+    assert group_of([run]).facts.sizes.bytes == 4 * (10 * 64 + 10)
 
 
 # -- no bit depends on the way ------------------------------------------------------------------------------------------
@@ -280,17 +281,17 @@ def test_bytes_of_a_model_count_all_its_leaves() -> None:
 
 def test_chunks_and_pacing_change_no_bit() -> None:
     runs = [make(seed=seed, steps=3000, record_every=1500, **NOISE) for seed in range(2)]
-    compiled = Group(runs).compile(2)
+    compiled = engine.compile(group_of(runs), 2)
     asked: list[tuple[int, int]] = []
 
     def one(done: int, total: int) -> int:
         asked.append((done, total))
         return 1
 
-    whole = compiled.execute(runs)
+    whole = run_slab(compiled, runs)
     assert asked == []
     for look in (one, lambda done, total: 3, lambda done, total: 0, watch.pace()):
-        for a, b in zip(whole, compiled.execute(runs, look), strict=True):
+        for a, b in zip(whole, run_slab(compiled, runs, look), strict=True):
             same(a, b)
     total = len(compiled.group.common.start)
     assert asked == [(done, total) for done in range(total)]
@@ -302,7 +303,7 @@ def test_a_stretch_between_records_may_be_longer_than_a_segment(algorithm: str) 
     runs = {n: make(algorithm=algorithm, steps=2 * every + 7, record_every=n, **NOISE) for n in (every, 100)}
     far, near = (slab([run])[0] for run in runs.values())
     assert far.history["step"].tolist() == [0, every, 2 * every, 2 * every + 7]
-    assert Group([runs[every]]).program.longest == LONGEST
+    assert group_of([runs[every]]).program.longest == LONGEST
     shared = np.isin(near.history["step"], far.history["step"])
     at = np.isin(far.history["step"], near.history["step"])
     for name in ("loss", "consensus_distance", "gradients", "time", "bytes_sent"):
@@ -319,10 +320,11 @@ def test_the_buffer_has_the_groups_largest_delay_and_its_length_changes_no_bit(a
         delay=delay,
         **{"delay.max": 9, **({"delay.high": 2, "delay.low": 1} if delay == "uniform" else {})},
     )
-    tight, loose = Group([short]), Group([short, longer])
-    assert (tight.slots, loose.slots) == (3, 10)
+    tight, loose = group_of([short]), group_of([short, longer])
+    assert (tight.facts.building.slots, loose.facts.building.slots) == (3, 10)
     assert key(short) == key(longer)
-    (a,), (b, c) = tight.compile(2).execute([short]), loose.compile(2).execute([short, longer])
+    (a,) = run_slab(engine.compile(tight, 2), [short])
+    (b, c) = run_slab(engine.compile(loose, 2), [short, longer])
     same(a, b)
     same(a, c)  # delay.max says how long the buffer is, not how old a model may be
 
@@ -332,10 +334,10 @@ def test_a_slab_that_is_not_full_and_neighbours_of_another_kind_change_no_bit() 
         make(seed=seed, learning_rate=rate, topology=t)
         for seed, rate, t in [(0, 0.1, "ring"), (1, 0.3, "complete"), (2, 0.2, "star")]
     ]
-    compiled = Group(runs).compile(3)
-    together = compiled.execute(runs)
+    compiled = engine.compile(group_of(runs), 3)
+    together = run_slab(compiled, runs)
     for i, run in enumerate(runs):
-        same(compiled.execute([run])[0], together[i])
+        same(run_slab(compiled, [run])[0], together[i])
 
 
 # -- divergence ---------------------------------------------------------------------------------------------------------
@@ -359,9 +361,11 @@ def test_a_diverged_run_is_marked_at_its_step_and_its_neighbours_are_unharmed(ev
     good, bad, worse = (
         make(learning_rate=rate, seed=seed, **quiet) for rate, seed in [(0.1, 0), (5.0, 1), (1000.0, 2)]
     )
-    compiled = Group([good, bad, worse]).compile(3)
-    fine, wrong, very_wrong = compiled.execute([good, bad, worse])
-    calm = compiled.execute([good, make(learning_rate=0.2, seed=1, **quiet), make(learning_rate=0.3, seed=2, **quiet)])
+    compiled = engine.compile(group_of([good, bad, worse]), 3)
+    fine, wrong, very_wrong = run_slab(compiled, [good, bad, worse])
+    calm = run_slab(
+        compiled, [good, make(learning_rate=0.2, seed=1, **quiet), make(learning_rate=0.3, seed=2, **quiet)]
+    )
     same(fine, calm[0])
     assert fine.diverged_step is None
     assert [wrong.diverged_step, very_wrong.diverged_step] == [overflow(5.0), overflow(1000.0)]
@@ -475,8 +479,8 @@ def test_the_width_is_lowered_until_the_device_can_hold_it(monkeypatch: pytest.M
         tried.append(width)
         return Sized(width, 100)
 
-    monkeypatch.setattr(Group, "compile", sized)
-    group = Group([make()])
+    monkeypatch.setattr(engine, "compile", sized)
+    group = group_of([make()])
     for limit, width in [(10_000, 32), (3200, 32), (3199, 16), (1600, 16), (1000, 10), (100, 1)]:
         monkeypatch.setattr(devices_memory, "device_memory", lambda device, limit=limit: limit)
         chosen, compiled = plan.choose_width(group, 32)
@@ -492,7 +496,7 @@ def test_the_width_is_lowered_until_the_device_can_hold_it(monkeypatch: pytest.M
 
 
 def test_a_small_device_gets_narrower_slabs_of_the_real_program(monkeypatch: pytest.MonkeyPatch) -> None:
-    group = Group([make(seed=seed) for seed in range(8)])
+    group = group_of([make(seed=seed) for seed in range(8)])
     full, compiled = plan.choose_width(group, 8)
     assert full == 8
     assert compiled.memory is not None
@@ -619,7 +623,8 @@ def test_every_schedule_that_is_offered_can_be_run_or_says_what_it_needs() -> No
         except InputError as error:
             assert "needs it" in str(error)  # noqa: PT017
             continue
-        assert Group([run])._shape.params.shape == (DIM,)
+        group = group_of([run])
+        assert carry_of_one(group, pack(group, group.facts.runs, 1)).params.shape == (DIM,)
 
 
 @pytest.mark.parametrize(("changes", "said"), UNREAD, ids=[said.split(" ")[0] for _, said in UNREAD])
@@ -642,6 +647,6 @@ def test_every_method_runs_and_says_what_it_left_out() -> None:
         assert outcome.diverged_step is None
         assert outcome.history["loss"][-1] < outcome.history["loss"][0]
         assert "accuracy" not in outcome.history
-    assert Group([make(metrics=("accuracy", "loss"))]).notes == (
+    assert group_of([make(metrics=("accuracy", "loss"))]).facts.notes == (
         "accuracy is left out: the problem or its data do not have it",
     )

@@ -13,7 +13,7 @@ import dopt
 from dopt.cli import main
 from dopt.config import Run
 from dopt.data import SETS, Dataset, load
-from dopt.group import Group
+from dopt.engine import group_of
 from dopt.problems import PROBLEMS
 from dopt.problems.networks import EVALUATED
 from dopt.report.terminal import PlainConsole, ProgressShow, first_record
@@ -43,7 +43,7 @@ def many() -> Iterator[None]:
 def test_what_is_left_out_is_said_once_and_only_where_it_is_so(many: None) -> None:
     def notes(**more: Any) -> list[str]:
         run = Run.from_dict(BASE | {"problem": "mlp", "data": "many", "metrics": ("loss",), **more})
-        return [note for note in Group([run.resolve()]).notes if "eval_samples" in note]
+        return [note for note in group_of([run.resolve()]).facts.notes if "eval_samples" in note]
 
     assert notes() == ["metrics look at 2000 of 2876 samples, evenly spaced; eval_samples says how many"]
     assert notes(data="digits") == []  # which are 1438

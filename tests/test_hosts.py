@@ -71,12 +71,10 @@ COMMAND = """
 import sys
 from pathlib import Path
 from dopt.cli import main
-from dopt.group import Compiled
+from dopt.engine import single
 
-execute = Compiled.execute
-def marked(self, runs, look, *rest):
-    return execute(self, runs, lambda done, total: (done and Path(sys.argv[1]).touch(), look(done, total))[1], *rest)
-Compiled.execute = marked
+paced = single.pace
+single.pace = lambda *rest: (lambda look: lambda done, total: (done and Path(sys.argv[1]).touch(), look(done, total))[1])(paced(*rest))
 sys.exit(main(sys.argv[2:]))
 """
 

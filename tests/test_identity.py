@@ -20,9 +20,10 @@ import numpy as np
 import pytest
 
 import dopt
-from dopt import Checkpoints, InputError, Problem, Run, clock, code, data, mixing, topology
+from dopt import Checkpoints, InputError, Problem, Run, code, data, mixing, topology
 from dopt.config import identity, matrices
 from dopt.config.identity import FRESH, PLUGINS, digests, fresh, hashed, identify, outside
+from dopt.facts import clock
 from dopt.problems import PROBLEMS
 from dopt.registry import Entry
 
@@ -570,7 +571,7 @@ def test_a_kept_matrix_is_not_solved_for_again(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_the_digests_of_a_problem_that_dopt_made_are_those_of_its_content() -> None:
-    from dopt.group import make_problem
+    from dopt.facts import make_problem
 
     for name in ("softmax", "quadratic"):
         run = Run.from_dict({**BASE, "problem": name}).resolve()

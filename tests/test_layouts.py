@@ -14,9 +14,10 @@ import pytest
 from jax.tree_util import DictKey, tree_leaves_with_path
 
 import dopt
-from dopt import clock, group, rings, schedule, theory
+from dopt import engine, facts, rings, schedule, theory
 from dopt.devices.axes import Axes, state_axes
-from dopt.group import Group
+from dopt.engine import group_of, run_slab
+from dopt.facts import clock
 from dopt.problems import PROBLEMS, Shards
 from dopt.report import schedule as report
 from dopt.types import Clock, InputError, Problem
@@ -157,7 +158,7 @@ def test_a_batch_that_the_micro_batches_do_not_divide_is_evaluated_all_the_same(
 )
 def test_a_run_with_a_layout_is_the_run_without(given: dict[str, Any]) -> None:
     one, laid = ran(plain(given)), ran(given)
-    whole = jax.vmap(group.make_problem(laid.run).layout.whole)
+    whole = jax.vmap(facts.make_problem(laid.run).layout.whole)
     assert distance(one.params, whole(laid.params)) < 1e-5
     assert set(one.history) == set(laid.history)
     for name in set(one.history) - {"time"}:
@@ -169,7 +170,7 @@ def test_a_run_with_a_layout_is_the_run_without(given: dict[str, Any]) -> None:
 
 
 def program(given: dict[str, Any], **more: Any) -> Any:
-    return Group([dopt.Run.from_dict({**RUN, **given, "executor": "mesh", **more}).resolve()]).compile(1)
+    return engine.compile(group_of([dopt.Run.from_dict({**RUN, **given, "executor": "mesh", **more}).resolve()]), 1)
 
 
 @pytest.mark.parametrize(("given", "workers"), [(TENSORS, 4), (LAYERS, 2)], ids=["4 x 2", "2 x 4"])
@@ -179,13 +180,13 @@ def test_a_run_on_workers_times_parts_devices_is_the_run_on_one_and_each_has_its
     given = {**given, "workers": workers, "optimizer.momentum": 0.9, "learning_rate": 0.1}
     compiled, one = program(given), ran(plain(given))
     run = compiled.group.first
-    (eight,) = compiled.execute([run])
-    assert distance(jax.vmap(compiled.group.problem.layout.whole)(eight.params), one.params) < 1e-5
+    (eight,) = run_slab(compiled, [run])
+    assert distance(jax.vmap(compiled.group.facts.problem.layout.whole)(eight.params), one.params) < 1e-5
     np.testing.assert_allclose(eight.history["loss"], one.history["loss"], rtol=1e-5)
     assert one.history["loss"][-1] < one.history["loss"][0] - 0.01
 
-    inputs = compiled.group.stack([run], [compiled.group.timeline(run)], 1)
-    carry = compiled.begin(inputs, compiled.group.start, compiled.group.numbers)
+    inputs = engine.pack(compiled.group, compiled.group.facts.runs, 1)
+    carry = compiled.start(inputs)
     kept = [x for path, x in tree_leaves_with_path((carry.params, carry.state)) if DictKey("parts") in path]
     assert len(kept) == 2 * len(jax.tree.leaves(carry.params["parts"]))  # the models, and their momentum
     for x in kept:
@@ -346,8 +347,8 @@ def test_a_layout_that_does_not_fit_is_refused_in_one_line(name: str, options: d
 def test_a_run_whose_layout_does_not_fit_is_refused_in_one_line(given: dict[str, Any], said: str | None) -> None:
     run = dopt.Run.from_dict({**RUN, **given}).resolve()
     if said is None:  # sixteen workers, each on all eight devices
-        assert len(Group([run]).devices) == 8
+        assert len(group_of([run]).devices) == 8
         return
     with pytest.raises(InputError, match=re.escape(said)) as refusal:
-        Group([run])
+        group_of([run])
     assert "\n" not in str(refusal.value)

@@ -18,7 +18,7 @@ from dopt import draws
 from dopt.algorithms import ALGORITHMS
 from dopt.config import OPTIMIZERS
 from dopt.config.optimizers import ANCHORED, COUPLED, REFUSED, make_optimizer
-from dopt.group import Group
+from dopt.engine import group_of
 from dopt.types import InputError
 
 RATES = dict.fromkeys(OPTIMIZERS, 0.05) | {
@@ -142,7 +142,7 @@ def test_fsdp_refuses_optimizers_that_a_piece_of_the_model_is_not_enough_for(opt
 def test_a_model_that_is_cut_refuses_them_too() -> None:
     run = _run("lamb", problem="transformer", options={"problem.layout": "tensors", "problem.parts": 2}, batch_size=2)
     with pytest.raises(InputError, match=r"which problem\.layout cuts"):
-        Group([run.resolve()])
+        group_of([run.resolve()])
 
 
 @pytest.mark.parametrize(

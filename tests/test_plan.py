@@ -21,7 +21,7 @@ from dopt import InputError, Results, data, mixing, topology
 from dopt.config import matrices
 from dopt.config.identity import _source_digest, digests
 from dopt.data import files
-from dopt.group import Group
+from dopt.devices import executors
 from dopt.mixing import rules
 from dopt.sweep import engine, plan, seal
 from dopt.sweep.results import find
@@ -60,7 +60,7 @@ def folder(swept: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> P
 
 @pytest.fixture
 def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Group, "compile", lambda *a: pytest.fail("compiled"))
+    monkeypatch.setattr(executors, "place", lambda *a, **k: pytest.fail("compiled"))
 
 
 class Said(engine.Show):

@@ -16,7 +16,8 @@ from jax.flatten_util import ravel_pytree
 
 import dopt
 from dopt import InputError, Problem, Run, data
-from dopt.group import Group, make_problem
+from dopt.engine import group_of
+from dopt.facts import make_problem
 from dopt.problems import PROBLEMS, Shards, base
 
 BASE = {"algorithm": "allreduce_sgd", "learning_rate": 0.5, "steps": 1, "precision": "float64"}
@@ -340,8 +341,8 @@ def test_without_l2_suboptimality_is_left_out_with_a_note(name: str) -> None:
 def test_an_mlps_suboptimality_is_left_out_with_a_note_unless_nobody_asks() -> None:
     run = {**BASE, "problem": "mlp", "workers": 2}
     note = "suboptimality is left out: f* of a network is not known"
-    assert Group([Run.from_dict(run).resolve()]).notes == (note,)
-    assert Group([Run.from_dict({**run, "metrics": ["loss"]}).resolve()]).notes == ()
+    assert group_of([Run.from_dict(run).resolve()]).facts.notes == (note,)
+    assert group_of([Run.from_dict({**run, "metrics": ["loss"]}).resolve()]).facts.notes == ()
 
 
 # -- f over unequal shards, as the engine sees it --
@@ -394,7 +395,7 @@ def tagged(counts: list[int], **options: Any) -> Problem:
 def looked_at(problem: Problem, eval_samples: int | None) -> list[np.ndarray]:
     """Of each worker, the samples that metrics look at."""
     run = Run(**{**BASE, "workers": len(problem.counts), "eval_samples": eval_samples}).resolve(problem=problem)
-    seen = Group([run], problem=problem).data.seen
+    seen = group_of([run], problem=problem).facts.data.seen
     both = np.concatenate([seen.head["value"], seen.tail["value"]], 1)
     return [row[:count] for row, count in zip(both, seen.count, strict=True)]
 
@@ -431,9 +432,11 @@ def test_a_loss_of_eval_samples_is_the_mean_over_them() -> None:
 
 def test_with_eval_samples_suboptimality_is_left_out_with_a_note() -> None:
     run = {**BASE, "problem": "logistic", "workers": 2, "eval_samples": 50}
-    group = Group([Run.from_dict(run).resolve()])
-    assert group.notes == ("suboptimality is left out: f* is known for all samples, not for eval_samples of them",)
-    assert group.optimum is None
+    group = group_of([Run.from_dict(run).resolve()])
+    assert group.facts.notes == (
+        "suboptimality is left out: f* is known for all samples, not for eval_samples of them",
+    )
+    assert group.facts.optimum is None
     assert len(group.common.test["y"]) == 50
 
 

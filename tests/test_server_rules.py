@@ -14,10 +14,10 @@ from quadratics import quadratics, random_quadratics
 from refusals import refused
 
 import dopt
-from dopt import InputError, Problem, Run, algorithms, schedule, theory
+from dopt import InputError, Problem, Run, algorithms, engine, schedule, theory
 from dopt.algorithms import ALGORITHMS, traits
-from dopt.clock import coordination_of, machines_of
-from dopt.group import Group
+from dopt.engine import group_of, run_slab
+from dopt.facts.clock import coordination_of, machines_of
 
 RULES = {
     "async_sgd": {},
@@ -172,8 +172,8 @@ def test_the_mean_over_memoryless_schedules_is_heavy_ball_with_momentum_1_minus_
     fields = {"algorithm": "async_sgd", "workers": n, "learning_rate": step, "cluster": "exponential"}
     fields |= {"precision": "float64", "steps": steps, "record_every": 1, "metrics": ("loss",)}
     each = [Run.from_dict(fields | {"seed": seed}).resolve(problem=problem) for seed in range(runs)]
-    compiled = Group(each, problem=problem).compile(500)
-    last = [o.params[0, 0] for i in range(0, runs, 500) for o in compiled.execute(each[i : i + 500])]
+    compiled = engine.compile(group_of(each, problem=problem), 500)
+    last = [o.params[0, 0] for i in range(0, runs, 500) for o in run_slab(compiled, each[i : i + 500])]
     # f(x) = ½ (x - 1)², x⁰ = 0: the distance y = x - 1 starts from -1, and so do the models that are pulled
     y, m = -1.0, -1.0
     for _ in range(steps):
@@ -190,7 +190,7 @@ def test_the_mean_over_memoryless_schedules_is_heavy_ball_with_momentum_1_minus_
 def kept(name: str, n: int = 40, **options: Any) -> int:
     flat = {"algorithm": name, "workers": n, "learning_rate": 0.1, "steps": 500, "cluster": "exponential"}
     flat |= {f"algorithm.{k}": v for k, v in options.items()}
-    return Group([Run.from_dict(flat | {"problem": "quadratic"}).resolve()]).kept
+    return group_of([Run.from_dict(flat | {"problem": "quadratic"}).resolve()]).kept
 
 
 def test_models_are_kept_only_while_somebody_may_still_deliver_a_gradient_of_them() -> None:

@@ -15,10 +15,11 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 from refusals import refused
 
-from dopt import clock, cluster, group, mixing, schedule, wiring
+from dopt import cluster, mixing, schedule
 from dopt.algorithms import ALGORITHMS, options
 from dopt.algorithms.traits import is_event_driven
 from dopt.cli import main
+from dopt.facts import clock, problem, wiring
 from dopt.report import schedule as report
 from dopt.schedule import ABORTED, APPLIED, PENDING, Barrier, Schedule, Waves
 from dopt.types import Coordination, InputError
@@ -334,7 +335,7 @@ def test_nothing_is_compiled_and_no_problem_is_loaded(
     jax.jit(lambda x: x + 1)(np.float32(len(METHODS)))
     assert compilations  # the ear is open
     compilations.clear()
-    monkeypatch.setattr(group, "make_problem", lambda *a: pytest.fail("loaded a problem"))
+    monkeypatch.setattr(problem, "make_problem", lambda *a: pytest.fail("loaded a problem"))
     for method in METHODS:
         shown(capsys, method, "--seed=7", "--workers=6", "--seconds=9")
     assert compilations == []

@@ -40,7 +40,7 @@ def nothing_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
     def compiled(*_: Any, **__: Any) -> None:
         raise AssertionError("it was compiled")
 
-    monkeypatch.setattr("dopt.group.Group.compile", compiled)
+    monkeypatch.setattr("dopt.devices.executors.place", compiled)
 
 
 def test_a_sound_problem_comes_to_be_compiled() -> None:
@@ -160,14 +160,14 @@ def test_a_loss_draws_if_its_third_argument_is_a_key() -> None:
 
 @pytest.mark.parametrize("optimum", [lambda: float("nan"), lambda: None])
 def test_an_optimum_that_was_not_found_is_refused(optimum: Callable) -> None:
-    group = dopt.group.Group([dopt.Run(algorithm="local_sgd", workers=N, learning_rate=0.1, steps=2).resolve(problem=GOOD)], problem=dataclasses.replace(GOOD, optimum=optimum))  # fmt: skip
+    group = dopt.engine.group_of([dopt.Run(algorithm="local_sgd", workers=N, learning_rate=0.1, steps=2).resolve(problem=GOOD)], problem=dataclasses.replace(GOOD, optimum=optimum))  # fmt: skip
     with pytest.raises(InputError, match=r"problem\.optimum"):
-        _ = group.optimum
+        _ = group.facts.optimum
 
 
 def test_models_and_data_of_other_precision_are_the_runs() -> None:
     problem = dataclasses.replace(GOOD, init=_gives(jnp.zeros(2, jnp.bfloat16)), data=DATA.astype(ml_dtypes.bfloat16))
     for precision in ("float32", "float64"):
         run = dopt.Run(algorithm="local_sgd", workers=N, learning_rate=0.1, steps=2, precision=precision)
-        group = dopt.group.Group([run.resolve(problem=problem)], problem=problem)
-        assert {str(x.dtype) for x in jax.tree.leaves((group._model, group.data.samples))} == {precision}
+        group = dopt.engine.group_of([run.resolve(problem=problem)], problem=problem)
+        assert {str(x.dtype) for x in jax.tree.leaves((group.facts.model, group.facts.data.samples))} == {precision}

@@ -26,7 +26,7 @@ from pandas.testing import assert_frame_equal
 import dopt
 from dopt import InputError, Results
 from dopt.cli import main
-from dopt.group import Group
+from dopt.devices import executors
 from dopt.paths import slug
 from dopt.sweep import engine, plan
 from dopt.sweep.store import TABLES, Store
@@ -238,7 +238,7 @@ def test_finished_slabs_are_skipped_and_the_plan_is_written_once(
     copy: Path, finished_sweep: tuple[Path, Results], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before, planned = fingerprint(copy / "slabs"), fingerprint(copy)["plan.json"]
-    monkeypatch.setattr(Group, "compile", lambda *a: pytest.fail("compiled again"))
+    monkeypatch.setattr(executors, "place", lambda *a, **k: pytest.fail("compiled again"))
     again = dopt.sweep(quadratic(), results=copy)
     assert fingerprint(copy / "slabs") == before
     assert fingerprint(copy)["plan.json"] == planned
@@ -342,7 +342,7 @@ def test_another_sweep_in_the_same_folder_is_refused(
 ) -> None:
     folder, _ = finished_sweep
     before = fingerprint(folder)
-    monkeypatch.setattr(Group, "compile", lambda *a: pytest.fail("compiled"))
+    monkeypatch.setattr(executors, "place", lambda *a, **k: pytest.fail("compiled"))
     file = tmp_path / "other.yaml"
     for changes in ({"steps": 21}, {"seed": [0, 1, 2]}):
         file.write_text(yaml.safe_dump(quadratic(**changes)))
@@ -358,7 +358,7 @@ def test_another_sweep_in_the_same_folder_is_refused(
 
 
 def test_a_damaged_plan_is_one_line_and_nothing_is_run(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Group, "compile", lambda *a: pytest.fail("compiled"))
+    monkeypatch.setattr(executors, "place", lambda *a, **k: pytest.fail("compiled"))
     cut_off(copy / "plan.json")
     with pytest.raises(InputError, match=r"plan.json is damaged .*--results"):
         dopt.sweep(quadratic(), results=copy)

@@ -14,10 +14,10 @@ from quadratics import quadratics, random_quadratics
 from refusals import refused
 
 import dopt
-from dopt import Problem, Result, Run, algorithms, cluster, compression, theory
-from dopt.clock import machines_of
+from dopt import Problem, Result, Run, algorithms, cluster, compression, engine, theory
 from dopt.cluster import links
-from dopt.group import Group
+from dopt.engine import group_of
+from dopt.facts.clock import machines_of
 from dopt.report import schedule as report
 
 
@@ -156,7 +156,7 @@ def compiled(algorithm: str, executor: str = "shard_map", **fields: Any) -> Any:
     described = Run.from_dict(
         {"algorithm": algorithm, "workers": 8, "learning_rate": 0.1, "steps": 3, "executor": executor, **fields}
     )
-    return Group([described.resolve()]).compile(1)
+    return engine.compile(group_of([described.resolve()]), 1)
 
 
 def test_the_ring_sends_2n_minus_2_chunks_of_an_nth() -> None:
@@ -176,7 +176,7 @@ def test_fsdp_holds_an_nth_of_the_model_and_of_the_optimizer_on_each_device() ->
         "eval_samples": 8,
     }
     whole, part = (compiled(name, batch_size=4, **wide) for name in ("allreduce_sgd", "fsdp_sgd"))
-    model = whole.group.message_bytes()
+    model = whole.group.facts.sizes.bytes
     held = [made.go.memory_analysis().output_size_in_bytes for made in (whole, part)]
     # the carry is all that comes out: parameters and two moments
     assert held[0] == pytest.approx(3 * model, rel=0.01)

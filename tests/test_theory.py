@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from scipy import linalg, special, stats
 
-from dopt import Problem, Run, mixing, theory, topology
-from dopt.group import Group
+from dopt import Problem, Run, engine, mixing, theory, topology
+from dopt.engine import group_of, run_slab
 
 N = 6
 
@@ -28,7 +28,7 @@ def outcomes(runs: list[dict[str, Any]], **own: Any) -> list[Any]:
     resolved = [
         Run.from_dict(run).resolve(**{name: own[name] for name in ("problem", "graph") if name in own}) for run in runs
     ]
-    return Group(resolved, **own).compile(len(resolved)).execute(resolved)
+    return run_slab(engine.compile(group_of(resolved, **own), len(resolved)), resolved)
 
 
 # -- spectral gaps --

@@ -20,7 +20,7 @@ from refusals import refused
 import dopt
 from dopt import InputError, Problem, Run, data, draws
 from dopt.config import identity
-from dopt.group import Group
+from dopt.engine import group_of
 from dopt.problems import PROBLEMS, Shards
 from dopt.problems import transformer as gpt
 from dopt.problems.networks import drawn
@@ -276,14 +276,14 @@ def test_all_reduce_over_eight_devices_reaches_the_loss_of_a_plain_optax_loop_at
     run = Run.from_dict({**BASE, **fields, **scale, "optimizer": "adam", "learning_rate": 3e-3}).resolve()
     found = dopt.run(run).history["loss"]
 
-    group = Group([run])
-    problem, seen = group.problem, group.data.seen
-    samples = jax.tree.map(jnp.asarray, group.data.samples)
+    group = group_of([run])
+    problem, seen = group.facts.problem, group.facts.data.seen
+    samples = jax.tree.map(jnp.asarray, group.facts.data.samples)
     optimizer = optax.adam(3e-3)
 
     def step(carry: Any, k: Any) -> Any:
         params, state = carry
-        index = jnp.stack([draws.samples(run.seed, i, k, size, group.data.count[i]) for i in range(n)])
+        index = jnp.stack([draws.samples(run.seed, i, k, size, group.facts.data.count[i]) for i in range(n)])
         union = jax.tree.map(lambda a: a[jnp.arange(n)[:, None], index].reshape(n * size, -1), samples)
         updates, state = optimizer.update(jax.grad(problem.loss)(params, union), state, params)
         return (optax.apply_updates(params, updates), state), None

@@ -16,15 +16,15 @@ import jax
 import numpy as np
 
 from benchmarks.speed.by_hand import Setting, TextSetting, event_loop, jax_program, numpy_program, transformer_program
-from dopt import AXIS, Problem, Run, mixing, schedule, topology
+from dopt import AXIS, Problem, Run, engine, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS, options
 from dopt.algorithms.traits import coordination_of, is_event_driven, is_peer_to_peer
-from dopt.clock import machines_of
-from dopt.group import Group
+from dopt.engine import Group, group_of, run_slab
+from dopt.facts.clock import machines_of
+from dopt.facts.wiring import matrix
 from dopt.sweep import plan, spec
 from dopt.sweep.engine import tables
 from dopt.version import installed
-from dopt.wiring import matrix
 
 HERE = Path(__file__).parent
 SWEEP = HERE.parent / "connectivity_delay.yaml"
@@ -45,7 +45,7 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def setting(group: Group) -> Setting:
-    data, test, run = group.data, group.common.test, group.first
+    data, test, run = group.facts.data, group.common.test, group.first
     return Setting(
         np.asarray(data.samples["x"]),
         np.asarray(data.samples["y"]),
@@ -56,15 +56,15 @@ def setting(group: Group) -> Setting:
         run.batch_size or 1,
         group.longest_run,
         run.record_every or 1,
-        group.slots,
+        group.facts.building.slots,
     )
 
 
 def hand_arguments(group: Group, runs: Sequence[Run]) -> tuple[Any, ...]:
     """(seeds, rates, delays, W, arrivals), each [runs, ...]."""
-    n = group.workers
+    n = group.first.workers
     mixes = [matrix(run) if run.topology else np.eye(n) for run in runs]
-    arrivals = [_order(group.timeline(run)) if group.events else np.zeros(1, np.int32) for run in runs]
+    arrivals = [_order(group.facts.replay(0, run.seed).line) if group.events else np.zeros(1, np.int32) for run in runs]
     return (
         np.array([run.seed for run in runs], np.int32),
         np.array([run.learning_rate for run in runs], np.float32),
@@ -83,7 +83,7 @@ def compare(
     name: str, slabs: Sequence[Sequence[Run]], everything: Sequence[Run], width: int, pairs: int
 ) -> dict[str, Any]:
     """Both programs on the same slabs, turn by turn."""
-    group = Group(everything)
+    group = group_of(everything)
     method, steps = group.first.algorithm, group.longest_run
     by_hand = setting(group)
     program = jax_program(method, by_hand)
@@ -93,17 +93,17 @@ def compare(
         # a fresh function each time, or JAX would find the last trace
         return jax.jit(jax.vmap(lambda *a: program(*a))).lower(*arguments[0]).compile()
 
-    group.compile(width), compile_hand()  # whatever JAX sets up once
+    engine.compile(group, width), compile_hand()  # whatever JAX sets up once
     compile_times: dict[str, list[float]] = {"dopt": [], "by_hand": []}
     for _ in range(3):
-        compile_times["dopt"].append(seconds(lambda: group.compile(width)))
+        compile_times["dopt"].append(seconds(lambda: engine.compile(group, width)))
         compile_times["by_hand"].append(seconds(compile_hand))
-    ours, theirs = group.compile(width), compile_hand()
+    ours, theirs = engine.compile(group, width), compile_hand()
     times: dict[str, list[float]] = {"dopt": [], "by_hand": []}
     for pair in range(-1, pairs):
         slab, given = slabs[pair % len(slabs)], arguments[pair % len(slabs)]
         calls = {
-            "dopt": lambda slab=slab: ours.execute(slab),
+            "dopt": lambda slab=slab: run_slab(ours, slab),
             "by_hand": lambda given=given: np.asarray(theirs(*given)),
         }
         for who in ("dopt", "by_hand") if pair % 2 else ("by_hand", "dopt"):
@@ -113,7 +113,7 @@ def compare(
     unvectorised = seconds(
         lambda: numpy_program(method, by_hand)(0, arguments[0][1], arguments[0][2], arguments[0][3], arguments[0][4])
     )
-    outcomes = ours.execute(slabs[0])
+    outcomes = run_slab(ours, slabs[0])
     ratios = np.array(times["dopt"]) / np.array(times["by_hand"])
     per = 1e6 / (steps * width)
     return {
@@ -184,8 +184,8 @@ def transformer(pairs: int) -> dict[str, Any]:
     }
     horizon: dict[str, Any] = {"steps": 40, "record_every": 20, "metrics": ("loss", "accuracy"), "eval_samples": 64}
     run = Run.from_dict({**fields, **horizon, **scale}).resolve()
-    group = Group([run])
-    data, seen, test = group.data, group.data.seen, group.common.test
+    group = group_of([run])
+    data, seen, test = group.facts.data, group.facts.data.seen, group.common.test
     there = np.arange(seen.count.max()) < seen.count[:, None]
     looked_at = {name: np.concatenate([seen.head[name], seen.tail[name]], 1)[there] for name in ("x", "y")}
     by_hand = TextSetting(
@@ -209,10 +209,10 @@ def transformer(pairs: int) -> dict[str, Any]:
     def compile_hand() -> Any:
         return jax.jit(lambda *a: program(*a)).lower(np.int32(0), np.float32(0.2)).compile()
 
-    group.compile(1), compile_hand()
-    compile_times = {"dopt": [seconds(lambda: group.compile(1))], "by_hand": [seconds(compile_hand)]}
-    ours, theirs = group.compile(1), compile_hand()
-    calls = {"dopt": lambda: ours.execute([run]), "by_hand": lambda: np.asarray(theirs(np.int32(0), np.float32(0.2)))}
+    engine.compile(group, 1), compile_hand()
+    compile_times = {"dopt": [seconds(lambda: engine.compile(group, 1))], "by_hand": [seconds(compile_hand)]}
+    ours, theirs = engine.compile(group, 1), compile_hand()
+    calls = {"dopt": lambda: run_slab(ours, [run]), "by_hand": lambda: np.asarray(theirs(np.int32(0), np.float32(0.2)))}
     times = turns(calls, pairs)
     ratios = np.array(times["dopt"]) / np.array(times["by_hand"])
     per = 1e6 / by_hand.steps
@@ -279,8 +279,8 @@ def asynchronous(pairs: int) -> dict[str, Any]:
     rows = [one_run("async_sgd", width, pairs) for width in (1, 64)]
     for row in rows:
         show(row)
-    group = Group([Run(**row_fields("async_sgd")).resolve()])
-    by_hand, scale = setting(group), np.ones(group.workers)
+    group = group_of([Run(**row_fields("async_sgd")).resolve()])
+    by_hand, scale = setting(group), np.ones(group.first.workers)
     each = 1e6 / by_hand.steps
     loop = float(np.median([seconds(lambda: event_loop(by_hand, scale, 0.2)) for _ in range(3)])) * each
     per = [row["microseconds_per_run_and_step"]["dopt"] for row in rows]
@@ -320,7 +320,7 @@ def many_workers(workers: int = 10_000, dim: int = 10_000, threshold: int = 64) 
     fields = {"algorithm": "ringmaster_sgd", "cluster": "exponential", "steps": 20_000, "metrics": ()}
     options = {"algorithm.threshold": threshold, "cluster.profile": "sqrt"}
     run = Run(workers=workers, learning_rate=0.1, **fields, options=options).resolve(problem=problem)
-    compiled = Group([run], problem=problem).compile(1)
+    compiled = engine.compile(group_of([run], problem=problem), 1)
     models = compiled.memory / (4 * dim)
     print(
         f"ringmaster_sgd, R = {threshold}, {workers} workers: {compiled.group.kept} old models are kept, memory is {models:.0f} models"

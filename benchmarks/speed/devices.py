@@ -18,8 +18,8 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 
 from benchmarks.speed.__main__ import machine, seconds, turns, write
-from dopt import Run
-from dopt.group import Compiled, Group
+from dopt import Run, engine
+from dopt.engine import Compiled, Group, group_of, run_slab
 
 RATE, LOCAL_STEPS, STEPS = 0.05, 8, 200
 METHODS: dict[str, dict[str, Any]] = {
@@ -43,14 +43,14 @@ def described(method: str, workers: int, executor: str, batch: int, hidden: int)
 
 def by_hand(method: str, group: Group) -> Callable[[], Any]:
     """The same steps as a careful researcher writes them: pmap(fori_loop), batches drawn ahead."""
-    n, batch, data = group.workers, group.first.batch_size or 1, group.data
-    loss, devices = group.problem.loss, group.devices
+    n, batch, data = group.first.workers, group.first.batch_size or 1, group.facts.data
+    loss, devices = group.facts.problem.loss, group.devices
     right, left = [(i, (i + 1) % n) for i in range(n)], [(i, (i - 1) % n) for i in range(n)]
-    size, back = ravel_pytree(group.problem.init(jax.random.key(0)))
+    size, back = ravel_pytree(group.facts.problem.init(jax.random.key(0)))
     piece = -(-size.size // n)
 
     def start(_: Any) -> Any:
-        x = group.problem.init(jax.random.key(group.first.seed))
+        x = group.facts.problem.init(jax.random.key(group.first.seed))
         if method != "fsdp_sgd":
             return x
         flat = jnp.pad(ravel_pytree(x)[0], (0, n * piece - size.size))
@@ -127,17 +127,17 @@ def microseconds(calls: dict[str, Callable[[], Any]], pairs: int) -> dict[str, n
 def work_of(compiled: Compiled) -> dict[str, float]:
     """FLOP and bytes of one step of one gradient, by the compiler's own count."""
     group = compiled.group
-    model = group.problem.init(jax.random.key(0))
-    batch = jax.tree.map(lambda a: a[0, : group.first.batch_size], group.data.samples)
-    cost = jax.jit(jax.grad(group.problem.loss)).lower(model, batch).compile().cost_analysis() or {}
+    model = group.facts.problem.init(jax.random.key(0))
+    batch = jax.tree.map(lambda a: a[0, : group.first.batch_size], group.facts.data.samples)
+    cost = jax.jit(jax.grad(group.facts.problem.loss)).lower(model, batch).compile().cost_analysis() or {}
     return {"flops": float(cost.get("flops", np.nan)), "bytes": float(cost.get("bytes accessed", np.nan))}
 
 
 def one(method: str, workers: int, batch: int, hidden: int, pairs: int, most: dict[str, float]) -> dict[str, Any]:
     run = described(method, workers, "pmap", batch, hidden)
-    group = Group([run])
-    ours, theirs = group.compile(1), by_hand(method, group)
-    times = microseconds({"dopt": lambda: ours.execute([run]), "by_hand": theirs}, pairs)
+    group = group_of([run])
+    ours, theirs = engine.compile(group, 1), by_hand(method, group)
+    times = microseconds({"dopt": lambda: run_slab(ours, [run]), "by_hand": theirs}, pairs)
     per, work = float(np.median(times["dopt"])), work_of(ours)
     return {
         "method": method,
@@ -156,8 +156,8 @@ def scaling(counts: Sequence[int], batch: int, hidden: int, pairs: int) -> list[
         for n in counts:
             own = batch if kind == "weak" else max(1, batch * counts[0] // n)
             run = described("allreduce_sgd", n, "pmap", own, hidden)
-            compiled = Group([run]).compile(1)
-            per = float(np.median(microseconds({"dopt": lambda c=compiled, r=run: c.execute([r])}, pairs)["dopt"]))
+            compiled = engine.compile(group_of([run]), 1)
+            per = float(np.median(microseconds({"dopt": lambda c=compiled, r=run: run_slab(c, [r])}, pairs)["dopt"]))
             rows.append({"kind": kind, "devices": n, "batch_of_each": own, "microseconds_per_step": per})
     for row in rows:
         first = next(r for r in rows if r["kind"] == row["kind"])["microseconds_per_step"]
@@ -175,8 +175,10 @@ def widths(numbers: Sequence[int], most: dict[str, float], pairs: int) -> list[d
     for width in numbers:
         fields = {"algorithm": "gossip_sgd", "problem": "quadratic", "problem.dim": dim, "workers": n, "steps": STEPS}
         run = Run.from_dict(fields | {"learning_rate": RATE, "record_every": STEPS, "metrics": ()}).resolve()
-        compiled = Group([run]).compile(width)
-        per = float(np.median(microseconds({"dopt": lambda c=compiled, w=width: c.execute([run] * w)}, pairs)["dopt"]))
+        compiled = engine.compile(group_of([run]), width)
+        per = float(
+            np.median(microseconds({"dopt": lambda c=compiled, w=width: run_slab(c, [run] * w)}, pairs)["dopt"])
+        )
         moved = 2 * 4 * n * dim * width / (1e-6 * per)
         row = {"runs": width, "microseconds_per_run_and_step": per / width, "share_of_bandwidth": moved / most["bytes"]}
         rows.append(row)

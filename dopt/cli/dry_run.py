@@ -56,7 +56,7 @@ def show(asked: Sweep, devices: Sequence[jax.Device] | None) -> int:
 
 def _reason(p: Planned, planned: Sequence[Planned]) -> str:
     """What the runs of a group share that changes shapes or code; against other groups, what tells it from them."""
-    from dopt.group import TRACED
+    from dopt.engine import TRACED
 
     mine, keys = json.loads(p.key), [json.loads(other.key) for other in planned]
     if len(planned) > 1:

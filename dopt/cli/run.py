@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dopt.checkpoints import Checkpoints
     from dopt.config import Run
     from dopt.report.terminal import PlainConsole
-    from dopt.run import Result
+    from dopt.engine.single import Result
 
 AGENT = "WANDB_SWEEP_ID"  # W&B sets it where one of its agents calls us
 

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from dopt import clock, schedule, wiring
+from dopt import schedule
 from dopt.algorithms import ALGORITHMS
 from dopt.cluster import Cluster
 from dopt.config import HORIZONS, Run, options_of
+from dopt.facts import clock, wiring
 from dopt.files import writing
 from dopt.paths import slug
 from dopt.problems import layouts
@@ -131,7 +132,7 @@ def timetable(run: Run, w: Any = None, size: int = 0) -> Schedule:
 
 def _without_barriers(run: Run, w: Any, size: int) -> Schedule:
     """Each worker mixes with the last models of its neighbours; a step is as many updates as there are workers."""
-    clock.check_stays(w)
+    wiring.check_stays(w)
     machines, near = clock.machines_of(run), wiring.links_of(run, w)(0)
     line = schedule.arrivals(
         machines,

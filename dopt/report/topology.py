@@ -13,9 +13,10 @@ import numpy as np
 from scipy.sparse import csgraph
 from scipy.spatial.distance import pdist
 
-from dopt import mixing, topology, wiring
+from dopt import mixing, topology
 from dopt.algorithms import ALGORITHMS, takes_mix
 from dopt.config import Run
+from dopt.facts import wiring
 from dopt.files import whole, writing
 from dopt.paths import slug
 from dopt.report.style import COLOURS, WIDTHS, style

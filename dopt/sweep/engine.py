@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from dopt import code, group, memory
+from dopt import code, memory
 from dopt.config import Resolved, Run, Runs, cost, matrices
 from dopt.config.identity import (
     Memo,
@@ -25,15 +25,17 @@ from dopt.config.identity import (
 )
 from dopt.config.runs import joined, missing_in, numbered
 from dopt.devices.executors import spread
+from dopt.engine import Group, compile, group_of, run_slab
+from dopt.engine.single import Result
+from dopt.facts.problem import is_recorded
 from dopt.files import whole, writing
 from dopt.paths import slug
-from dopt.run import Result
 from dopt.sweep import columns, spec
 from dopt.sweep import plan as planning
 from dopt.sweep.results import Results, load
 from dopt.sweep.show import Show
 from dopt.sweep.store import Store
-from dopt.sweep.tables import tables
+from dopt.sweep.tables import of_result, tables
 from dopt.sweep.tracking import Tracker
 from dopt.types import InputError, MachineError
 from dopt.version import ENGINE, installed
@@ -44,10 +46,7 @@ PACKAGES = ("dopt", "jax", "jaxlib", "optax", "flax", "networkx", "numpy", "scip
 
 def keep_one(result: Result, results: str | Path | None, wandb: str, say: Callable[[str], None]) -> list[Path]:
     """Store one run's tables in a folder (if there is one) and log it to W&B; returns the paths written."""
-    outcome = group.Outcome(
-        result.history, result.params, result.diverged_step, result.spectral_gap, result.stalled_step
-    )
-    runs, history = tables([result.run], [outcome])
+    runs, history = of_result(result)
     folder = Path(results) if results else Path("results")
     written = []
     if results:
@@ -151,7 +150,7 @@ def default_folder(name: str, changes: Mapping[str, Any] | None) -> Path:
     return Path("results") / slug(name + suffix)
 
 
-Built = tuple[str, Runs, group.Group]  # key, runs, and the group of them
+Built = tuple[str, Runs, Group]  # key, runs, and the group of them
 
 
 @code.once()
@@ -178,14 +177,14 @@ def prepare(asked: spec.Sweep, devices: Sequence[Any] | None) -> list[planning.P
     return planned
 
 
-def _check_metric(name: str | None, built: Sequence[group.Group]) -> None:
+def _check_metric(name: str | None, built: Sequence[Group]) -> None:
     """Refuse a metric of the sweep that none of its runs will have."""
-    if name is not None and not any(made.records(name) for made in built):
+    if name is not None and not any(is_recorded(made.first, made.facts.problem, name) for made in built):
         raise InputError(f"sweep.metric.name: no run of this sweep has {name}; see the metrics in a run's history")
 
 
-def _group(runs: Sequence[Run], devices: Sequence[Any] | None) -> group.Group:
-    return group.Group(runs, devices=devices or spread(runs[0].executor))
+def _group(runs: Sequence[Run], devices: Sequence[Any] | None) -> Group:
+    return group_of(runs, devices=devices or spread(runs[0].executor))
 
 
 def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None) -> list[planning.Planned]:
@@ -345,15 +344,15 @@ def _slab(
     if p.group is None:
         p.group = _group(p.runs, devices)
     _compare(runs.where(lambda like: not fresh(like.digests)), store)  # after it was made, from what lay there then
-    for line in p.group.notes:
+    for line in p.group.facts.notes:
         show.note(line)
     width = math.ceil(p.width / p.group.spread) * p.group.spread  # the plan may be from a machine with fewer devices
     if width not in p.compiled:
         begin = time.perf_counter()
-        p.compiled[width] = p.group.compile(width)
+        p.compiled[width] = compile(p.group, width)
         p.compile_seconds = time.perf_counter() - begin
     begin = time.perf_counter()
-    outcomes = p.compiled[width].execute(runs, pace(show.chunk), first=show.first)
+    outcomes = run_slab(p.compiled[width], runs, pace(show.chunk), first=show.first)
     seconds = time.perf_counter() - begin
     manifest = {
         "slab": name,
@@ -368,7 +367,7 @@ def _slab(
             "python": platform.python_version(),
             **{package: installed(package) or "missing" for package in PACKAGES},
         },
-        "notes": p.group.notes,
+        "notes": p.group.facts.notes,
     }
     check()
-    store.write_slab(name, *tables(runs, outcomes), manifest)
+    store.write_slab(name, *tables(runs, outcomes.columns), manifest)

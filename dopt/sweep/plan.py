@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dopt import group as groups
+from dopt import engine
 from dopt.config import UNTRACED, Resolved, Run, Runs
 from dopt.config.identity import SCHEMA
 from dopt.config.runs import bits, numbered
@@ -40,8 +40,8 @@ class Planned:
     memory: int | None
     models: int
     slabs: Slabs
-    group: groups.Group | None = None  # built when it is needed
-    compiled: dict[int, groups.Compiled] = field(default_factory=dict)
+    group: engine.Group | None = None  # built when it is needed
+    compiled: dict[int, engine.Compiled] = field(default_factory=dict)
     compile_seconds: float = 0.0
 
 
@@ -54,7 +54,7 @@ def groups_of(runs: Runs) -> dict[str, Runs]:
     rate = np.where(untraced[runs.template], bits(runs.learning_rate), 0)
     first, kind = numbered(runs.template, rate)
     number: dict[str, int] = {}
-    group = np.array([number.setdefault(groups.key(runs[row]), len(number)) for row in first.tolist()])
+    group = np.array([number.setdefault(engine.key(runs[row]), len(number)) for row in first.tolist()])
     return {key: runs.take(np.flatnonzero(group[kind] == i)) for key, i in number.items()}
 
 
@@ -65,13 +65,13 @@ def width_of(runs: int, devices: Sequence[Any]) -> int:
     return math.ceil(math.ceil(runs / slabs) / len(devices)) * len(devices)
 
 
-def choose_width(built: groups.Group, runs: int) -> tuple[int, groups.Compiled]:
+def choose_width(built: engine.Group, runs: int) -> tuple[int, engine.Compiled]:
     """The width, and the program at that width: halved until the compiler says that the device can hold it."""
     spread = built.spread
     width = width_of(runs, built.devices[:spread])
     limit = devices_memory.device_memory(built.devices[0])
     while True:
-        compiled = built.compile(width)
+        compiled = engine.compile(built, width)
         memory = compiled.memory
         if limit is None or memory is None or memory <= limit:
             return width, compiled

@@ -9,25 +9,33 @@ import numpy as np
 import pandas as pd
 
 from dopt.config import Run, Runs
-from dopt.group import Outcome
+from dopt.engine import Columns
+from dopt.engine.single import Result
 
 
-def tables(runs: Sequence[Run], outcomes: Sequence[Outcome]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(runs, history) of a slab."""
+def tables(runs: Sequence[Run], found: Columns, ids: Sequence[str] | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(runs, history) of a slab. `ids`: where others stand for the runs than their own."""
     runs = Runs.of(runs)
-    ends: dict[str, Sequence[Any]] = {
-        "spectral_gap": [outcome.spectral_gap for outcome in outcomes],
-        "diverged": [outcome.diverged_step is not None for outcome in outcomes],
-        "diverged_step": [outcome.diverged_step for outcome in outcomes],
-        "stalled_step": [outcome.stalled_step for outcome in outcomes],
-    }
-    final = _united([{name: values[-1] for name, values in outcome.history.items()} for outcome in outcomes])
-    columns = {"id": runs.ids, **_fields(runs), **ends, **{f"final.{name}": values for name, values in final.items()}}
+    ids = runs.ids if ids is None else ids
+    last = np.arange(len(runs)), found.there.sum(1) - 1
+    fields = {name: _objects(values) for name, values in {"id": ids, **_fields(runs)}.items()}
     # objects first: whole numbers beside missing ones stay exact
-    table = pd.DataFrame({name: _objects(values) for name, values in columns.items()}, dtype=object).infer_objects()
-    for name in ("diverged_step", "stalled_step"):
-        table[name] = table[name].astype("Int64")
-    return table, _history(runs.ids, [outcome.history for outcome in outcomes])
+    table = pd.DataFrame(fields, dtype=object).infer_objects()
+    ends = {
+        "spectral_gap": found.spectral_gap,
+        "diverged": found.diverged >= 0,
+        "diverged_step": _steps(found.diverged),
+        "stalled_step": _steps(found.stalled),
+        **{f"final.{name}": h[last] for name, h in found.history.items()},
+    }
+    columns = {name: h[found.there] for name, h in found.history.items()}
+    history = pd.DataFrame({"id": np.repeat(_objects(ids), found.there.sum(1)), **columns})
+    return table.assign(**ends), history
+
+
+def _steps(found: np.ndarray) -> pd.arrays.IntegerArray:
+    """Steps, or nothing."""
+    return pd.arrays.IntegerArray(np.maximum(found, 0).astype(np.int64), found < 0)
 
 
 def _fields(runs: Runs) -> dict[str, Sequence[Any]]:
@@ -50,16 +58,13 @@ def _objects(values: Sequence[Any]) -> np.ndarray:
     return np.fromiter(values, object, len(values))
 
 
-def _history(ids: Sequence[str], histories: Sequence[Mapping[str, np.ndarray]]) -> pd.DataFrame:
-    """The records of all runs, one run after the other; of a metric that a run lacks, NaN."""
-    lengths = [len(history["step"]) for history in histories]
-    names = dict.fromkeys(name for history in histories for name in history)
-    missing = [np.full(length, np.nan) for length in lengths]
-    columns = {
-        name: np.concatenate([history.get(name, none) for history, none in zip(histories, missing, strict=True)])
-        for name in names
-    }
-    return pd.DataFrame({"id": np.repeat(_objects(ids), lengths), **columns})
+def of_result(result: Result) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """(runs, history) of one run."""
+    history = {name: h[None] for name, h in result.history.items()}
+    diverged, stalled = (np.array([-1 if x is None else x]) for x in (result.diverged_step, result.stalled_step))
+    there = np.ones((1, len(result.history["step"])), bool)
+    found = Columns(history, there, diverged, stalled, np.array([result.spectral_gap]))
+    return tables([result.run], found, [result.id])
 
 
-__all__ = ["tables"]
+__all__ = ["of_result", "tables"]

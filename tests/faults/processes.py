@@ -32,13 +32,15 @@ with dopt_command.ends_at_once(sys.argv[1:]):
     (MARKS / "imports").touch()
     import jax
     import dopt
-    from dopt import group, topology
+    from dopt import topology
+    from dopt.devices import executors
+    from dopt.engine import Compiled
     from dopt.cli import main
     from dopt.sweep import store
 
-group.topology.make = marked("graph", topology.make)
-group.Group.compile = marked("compile", group.Group.compile)
-group.Compiled.execute = marked("device", group.Compiled.execute)
+topology.make = marked("graph", topology.make)
+executors.place = marked("compile", executors.place)
+Compiled.start = marked("device", Compiled.start)
 store.Store.write_slab = marked("write", store.Store.write_slab)
 """
 END = "\nsys.exit(main())\n"

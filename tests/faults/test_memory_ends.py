@@ -13,7 +13,7 @@ import dopt
 from dopt import InputError
 from dopt.cli import main
 from dopt.devices import memory
-from dopt.group import Compiled
+from dopt.engine import Compiled
 from dopt.sweep import plan
 from dopt.types import MachineError
 
@@ -75,11 +75,11 @@ def test_a_process_that_may_have_no_more_memory_ends_with_one_line(tmp_path: Pat
     """The limit comes after the checks, as where other processes take the memory meanwhile."""
     limit = """
 import resource
-def limited(self, *rest, f=group.Compiled.execute):
+def limited(self, *rest, f=Compiled.start):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, resource.RLIM_INFINITY))
     return f(self, *rest)
-group.Compiled.execute = limited
+Compiled.start = limited
 """
     flags = [f"--{name}={value}" for name, value in {**SHORT, "steps": 10, "problem.dim": 3_000_000}.items()]
     code, out, err = end(start(tmp_path / "marks", ["run", *flags, "--wandb=off"], code=limit))

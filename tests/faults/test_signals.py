@@ -25,13 +25,13 @@ SHORT = {"algorithm": "gossip_sgd", "workers": 4, "problem": "quadratic", "probl
 # what makes a phase last, so that the signal comes in its middle; in C++ where the phase is in C++
 SLOW: dict[str, tuple[Mapping[str, Any], str]] = {
     "imports": ({}, ""),
-    "graph": ({}, "import time\ngroup.topology.make = marked('graph', lambda *a, **k: time.sleep(100))\n"),
+    "graph": ({}, "import time\ntopology.make = marked('graph', lambda *a, **k: time.sleep(100))\n"),
     # XLA takes minutes for such a program
     "compile": (
         {},
         """
 import jax.numpy as jnp
-def slow(self, width):
+def slow(*args, **options):
     (MARKS / "compile").touch()
     def long(x):
         for i in range(3000):
@@ -40,7 +40,7 @@ def slow(self, width):
     lowered = jax.jit(long).lower(jnp.ones((50, 50)))
     (MARKS / "xla").touch()
     return lowered.compile()
-group.Group.compile = slow
+executors.place = slow
 """,
     ),
     "device": ({"steps": 3_000_000, "record_every": 3_000_000, "workers": 16, "problem.dim": 256}, ""),

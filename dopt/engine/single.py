@@ -14,7 +14,9 @@ from dopt.checkpoints import Checkpoints, Keeper
 from dopt.config import Resolved, Run, matrices
 from dopt.config.identity import digests, fresh, hashed
 from dopt.devices import ALONE, hosts, memory
-from dopt.group import First, Group
+from dopt.engine.compiled import compile
+from dopt.engine.group import group_of
+from dopt.engine.slab import First, run_slab
 from dopt.types import InputError, Problem, Tree
 from dopt.watch import Look, in_thread, pace
 
@@ -29,7 +31,7 @@ class Result:
       history: name -> NumPy array [records]: step, gradients, time (s), bytes_sent, and the metrics; NaN from the step at
         which the run diverged.
       params: leaves [workers, ...], of server methods [1, ...]; with a layout in its form, which
-        `jax.vmap(dopt.group.make_problem(run).layout.whole)` makes whole again.
+        `jax.vmap(dopt.facts.make_problem(run).layout.whole)` makes whole again.
       diverged_step: first step at which loss or model was no longer finite; None: never.
       notes: what was left out, and why.
     """
@@ -134,7 +136,7 @@ def _made(
     shared = resolved.executor not in ALONE
     if resolved.executor == "vmap" and devices:
         devices = devices[:1]  # one run has no runs to split
-    group = Group([resolved], **own, devices=devices)
+    group = group_of([resolved], **own, devices=devices)
     found = digests(resolved, own)
     number, unhashed = hashed(resolved.to_dict(), found), fresh(found)
     if checkpoint is not None and unhashed:
@@ -145,11 +147,11 @@ def _made(
     if solved is not None and hosts.first():
         matrices.save(solved, matrices.matrix(resolved))
     try:
-        compiled = group.compile(1)
+        compiled = compile(group, 1)
         memory.check_fits(compiled.memory, group.devices[0], resolved.algorithm)
         if shared:
             hosts.compare({})  # nobody has refused
-        (outcome,) = compiled.execute([resolved], look or pace(), keeper, first)
+        (outcome,) = run_slab(compiled, [resolved], look or pace(), keeper, first)
     finally:
         if keeper is not None:
             keeper.close()
@@ -163,7 +165,7 @@ def _made(
         outcome.stalled_step,
         outcome.extra,
         (
-            *group.notes,
+            *group.facts.notes,
             *(f"{line}; the run has an id of its own, and nothing reuses it" for line in unhashed),
             *stalling(resolved, outcome.stalled_step),
         ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from functools import cache, lru_cache
@@ -14,8 +15,9 @@ from dopt import cluster, code, draws, files, schedule, theory
 from dopt.algorithms import traits
 from dopt.config import Run, options_of
 from dopt.config.exchanges import exchange_of
+from dopt.facts.replays import Replay, replay
+from dopt.facts.wiring import links_of, mixings
 from dopt.types import Coordination, InputError, Reduction
-from dopt.wiring import links_of, mixings
 
 Timeline = schedule.Schedule | schedule.Barrier | schedule.Waves
 
@@ -99,6 +101,40 @@ def waits_for_neighbours(run: Run) -> bool:
     return traits.neighbours_of(exchange_of(run)) is not None
 
 
+def replayed(run: Run, w: Any, bits: tuple[int, ...], every: int) -> Replay:
+    """What the loop replays of a resolved run's clock; arguments as of `timeline`."""
+    line = timeline(run, w, bits, every)
+    if not isinstance(line, schedule.Schedule):
+        return replay(line)
+    if coordination_of(run).pairs:
+        return replay(line, partner=_partners(run, line, links_of(run, w)(0)))
+    return replay(line, served(run, sum(bits) / 8)[1])
+
+
+def _partners(run: Run, line: schedule.Schedule, near: np.ndarray) -> np.ndarray:
+    """[steps] int32: whom the worker of each update meets."""
+    rows = schedule.batches(line).rows[:, 0]
+    worker, number, met = line.worker[rows], line.batch[rows], np.zeros(len(rows), np.int32)
+    for i in range(run.workers):
+        own = np.flatnonzero(worker == i)
+        met[own] = schedule.partners(run.seed, near, i, int(number[own].max(initial=-1)) + 1)[number[own]]
+    return met
+
+
+def every_of(run: Run, w: Any, bits: tuple[int, ...]) -> int:
+    """Steps between two records of a resolved run."""
+    if run.record_seconds is None:
+        return run.record_every or 1
+    # of one seed, so that runs that differ in it share a beat; a power of two, so that many others do
+    line = replayed(dataclasses.replace(run, seed=0), w, bits, 1)
+    return 2 ** int(np.log2(max(1.0, run.record_seconds * line.length / line.end)))
+
+
+def record_steps(every: int, length: int) -> np.ndarray:
+    """Steps at which a run of `length` steps is recorded."""
+    return np.unique(np.minimum(np.arange(0, length + every, every), length))
+
+
 def waiting(run: Run, w: Any, machines: cluster.Cluster, bits: tuple[int, ...]) -> dict[str, Any]:
     """For whom each worker waits at a step (None: for all), what its messages cost then, and who rests: `barrier`'s."""
     if w is not None and waits_for_neighbours(run):
@@ -133,12 +169,6 @@ def telling(machines: cluster.Cluster, near: np.ndarray, size: float) -> Any:
     """(worker, count) -> [count] seconds in which it tells all neighbours; None where that takes no time."""
     takes = cluster.links.gossip_times(machines.network, near, size)
     return None if machines.network.free else lambda worker, count: np.full(count, takes[worker])
-
-
-def check_stays(w: Any) -> None:
-    """Refuse a sequence where nobody waits: its steps would be nobody's."""
-    if np.ndim(w) != 2:
-        raise InputError("delay: cluster needs one graph that stays, got a sequence; use a static topology")
 
 
 def _without_barriers(

@@ -1,0 +1,24 @@
+"""Runs on devices: which share a program (`key`, `group`), their values (`pack`), the program (`compiled`), one slab (`slab`), what it gave (`outcome`)."""
+
+from dopt.engine.compiled import Compiled, compile
+from dopt.engine.group import Group, group_of, grouped
+from dopt.engine.key import TRACED, key
+from dopt.engine.outcome import Columns, Outcome, Outcomes
+from dopt.engine.pack import pack
+from dopt.engine.slab import First, run_slab
+
+__all__ = [
+    "TRACED",
+    "Columns",
+    "Compiled",
+    "First",
+    "Group",
+    "Outcome",
+    "Outcomes",
+    "compile",
+    "group_of",
+    "grouped",
+    "key",
+    "pack",
+    "run_slab",
+]

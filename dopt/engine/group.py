@@ -1,0 +1,197 @@
+"""Runs that share one compilation: what is alike in all of them, and the most that any of them needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from dopt import memory
+from dopt.algorithms.traits import is_event_driven, is_peer_to_peer
+from dopt.config import Run, averages
+from dopt.config.exchanges import exchange_of, traits_of
+from dopt.devices import executors
+from dopt.devices import memory as devices_memory
+from dopt.facts import Facts, clock, facts_of, shards
+from dopt.facts import problem as of_problem
+from dopt.facts.replays import Room
+from dopt.program import LONGEST, Common, Program
+from dopt.types import InputError, Problem, Tree
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs with equal keys. What they stand for is in `facts`; what is here says of which shape the program is.
+
+    Attributes:
+      longest_run: steps of the longest run.
+      ragged: whether runs differ in length.
+      kept: models that a replay keeps.
+      gradients: of an update.
+      loop: (iterations between two records, iterations in all) of the longest run: steps, or waves.
+      common: what is the same for all: the test set, and the segments.
+    """
+
+    facts: Facts
+    devices: tuple[Any, ...]
+    longest_run: int
+    ragged: bool
+    kept: int
+    gradients: int
+    loop: tuple[int, int]
+    common: Common
+    program: Program
+
+    @property
+    def first(self) -> Run:
+        """A run whose static fields all have."""
+        return self.facts.first
+
+    @property
+    def events(self) -> bool:
+        """Whether arrivals drive it, so that there is no axis of workers."""
+        return is_event_driven(exchange_of(self.first))
+
+    @property
+    def parts(self) -> int:
+        """Devices over which a model is laid."""
+        return _parts(self.facts)
+
+    @property
+    def spread(self) -> int:
+        """Devices over which the runs of a slab are split; the other executors split workers."""
+        return len(self.devices) if self.first.executor == "vmap" else 1
+
+    @property
+    def models(self) -> int:
+        """Old and new models that a run keeps (of each worker, where there is no server)."""
+        return _models(self.facts, self.kept)
+
+    @property
+    def room(self) -> Room:
+        """The shapes of what runs replay."""
+        weighs = self.program.weighs == "arrivals"
+        return Room(
+            *self.loop,
+            int(self.common.count.max()),
+            self.gradients,
+            self.facts.dtype,
+            shards.shares(self.facts.problem) if weighs else None,
+        )
+
+    def record_steps(self, length: int) -> np.ndarray:
+        """Steps at which a run of `length` steps is recorded."""
+        return clock.record_steps(self.facts.every, length)
+
+
+def group_of(
+    runs: Sequence[Run],
+    *,
+    problem: Problem | None = None,
+    graph: Any = None,
+    start: Tree = None,
+    devices: Sequence[Any] | None = None,
+) -> Group:
+    """The group of resolved runs with equal keys; every check is made, and nothing is compiled.
+
+    Args:
+      runs: all runs of the group: the longest buffer and the longest horizon among them set the shapes.
+      problem, graph, start: what stands in for fields, as for `dopt.run`.
+      devices: where to run; one, or as the executor needs.
+
+    Raises:
+      InputError: something does not fit.
+    """
+    return grouped(facts_of(runs, problem=problem, graph=graph, start=start), devices)
+
+
+def grouped(facts: Facts, devices: Sequence[Any] | None = None) -> Group:
+    """The group of runs whose facts are known."""
+    run, replays = facts.first, facts.replays
+    chosen = _devices(run, _parts(facts), devices)
+    events = is_event_driven(exchange_of(run))
+    executors.check(run.executor, run.workers, chosen, events, run.algorithm, parts=_parts(facts))
+    lengths = {replay.length for replay in replays}
+    kept, gradients = (max(getattr(replay, name) for replay in replays) for name in ("kept", "gradients"))
+    _check_room(facts, chosen, kept)
+    longest = max(lengths)
+    records = len(clock.record_steps(facts.every, longest))
+    waves = max((replay.waves or 0 for replay in replays), default=0)
+    loop = (waves, waves * (records - 1)) if waves else (facts.every, longest)
+    local_steps = clock.coordination_of(run).local_steps if events else 1
+    common = _common(facts, loop, max(1, LONGEST // (gradients * local_steps)))
+    program = _program(facts, common, records, len(lengths) > 1, kept, local_steps)
+    return Group(facts, chosen, longest, len(lengths) > 1, kept, gradients, loop, common, program)
+
+
+def _parts(facts: Facts) -> int:
+    return 1 if facts.problem.layout is None else facts.problem.layout.parts
+
+
+def _models(facts: Facts, kept: int) -> int:
+    events = is_event_driven(exchange_of(facts.first))
+    return kept if events and not facts.building.delayed else facts.building.slots
+
+
+def _peers(run: Run) -> bool:
+    """Driven by arrivals, and no server."""
+    return is_peer_to_peer(exchange_of(run))
+
+
+def _devices(run: Run, parts: int, devices: Sequence[Any] | None) -> tuple[Any, ...]:
+    if run.executor == "vmap":
+        return tuple(devices or jax.local_devices()[:1])
+    return tuple(devices or jax.devices())[: run.workers * (parts if run.executor == "mesh" else 1)]
+
+
+def _check_room(facts: Facts, devices: Sequence[Any], kept: int) -> None:
+    """Refuse old models that the devices have no room for, before they are made; the compiler counts the rest."""
+    free, run, models = devices_memory.device_memory(devices[0]), facts.first, _models(facts, kept)
+    apart = 1 if devices[0].platform in executors.VIRTUAL else len(devices)
+    served = is_event_driven(exchange_of(run)) and not _peers(run)
+    holders = 1 if served else run.workers
+    needed = holders * models * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(facts.model))
+    if free is not None and needed > free * apart:
+        what = f"{models} models{f' for each of {holders} workers' * (holders > 1)}"
+        raise InputError(
+            f"workers: {run.algorithm} keeps {what}, {memory.size(needed)}; there is room for {memory.size(free * apart)}; use fewer workers, a smaller model or a shorter delay"
+        )
+
+
+def _common(facts: Facts, loop: tuple[int, int], longest: int) -> Common:
+    """The segments: a record at step 0, every so many iterations, and at the end; each segment has at most `longest`."""
+    every, total = loop
+    rows = [(0, 0, 0)]
+    for slot, begin in enumerate(range(0, total, every), start=1):
+        end = min(begin + every, total)
+        for part in range(begin, end, longest):
+            rows.append((part, min(longest, end - part), slot if part + longest >= end else -1))
+    start, count, slot = np.array(rows, np.int32).T
+    return Common(facts.test, start, count, slot)
+
+
+def _program(facts: Facts, common: Common, records: int, ragged: bool, kept: int, local_steps: int) -> Program:
+    run, traits = facts.first, traits_of(facts.first)
+    return Program(
+        problem=facts.problem,
+        workers=run.workers,
+        build=facts.building,
+        dtype=facts.dtype,
+        batch_size=run.batch_size,
+        metrics=of_problem.recorded(run, facts.problem),
+        records=records,
+        longest=int(common.count.max()),
+        staleness=facts.staleness,
+        ragged=ragged,
+        always_records=bool((common.slot >= 0).all()),
+        kept=kept,
+        rounds=local_steps,
+        peers=_peers(run),
+        parts=traits.assemble is not None,
+        center=traits.center,
+        weighs=of_problem.weighs(run, facts.problem),
+        average=averages(run.optimizer),
+    )

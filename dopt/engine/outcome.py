@@ -1,0 +1,160 @@
+"""What runs gave, as columns, read from a slab's arrays on the host."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from dopt import flags, mixing
+from dopt.config.exchanges import traits_of
+from dopt.config.runs import Runs, numbered
+from dopt.engine.group import Group
+from dopt.facts import clock, wiring
+from dopt.facts import problem as of_problem
+from dopt.facts.replays import Arrivals, Waves
+from dopt.program import Carry, averaged
+from dopt.types import Tree
+
+
+class Outcome(NamedTuple):
+    """What one run gave."""
+
+    history: dict[str, np.ndarray]  # [records]
+    params: Tree  # leaves [workers, ...], of server methods [1, ...]
+    diverged_step: int | None
+    spectral_gap: float
+    stalled_step: int | None = None  # after so many steps nothing moved any more; None: not so
+    extra: Mapping[str, Tree] = MappingProxyType({})  # other models of the method, leaves [1, ...]: "center"
+
+
+class Columns(NamedTuple):
+    """What several runs gave."""
+
+    history: dict[str, np.ndarray]  # name -> [runs, records]
+    there: np.ndarray  # [runs, records] bool: a shorter run has fewer records, and they come first
+    diverged: np.ndarray  # [runs] the step at which it did; -1: it did not
+    stalled: np.ndarray  # [runs] after so many steps nothing moved any more; -1: not so
+    spectral_gap: np.ndarray  # [runs] NaN without a mixing matrix
+
+
+@dataclass(frozen=True, eq=False)
+class Outcomes(Sequence[Outcome]):
+    """What the runs of a slab gave: columns, and one by one, where a run's models are taken out of the slab's arrays."""
+
+    columns: Columns
+    lacks: Mapping[str, np.ndarray]  # name of a history -> [runs] bool: which runs have none of that name
+    group: Group
+    carry: Carry
+
+    def __len__(self) -> int:
+        return len(self.columns.there)
+
+    def __getitem__(self, row: int) -> Outcome:  # type: ignore[override]
+        found, center = self.columns, self.carry.state.center
+        own = [name for name in found.history if name not in self.lacks or not self.lacks[name][row]]
+        history = {name: found.history[name][row][found.there[row]] for name in own}
+        extra = {} if center is None else {"center": jax.tree.map(lambda x: x[row][:1], center)}
+        diverged, stalled = (None if step[row] < 0 else int(step[row]) for step in (found.diverged, found.stalled))
+        params = _models(self.group, self.carry, row)
+        return Outcome(history, params, diverged, float(found.spectral_gap[row]), stalled, extra)
+
+
+def read(group: Group, runs: Runs, carry: Carry, diverged: Mapping[int, int]) -> Outcomes:
+    """The outcomes of a slab.
+
+    Args:
+      runs: the slab's; rows beyond them only fill it.
+      carry: what the program left, on the host; of its state what is reported.
+      diverged: row -> the step at which it did.
+    """
+    facts, number = group.facts, len(runs)
+    first, kind = numbered(facts.numbers(runs), runs.seed)
+    template = facts.numbers(runs)
+    kinds = [(int(template[row]), int(runs.seed[row])) for row in first]
+    length = np.array([facts.replay(*which).length for which in kinds])[kind]
+    steps = group.record_steps(int(length.max()))
+    steps = np.minimum(steps, length[:, None])  # of a shorter run the last record stands in for those that it lacks
+    there = np.arange(steps.shape[1]) < 1 + (steps < length[:, None]).sum(1, keepdims=True)
+    clocked = [axes(group, *which, steps[row]) for which, row in zip(kinds, first, strict=True)]
+    history, lacks = {"step": steps}, {}
+    for name in dict.fromkeys(name for found in clocked for name in found):
+        missing = np.array([name not in found for found in clocked])
+        history[name] = np.stack([found.get(name, np.full(steps.shape[1], np.nan)) for found in clocked])[kind]
+        if missing.any():
+            lacks[name] = missing[kind]
+    step = np.array([diverged.get(row, -1) for row in range(number)])
+    lost = (step >= 0)[:, None] & (steps >= step[:, None])
+    recorded = {name: np.asarray(h[:number, : steps.shape[1]], np.float64) for name, h in carry.history.items()}
+    values = {name: np.where(lost, np.nan, recorded[name]) for name in _reported(group, recorded)}
+    if facts.optimum is not None and "loss" in recorded:
+        values["suboptimality"] = np.where(lost, np.nan, recorded["loss"] - facts.optimum)
+    stalled = np.array([_stalled(group, *which) for which in kinds])[kind]
+    gap = np.array([facts.gap(number) for number, _ in kinds])[kind]
+    return Outcomes(Columns(history | values, there, step, stalled, gap), lacks, group, carry)
+
+
+def _stalled(group: Group, template: int, seed: int) -> int:
+    """After how many steps nothing moved any more; -1: not so."""
+    replay = group.facts.replay(template, seed)
+    return replay.length if replay.stalls else -1
+
+
+def _models(group: Group, carry: Carry, row: int) -> Tree:
+    """The models of one run that are reported, leaves [workers, ...], of a server [1, ...]."""
+    params, average = jax.tree.map(lambda x: np.asarray(x[row]), (carry.params, carry.state.average))
+    if group.events and not group.program.peers:
+        params, average = jax.tree.map(lambda x: x[None], (params, average))
+    if average is not None:
+        with flags.fixed(group.facts.dtype == np.float64):
+            params = jax.tree.map(np.asarray, jax.vmap(averaged)(average, params))
+    assemble = traits_of(group.first).assemble
+    return params if assemble is None else jax.tree.map(lambda x: x[None], assemble(params, group.facts.model))
+
+
+def first_record(group: Group, history: Mapping[str, Any], runs: int) -> dict[str, np.ndarray]:
+    """Metrics at step 0, name -> [runs]; f where only its distance to f* is asked for, which may take long to find."""
+    recorded = {name: np.asarray(h[:runs, 0], np.float64) for name, h in history.items()}
+    names = _reported(group, recorded) or [name for name in ("loss",) if name in recorded]
+    return {name: recorded[name] for name in names}
+
+
+def _reported(group: Group, recorded: Mapping[str, np.ndarray]) -> list[str]:
+    asked = of_problem.is_asked(group.first, "loss")
+    return [name for name in recorded if name != "finite" and (name != "loss" or asked)]
+
+
+# -- axes: what of a history follows from the clock --
+
+
+def axes(group: Group, template: int, seed: int, steps: np.ndarray) -> dict[str, np.ndarray]:
+    """gradients, time and bytes_sent at the records of a run, and ages, where they come from the clock."""
+    replay = group.facts.replay(template, seed)
+    return replay.axes(steps, group.program.rounds) | sent(group, template, seed, steps)
+
+
+def sent(group: Group, template: int, seed: int, steps: np.ndarray) -> dict[str, np.ndarray]:
+    """Bytes sent by a worker in the mean, and by a server, after so many steps."""
+    facts = group.facts
+    run, replay = facts.run(template, seed), facts.replay(template, seed)
+    n, size, bits = run.workers, float(facts.sizes.bytes), facts.sizes.bits
+    if isinstance(replay, Arrivals):
+        if replay.partner is not None:
+            return {"bytes_sent": 2 * size * steps / n}
+        # a gradient up for each that is delivered, a model down for each that is pulled
+        up, down = (np.concatenate([[0], c])[steps] * size for c in (replay.replay.computed, replay.replay.pulls))
+        return {"bytes_sent": up / n, "server_bytes_sent": down}
+    if facts.building.needs is None:
+        own, servers = clock.reduced_bytes(run, bits)
+        count = clock.reduction_of(run).count(steps)
+        return {"bytes_sent": count * own} | ({"server_bytes_sent": count * servers} if servers else {})
+    if isinstance(replay, Waves):
+        return {"bytes_sent": np.concatenate([[0], replay.line.messages])[steps] * bits[0] / (8 * n)}
+    w, count = facts.matrix(template), wiring.mixings(run, steps)
+    pair = w if isinstance(w, tuple) else (w,)
+    messages = [mixing.messages(part, int(count[-1]), seed)[count] for part in pair]
+    return {"bytes_sent": sum(m * b for m, b in zip(messages, bits, strict=True)) / (8 * n)}

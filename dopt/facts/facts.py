@@ -1,0 +1,190 @@
+"""All that follows from resolved runs on the host, made once for each distinct value and handed down.
+
+Runs that differ in their learning rate only share everything; those that differ in their seed, too, share all but what is drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from dopt import flags, mixing
+from dopt.config import Run
+from dopt.config.identity import around
+from dopt.config.runs import Runs, numbered
+from dopt.facts import ages, clock, shards, wiring
+from dopt.facts import problem as of_problem
+from dopt.facts.method import Building
+from dopt.facts.replays import Replay
+from dopt.facts.sizes import Sizes, sizes
+from dopt.program import Data
+from dopt.topology.sequences import Matchings
+from dopt.types import Problem, Tree
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What runs of one group stand for. A *template* is a resolved run without its learning rate and seed.
+
+    Whatever takes `template` takes its number in `runs.templates`.
+    """
+
+    runs: Runs
+    problem: Problem
+    graph: Any  # what was handed over in place of a topology, or None
+    own_matrix: Any  # its mixing matrix
+    start: Tree  # models to start from, leaves [workers, ...]; None: each worker makes its own
+    model: Tree  # one worker's, as shapes
+    staleness: str | None
+    building: Building
+    sizes: Sizes
+    every: int  # steps between two records
+    notes: tuple[str, ...]
+    _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def first(self) -> Run:
+        """A run whose static fields all have."""
+        return self.runs[0]
+
+    @property
+    def dtype(self) -> np.dtype:
+        return of_problem.dtype_of(self.first)
+
+    def _once(self, make: Callable[..., T], *key: Any) -> T:
+        """`make(*key)`, made once for each distinct key."""
+        if (make, key) not in self._made:
+            self._made[make, key] = make(*key)
+        return self._made[make, key]
+
+    # -- for each template --
+
+    def matrix(self, template: int) -> Any:
+        """W: [n, n], a period [period, n, n], random `Matchings`, or a pair (R, C); None: the method has none."""
+        return self._once(self._matrix, template)
+
+    def _matrix(self, template: int) -> Any:
+        return wiring.wanted(self.runs.templates[template], self.own_matrix)
+
+    def gap(self, template: int) -> float:
+        """The spectral gap of W, of R where there are two; NaN without one."""
+        return self._once(self._gap, template)
+
+    def _gap(self, template: int) -> float:
+        w = self.matrix(template)
+        return float("nan") if w is None else mixing.spectral_gap(w[0] if isinstance(w, tuple) else w)
+
+    def modulus(self, template: int) -> float:
+        """‖W - J‖₂."""
+        return self._once(self._modulus, template)
+
+    def _modulus(self, template: int) -> float:
+        return mixing.second_modulus(self.matrix(template))
+
+    def delay_table(self, template: int) -> np.ndarray:
+        """[slots] the law of the delay, as probabilities."""
+        return ages.table(self.runs.templates[template])
+
+    def is_random_graph(self, template: int) -> bool:
+        """Whether who talks to whom is drawn from the seed."""
+        return isinstance(self.matrix(template), Matchings)
+
+    # -- for each template and seed --
+
+    def run(self, template: int, seed: int) -> Run:
+        """A run of that template and seed; its learning rate is anybody's."""
+        found = self.runs.templates[template]
+        return found.at(found.learning_rate, seed)
+
+    def link_ages(self, template: int, seed: int) -> np.ndarray:
+        """[n, n] int32: how old each reader reads each sender, for good."""
+        return self._once(self._link_ages, template, seed)
+
+    def _link_ages(self, template: int, seed: int) -> np.ndarray:
+        return ages.of_links(self.run(template, seed), self.matrix(template), self.graph)
+
+    def forms(self, template: int, seed: int, iterations: int) -> tuple[mixing.Form, ...]:
+        """The forms in which W runs, in the run's precision."""
+        return self._once(self._forms, template, seed if self.is_random_graph(template) else 0, iterations)
+
+    def _forms(self, template: int, seed: int, iterations: int) -> tuple[mixing.Form, ...]:
+        found = wiring.forms(self.run(template, seed), self.matrix(template), iterations)
+        return jax.tree.map(lambda x: shards.cast(x, self.dtype), found)
+
+    def replay(self, template: int, seed: int) -> Replay:
+        """What the loop replays: the run's clock."""
+        drawn = self.runs.templates[template].cluster is not None
+        return self._once(self._replay, template, seed if drawn else 0)
+
+    @cached_property
+    def replays(self) -> list[Replay]:
+        """Those of all runs, each once."""
+        rows = numbered(self.runs.template, self.runs.seed)[0]
+        found = [self.replay(int(self.runs.template[row]), int(self.runs.seed[row])) for row in rows]
+        return list({id(replay): replay for replay in found}.values())
+
+    def _replay(self, template: int, seed: int) -> Replay:
+        return clock.replayed(self.run(template, seed), self.matrix(template), self.sizes.bits, self.every)
+
+    # -- for all --
+
+    @cached_property
+    def optimum(self) -> float | None:
+        """f*, where it is known, asked for, and comparable with what metrics look at."""
+        return of_problem.optimum(self.first, self.problem)
+
+    @cached_property
+    def data(self) -> Data:
+        """What each worker holds."""
+        run = self.first
+        return shards.split(self.problem, self.dtype, run.eval_samples, full=run.batch_size is None)
+
+    @cached_property
+    def test(self) -> Tree:
+        """The held-out samples that metrics look at."""
+        return of_problem.test_of(self.first, self.problem)
+
+    def numbers(self, runs: Runs) -> np.ndarray:
+        """[runs] the template of each of some runs of the group."""
+        if runs.templates is self.runs.templates:
+            return runs.template
+        known = {around(self.runs.templates[number]): number for number in self.runs.used.tolist()}
+        mine = np.full(len(runs.templates), -1, np.int32)
+        for number in runs.used.tolist():
+            mine[number] = known[around(runs.templates[number])]
+        return mine[runs.template]
+
+
+def facts_of(runs: Sequence[Run], *, problem: Problem | None = None, graph: Any = None, start: Tree = None) -> Facts:
+    """What resolved runs with equal keys stand for; every check is made that needs no devices.
+
+    Args:
+      runs: of one group.
+      problem, graph, start: what stands in for fields, as for `dopt.run`.
+
+    Raises:
+      InputError: something does not fit.
+    """
+    flags.check()
+    runs = Runs.of(runs)
+    first = runs[0]
+    own = None if graph is None else wiring.own_matrix(graph, first)
+    needs = wiring.needs_of(first)
+    for run in runs.kinds if needs is not None else ():
+        wiring.check_wanted(run, own)
+    made = of_problem.checked(first, problem)
+    notes = (*of_problem.notes(first, made, problem is not None), *ages.notes(first), *wiring.notes(runs.kinds, graph))
+    model = of_problem.model_of(first, made)
+    begun = of_problem.start_of(first, made, start, model)
+    kind = ages.staleness(runs.kinds)
+    building = Building(first, needs, ages.slots(runs, kind, own, graph), ages.is_kept(kind))
+    measured = sizes(building, made, model)
+    every = clock.every_of(first, wiring.wanted(first, own), measured.bits)
+    return Facts(runs, made, graph, own, begun, model, kind, building, measured, every, notes)

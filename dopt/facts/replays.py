@@ -1,0 +1,216 @@
+"""What the loop replays of a run's clock: steps behind a barrier, waves of workers that wait for nobody, or arrivals.
+
+All three answer the same questions, so that nobody else asks which one it is.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dopt import schedule
+from dopt.algorithms.server import Arrivals as Updates
+from dopt.program import Turns
+
+
+class Room(NamedTuple):
+    """The shapes that a group gives the arrays of its replays: the most that any of its runs needs."""
+
+    stretch: int  # iterations between two records
+    iterations: int  # in all
+    segment: (
+        int  # iterations of the longest segment: arrays are that much longer, so that a slice never runs over the end
+    )
+    gradients: int  # of an update
+    dtype: np.dtype
+    shares: np.ndarray | None  # [workers] what an arrival counts by its worker's share; None: nothing
+
+
+class Steps(NamedTuple):
+    """All workers make a step together."""
+
+    line: schedule.Barrier
+
+    @property
+    def length(self) -> int:
+        """Steps of the run."""
+        return len(self.line.time)
+
+    @property
+    def stalls(self) -> bool:
+        """Whether the next step would never be done."""
+        return self.line.stalled
+
+    @property
+    def end(self) -> float:
+        """Seconds at which the last step is done."""
+        return float(self.line.time[-1]) if len(self.line.time) else np.inf
+
+    @property
+    def waves(self) -> int | None:
+        """Waves between two records; None: a step is an iteration."""
+        return None
+
+    @property
+    def kept(self) -> int:
+        """Models that the replay keeps."""
+        return 1
+
+    @property
+    def gradients(self) -> int:
+        """Gradients of an update."""
+        return 1
+
+    def iterations(self, room: Room) -> int:
+        """Iterations of the loop."""
+        return self.length
+
+    def arrays(self, room: Room) -> dict[str, Any]:
+        """What the program is given to replay: fields of `Inputs`."""
+        return {}
+
+    def axes(self, steps: np.ndarray, local_steps: int) -> dict[str, np.ndarray]:
+        """Gradients computed, and seconds passed, after so many steps."""
+        return {"gradients": _after(self.line.gradients, steps), "time": _after(self.line.time, steps)}
+
+
+class Waves(NamedTuple):
+    """Workers that wait for nobody, in waves that read what was there before them; a step is an update of each, in the mean."""
+
+    line: schedule.Waves
+
+    @property
+    def length(self) -> int:
+        return len(self.line.time)
+
+    @property
+    def stalls(self) -> bool:
+        return self.line.stalled
+
+    @property
+    def end(self) -> float:
+        return float(self.line.time[-1]) if len(self.line.time) else np.inf
+
+    @property
+    def waves(self) -> int | None:
+        return self.line.applied.shape[1]
+
+    @property
+    def kept(self) -> int:
+        return 1
+
+    @property
+    def gradients(self) -> int:
+        return 1
+
+    def iterations(self, room: Room) -> int:
+        return room.stretch * len(self.line.applied)
+
+    def arrays(self, room: Room) -> dict[str, Any]:
+        """Whose turn it is: each stretch filled up to as many waves as the longest of the group has."""
+
+        def filled(x: np.ndarray) -> np.ndarray:
+            x = np.pad(x, ((0, 0), (0, room.stretch - x.shape[1]), (0, 0))).reshape(-1, x.shape[-1])
+            return np.pad(x, ((0, room.iterations + room.segment - len(x)), (0, 0)))
+
+        return {"turns": Turns(filled(self.line.applied), filled(self.line.batch))}
+
+    def axes(self, steps: np.ndarray, local_steps: int) -> dict[str, np.ndarray]:
+        """Those of steps, and how old the models were that were mixed in since the last record."""
+        line = self.line
+        return {
+            "gradients": _after(line.gradients, steps),
+            "time": _after(line.time, steps),
+            "staleness_mean": _at_records(line.age_mean, len(steps)),
+            "staleness_max": _at_records(line.age_max, len(steps)),
+        }
+
+
+class Arrivals(NamedTuple):
+    """Workers deliver one by one, to a server or to each other; a step is an update."""
+
+    line: schedule.Schedule
+    replay: schedule.Batches
+    partner: np.ndarray | None  # [steps] int32: whom the worker meets; None: there is a server
+
+    @property
+    def length(self) -> int:
+        return self.line.steps
+
+    @property
+    def stalls(self) -> bool:
+        return self.line.stalled
+
+    @property
+    def end(self) -> float:
+        return self.line.end
+
+    @property
+    def waves(self) -> int | None:
+        return None
+
+    @property
+    def kept(self) -> int:
+        return self.replay.kept
+
+    @property
+    def gradients(self) -> int:
+        return self.replay.rows.shape[1]
+
+    def iterations(self, room: Room) -> int:
+        return self.length
+
+    def arrays(self, room: Room) -> dict[str, Any]:
+        """Update by update, whose gradients it is made of."""
+        line, rows = self.line, self.replay.rows
+        steps, wide = rows.shape
+        more = room.iterations + room.segment - steps
+
+        def filled(x: np.ndarray) -> np.ndarray:
+            return np.pad(x, ((0, more), (0, room.gradients - wide))[: x.ndim])
+
+        weight = self.replay.weight
+        if room.shares is not None:
+            weight = weight * room.shares[line.worker[rows]]
+        return {
+            "arrivals": Updates(
+                filled(line.worker[rows]),
+                filled(line.batch[rows]),
+                filled(line.staleness.astype(np.int32)[rows]),
+                filled(weight.astype(room.dtype)),
+                filled(self.replay.read),
+                filled(self.replay.write),
+                None if self.partner is None else np.pad(self.partner, (0, more)),
+            )
+        }
+
+    def axes(self, steps: np.ndarray, local_steps: int) -> dict[str, np.ndarray]:
+        return {
+            "gradients": _after(local_steps * self.replay.computed, steps),
+            "time": _after(self.replay.time, steps),
+        }
+
+
+Replay = Steps | Waves | Arrivals
+
+
+def replay(
+    line: schedule.Barrier | schedule.Waves | schedule.Schedule,
+    batches: schedule.Batches | None = None,
+    partner: np.ndarray | None = None,
+) -> Replay:
+    """The replay of a clock's timeline. `batches`, `partner`: of arrivals."""
+    if isinstance(line, schedule.Schedule):
+        return Arrivals(line, schedule.batches(line) if batches is None else batches, partner)
+    return Waves(line) if isinstance(line, schedule.Waves) else Steps(line)
+
+
+def _after(counted: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """What is counted after so many steps; nothing at step 0."""
+    return np.concatenate([np.zeros(1, counted.dtype), counted])[steps]
+
+
+def _at_records(of_stretches: np.ndarray, records: int) -> np.ndarray:
+    """[records]: what each stretch before a record had; of a shorter run the last stands in for those that it lacks."""
+    return np.concatenate([[0.0], of_stretches])[np.minimum(np.arange(records), len(of_stretches))]

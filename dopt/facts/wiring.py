@@ -1,0 +1,118 @@
+"""A resolved run's mixing matrix: whether it serves, in which form it runs, and who hears whom when it mixes. Host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+
+from dopt import mixing, topology
+from dopt.config import Run, options_of
+from dopt.config.matrices import (
+    KEPT,
+    Source,
+    has_matrix,
+    matrix,
+    matrix_of,
+    needs_of,
+    network,
+    notes_of,
+    own_matrix,
+    source,
+    wired,
+)
+from dopt.types import InputError
+
+ON_DEVICES = ("pmap", "shard_map")  # a worker each, so that permutations can travel
+
+
+def notes(runs: Sequence[Run], graph: Any = None) -> tuple[str, ...]:
+    """What a reader should know of how graphs and matrices were taken: those of resolved runs, or what was handed over."""
+    if graph is not None:
+        return (*topology.notes(graph), *mixing.notes(graph))
+    return tuple(dict.fromkeys(note for run in runs if has_matrix(run) for note in notes_of(source(run))))
+
+
+def wanted(run: Run, own: Any) -> Any:
+    """The mixing matrix of a resolved run: the one that was handed over, or its own; None: it has none."""
+    if own is not None:
+        return own
+    return matrix(run) if run.topology is not None else None
+
+
+def check_wanted(run: Run, own: Any) -> None:
+    """Refuse a matrix with which a resolved run is not defined. `own`: the one that was handed over, or None."""
+    if run.strict and own is not None:
+        mixing.check(own, run.algorithm, needs_of(run) or "")
+    elif run.strict:
+        check(run)
+    if run.options.get("link_loss.policy") == "renormalise":
+        w = wanted(run, own)
+        mixing.check_own_weight(w[0] if isinstance(w, tuple) else w, run.algorithm)
+    if run.delay == "cluster":
+        check_stays(wanted(run, own))
+
+
+def check_stays(w: Any) -> None:
+    """Refuse a sequence where nobody waits: its steps would be nobody's."""
+    if np.ndim(w) != 2:
+        raise InputError("delay: cluster needs one graph that stays, got a sequence; use a static topology")
+
+
+def forms(run: Run, w: Any, steps: int) -> tuple[mixing.Form, ...]:
+    """The forms in which W runs: one, or two of a pair. `steps`: of the loop."""
+    needs = needs_of(run)
+    if needs == "tree":
+        return (mixing.form(np.full((run.workers, run.workers), 1 / run.workers), "dense"),)
+    pair = w if isinstance(w, tuple) else (w,)
+    columns = [needs == "column stochastic"] if len(pair) == 1 else [False, True]
+    devices, mixes = run.executor in ON_DEVICES, max(1, int(mixings(run, steps)))
+    return tuple(
+        mixing.form(part, run.mix, columns=c, devices=devices, steps=mixes, seed=run.seed)
+        for part, c in zip(pair, columns, strict=True)
+    )
+
+
+def check(run: Run) -> None:
+    """Refuse a matrix with which the run's method is not defined."""
+    of = source(run)
+    if of in KEPT.get():
+        mixing.check(matrix_of(of), run.algorithm, of.needs or "")
+    else:
+        _check(run.algorithm, of)
+
+
+@lru_cache(maxsize=256)
+def _check(method: str, of: Source) -> None:
+    mixing.check(matrix_of(of), method, of.needs or "")
+
+
+def mixings(run: Run, steps: Any) -> Any:
+    """How often a resolved run has mixed after so many steps."""
+    options = options_of(run, "algorithm")
+    return steps // options.get("local_steps", 1) * options.get("rounds", 1)
+
+
+def links_of(run: Run, w: Any) -> Callable[[int], np.ndarray]:
+    """Mixing -> [n, n] bool: whom each worker hears."""
+    return mixing.links(w[0] if isinstance(w, tuple) else w, run.seed)
+
+
+__all__ = [
+    "check_stays",
+    "check_wanted",
+    "forms",
+    "has_matrix",
+    "links_of",
+    "matrix",
+    "mixings",
+    "needs_of",
+    "network",
+    "notes",
+    "own_matrix",
+    "source",
+    "wanted",
+    "wired",
+]

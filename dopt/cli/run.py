@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from dopt.checkpoints import Checkpoints
     from dopt.config import Run
-    from dopt.report.terminal import PlainConsole
     from dopt.engine.single import Result
+    from dopt.report.terminal import PlainConsole
 
 AGENT = "WANDB_SWEEP_ID"  # W&B sets it where one of its agents calls us
 

@@ -7,12 +7,11 @@ times as much. Salmon et al. 2011, parallel random numbers: as easy as 1, 2, 3.
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.extend.random import threefry_2x32
+from jax.typing import ArrayLike
 
 from dopt.flags import PRNG
 from dopt.types import Key
@@ -22,7 +21,7 @@ BATCHES, DELAYS, NOISE, LINKS, MESSAGES, UPDATES = (np.uint32(stream << 28) for 
 EVERYONE = np.uint32(0xFFFFFFFF)  # in place of a worker, for what all share
 
 
-def words(seed: Any, worker: Any, number: Any, stream: Any, lanes: int) -> jax.Array:
+def words(seed: ArrayLike, worker: ArrayLike, number: ArrayLike, stream: ArrayLike, lanes: int) -> jax.Array:
     """[lanes] uint32, uniform, for one (seed, worker, number)."""
     half = -(-lanes // 2)
     k0, k1, counter = (jnp.asarray(x).astype(jnp.uint32) for x in (seed, worker, number))
@@ -33,18 +32,18 @@ def words(seed: Any, worker: Any, number: Any, stream: Any, lanes: int) -> jax.A
     return threefry_2x32((k0 + nothing, k1 + nothing), count)[:lanes]
 
 
-def samples(seed: Any, worker: Any, number: Any, batch_size: int, count: Any) -> jax.Array:
+def samples(seed: ArrayLike, worker: ArrayLike, number: ArrayLike, batch_size: int, count: ArrayLike) -> jax.Array:
     """[batch_size] int32 sample numbers, uniform with replacement from `count` (to 2^-32 x count)."""
     bits = words(seed, worker, number, BATCHES, batch_size)
     return (bits % jnp.asarray(count).astype(jnp.uint32)).astype(jnp.int32)
 
 
-def uniforms(seed: Any, worker: Any, number: Any, stream: Any, lanes: int) -> jax.Array:
+def uniforms(seed: ArrayLike, worker: ArrayLike, number: ArrayLike, stream: ArrayLike, lanes: int) -> jax.Array:
     """[lanes] float32 in [0, 1), multiples of 2^-24."""
     return (words(seed, worker, number, stream, lanes) >> 8).astype(jnp.float32) * jnp.float32(2**-24)
 
 
-def uniform_at(seed: Any, worker: Any, number: Any, stream: Any, lane: jax.Array) -> jax.Array:
+def uniform_at(seed: ArrayLike, worker: ArrayLike, number: ArrayLike, stream: ArrayLike, lane: jax.Array) -> jax.Array:
     """float32 in [0, 1) of the lanes named, [...]: a block each, so that a lane's number depends on no other lane."""
     k0, k1, counter = (jnp.asarray(x).astype(jnp.uint32) for x in (seed, worker, number))
     flat = lane.reshape(-1).astype(jnp.uint32)
@@ -54,13 +53,13 @@ def uniform_at(seed: Any, worker: Any, number: Any, stream: Any, lane: jax.Array
     return ((bits >> 8).astype(jnp.float32) * jnp.float32(2**-24)).reshape(lane.shape)
 
 
-def subset(seed: Any, number: Any, size: int, count: int) -> jax.Array:
+def subset(seed: ArrayLike, number: ArrayLike, size: int, count: int) -> jax.Array:
     """[size] bool: `count` of `size`, each set of them equally likely, the same for all who ask."""
     u = words(seed, EVERYONE, number, BATCHES, size)
     return jnp.zeros(size, bool).at[jnp.argsort(u)[:count]].set(True)
 
 
-def key(seed: Any, worker: Any, number: Any, stream: Any = NOISE) -> Key:
+def key(seed: ArrayLike, worker: ArrayLike, number: ArrayLike, stream: ArrayLike = NOISE) -> Key:
     """A JAX key for whatever a loss draws (noise, dropout), an operator that rounds a message, or a noisy optimizer.
 
     The latter two have streams of their own, `MESSAGES` and `UPDATES`.
@@ -68,7 +67,7 @@ def key(seed: Any, worker: Any, number: Any, stream: Any = NOISE) -> Key:
     return jax.random.wrap_key_data(words(seed, worker, number, stream, 2), impl=PRNG)
 
 
-def start(seed: Any) -> Key:
+def start(seed: ArrayLike) -> Key:
     """The key of x⁰: `jax.random.key(seed)`, whatever JAX's flags say."""
     word = jnp.asarray(seed).astype(jnp.uint32)
     return jax.random.wrap_key_data(jnp.stack([jnp.zeros_like(word), word]), impl=PRNG)

@@ -15,6 +15,7 @@ import numpy as np
 from dopt.registry import Registry, coerce
 from dopt.types import InputError
 
+Index = int | np.ndarray  # a worker, or several
 REDUCTIONS = Registry("cluster.reduce")
 SLOWEST = 1e-30  # bytes per second: what a message takes stays a number
 
@@ -60,14 +61,14 @@ def make(
     return Network(seconds, rate, float(port), REDUCTIONS[reduce].name, parallel_links)
 
 
-def numbers(name: str, value: Any) -> Any:
+def numbers(name: str, value: object) -> Any:
     """Lists as tuples of floats, however deep; None stays."""
     if isinstance(value, list | tuple):
         return tuple(numbers(name, x) for x in value)
     return None if value is None else coerce(name, value, float)
 
 
-def table(name: str, value: Any, workers: int, deepest: int = 2) -> np.ndarray:
+def table(name: str, value: object, workers: int, deepest: int = 2) -> np.ndarray:
     """A number as [], a list as [workers], and lists of lists (up to which `deepest` may go) as [workers, workers].
 
     Raises:
@@ -92,7 +93,7 @@ def refuse(name: str, values: np.ndarray, good: np.ndarray, rule: str) -> None:
         raise InputError(f"{name}: {rule}, got {values[tuple(bad)]}{where}")
 
 
-def _infinite(value: Any) -> Any:
+def _infinite(value: object) -> Any:
     if isinstance(value, list | tuple):
         return [_infinite(x) for x in value]
     return np.inf if value is None else value
@@ -108,14 +109,14 @@ def _links(values: np.ndarray, oneself: float) -> np.ndarray:
 # -- one message ------------------------------------------------------------------------------------------------------
 
 
-def pair_time(network: Network, reader: Any, sender: Any, size: Any) -> Any:
+def pair_time(network: Network, reader: Index, sender: Index, size: float | np.ndarray) -> Any:
     """Seconds of a message of `size` bytes, ℓ_ij + B/w_ij, i the reader and j the sender: indices, or arrays of them."""
     latency = _of_links(network.latency, reader, sender, np.maximum)
     bandwidth = _of_links(network.bandwidth, reader, sender, np.minimum)
     return latency + size / bandwidth
 
 
-def _of_links(values: np.ndarray, reader: Any, sender: Any, slower: Callable) -> Any:
+def _of_links(values: np.ndarray, reader: Index, sender: Index, slower: Callable) -> Any:
     if values.ndim == 2:
         return values[reader, sender]
     if values.ndim == 1:

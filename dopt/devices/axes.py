@@ -42,7 +42,7 @@ def state_axes(state: Tree, model: Tree = None) -> Tree:
     flat = jax.tree_util.tree_flatten_with_path(model)[0]
     split = {path: x.shape for path, x in flat if jax.tree_util.DictKey(PARTS) in path}
 
-    def axes(path: tuple[Any, ...], s: Any) -> Axes:
+    def axes(path: tuple[Any, ...], s: Tree) -> Axes:
         if isinstance(s, Clock):
             return COMMON
         shape = next((split[path[i:]] for i in range(len(path)) if path[i:] in split), None)

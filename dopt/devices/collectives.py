@@ -66,7 +66,7 @@ def fit(rounds: float, factor: float, sizes: Sequence[int], seconds: Sequence[fl
     return float(latency), float(1 / pace) if pace else float("inf")
 
 
-def timed(name: str, devices: Sequence[Any], size: int, repeats: int) -> float:
+def timed(name: str, devices: Sequence[jax.Device], size: int, repeats: int) -> float:
     """Median seconds of one collective of `size` bytes on each device."""
     n, once = len(devices), COLLECTIVES[name].once
     mesh = jax.sharding.Mesh(np.asarray(devices), (AXIS,), axis_types=(AxisType.Auto,))
@@ -85,7 +85,7 @@ def timed(name: str, devices: Sequence[Any], size: int, repeats: int) -> float:
 
 
 def measure(
-    devices: Sequence[Any] | None = None, *, sizes: Sequence[int] | None = None, repeats: int = 9
+    devices: Sequence[jax.Device] | None = None, *, sizes: Sequence[int] | None = None, repeats: int = 9
 ) -> dict[str, Measured]:
     """Each collective at each size on these devices, by default all there are.
 
@@ -106,7 +106,7 @@ def measure(
     return found
 
 
-def to_dict(found: dict[str, Measured], devices: Sequence[Any]) -> dict[str, Any]:
+def to_dict(found: dict[str, Measured], devices: Sequence[jax.Device]) -> dict[str, Any]:
     """What the file says: `latency` and `bandwidth` of a link, which the clock reads, and all that was measured."""
 
     def plain(m: Measured) -> dict[str, Any]:

@@ -19,7 +19,7 @@ RUNS = "runs"
 VIRTUAL = ("cpu",)  # platforms whose devices are parts of one machine that a single one uses up already
 
 
-def spread(executor: str) -> Sequence[Any] | None:
+def spread(executor: str) -> Sequence[jax.Device] | None:
     """Devices over which a sweep splits its runs, where nobody says: all of this process, on a CPU one.
 
     None: of an executor that places workers, which takes as many as these need.
@@ -30,7 +30,9 @@ def spread(executor: str) -> Sequence[Any] | None:
     return devices[:1] if devices[0].platform in VIRTUAL else devices
 
 
-def check(executor: str, workers: int, devices: Sequence[Any], events: bool, algorithm: str, parts: int = 1) -> None:
+def check(
+    executor: str, workers: int, devices: Sequence[jax.Device], events: bool, algorithm: str, parts: int = 1
+) -> None:
     """Refuse what does not fit, before anything is compiled. `parts`: devices over which `mesh` lays each model."""
     if executor not in EXECUTORS:
         raise InputError(f"executor: unknown name {executor!r}{did_you_mean(executor, EXECUTORS)}")
@@ -55,7 +57,7 @@ def check(executor: str, workers: int, devices: Sequence[Any], events: bool, alg
         )
 
 
-def _check_processes(executor: str, workers: int, devices: Sequence[Any]) -> None:
+def _check_processes(executor: str, workers: int, devices: Sequence[jax.Device]) -> None:
     """Refuse what does not fit several processes; all of them refuse alike."""
     if executor == "pmap":
         raise InputError("executor: pmap is for one process; use shard_map, which is the same program, or mesh")
@@ -73,7 +75,7 @@ def place(
     *,
     executor: str,
     workers: int,
-    devices: Sequence[Any],
+    devices: Sequence[jax.Device],
     events: bool = False,
     parts: int = 1,
     donate: bool = False,
@@ -117,7 +119,7 @@ def _over_runs(f: Callable, in_axes: tuple, out_axes: Tree) -> Callable:
     """`f`, of one run, for several."""
     several = jax.vmap(f, _along("runs", in_axes), _along("runs", out_axes))
 
-    def call(*args: Any) -> Tree:
+    def call(*args: Tree) -> Tree:
         if size(in_axes, args, "runs") > 1:
             return several(*args)
         # without the axis, an index that differs between runs stays a slice and does not become a gather
@@ -126,7 +128,9 @@ def _over_runs(f: Callable, in_axes: tuple, out_axes: Tree) -> Callable:
     return call
 
 
-def _pmapped(f: Callable, in_axes: tuple, out_axes: Tree, devices: Sequence[Any], donated: tuple[int, ...]) -> Callable:
+def _pmapped(
+    f: Callable, in_axes: tuple, out_axes: Tree, devices: Sequence[jax.Device], donated: tuple[int, ...]
+) -> Callable:
     def positions(tree: Tree) -> Tree:
         return jax.tree.map(lambda a: int(a.runs) if a.workers else None, tree)
 
@@ -141,12 +145,12 @@ def _pmapped(f: Callable, in_axes: tuple, out_axes: Tree, devices: Sequence[Any]
 
 
 def _shard_mapped(
-    f: Callable, in_axes: tuple, out_axes: Tree, devices: Sequence[Any], donated: tuple[int, ...]
+    f: Callable, in_axes: tuple, out_axes: Tree, devices: Sequence[jax.Device], donated: tuple[int, ...]
 ) -> Callable:
     def specs(tree: Tree) -> Tree:
         return jax.tree.map(lambda a: (P(None, AXIS) if a.runs else P(AXIS)) if a.workers else P(), tree)
 
-    def block(*args: Any) -> Tree:
+    def block(*args: Tree) -> Tree:
         return with_axis(out_axes, f(*without_axis(in_axes, args, "workers")), "workers")
 
     # check_vma=False: with it, a gradient of replicated params would be summed already, silently
@@ -156,13 +160,13 @@ def _shard_mapped(
     return jax.jit(mapped, donate_argnums=donated)
 
 
-def _of_runs(devices: Sequence[Any]) -> Callable[[Axes], NamedSharding]:
+def _of_runs(devices: Sequence[jax.Device]) -> Callable[[Axes], NamedSharding]:
     """Runs are split over the devices."""
     mesh = _mesh(devices, (RUNS,))
     return lambda a: NamedSharding(mesh, P(RUNS) if a.runs else P())
 
 
-def _of_mesh(devices: Sequence[Any], parts: int) -> Callable[[Axes], NamedSharding]:
+def _of_mesh(devices: Sequence[jax.Device], parts: int) -> Callable[[Axes], NamedSharding]:
     """Workers are split over the devices, and the parts of a model over neighbours in the list of devices."""
     mesh = _mesh(devices, (AXIS, MODEL), parts)
 
@@ -175,7 +179,7 @@ def _of_mesh(devices: Sequence[Any], parts: int) -> Callable[[Axes], NamedShardi
     return layout
 
 
-def _mesh(devices: Sequence[Any], names: tuple[str, ...], *shape: int) -> jax.sharding.Mesh:
+def _mesh(devices: Sequence[jax.Device], names: tuple[str, ...], *shape: int) -> jax.sharding.Mesh:
     """Devices in a grid; `shape`: the lengths of all axes but the first."""
     grid = np.asarray(devices).reshape(-1, *shape)
     return jax.sharding.Mesh(grid, names, axis_types=(AxisType.Auto,) * len(names))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import jax
 
@@ -12,7 +11,7 @@ from dopt.memory import available
 from dopt.types import InputError, MachineError
 
 
-def program_memory(compiled: Any) -> int | None:
+def program_memory(compiled: jax.stages.Compiled) -> int | None:
     """Bytes that one call needs on a device, by the compiler's own analysis; None where it gives none."""
     found = compiled.memory_analysis()
     if found is None:
@@ -36,7 +35,7 @@ def room() -> Iterator[None]:
         ) from error
 
 
-def check_fits(memory: int | None, device: Any, algorithm: str) -> None:
+def check_fits(memory: int | None, device: jax.Device, algorithm: str) -> None:
     """Refuse a run that a device cannot hold, by the compiler's analysis, before it runs."""
     limit = device_memory(device)
     if memory is not None and limit is not None and memory > limit:
@@ -45,7 +44,7 @@ def check_fits(memory: int | None, device: Any, algorithm: str) -> None:
         )
 
 
-def device_memory(device: Any) -> int | None:
+def device_memory(device: jax.Device) -> int | None:
     """Bytes a device can give to one slab: its own limit, or half of what the host still has, for a CPU."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:

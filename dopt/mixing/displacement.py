@@ -17,7 +17,8 @@ from jax.typing import ArrayLike
 from dopt import rings
 from dopt.mixing.failing import LinkLoss, arrivals, kept_weights, remembered
 from dopt.mixing.forms import Dense, Form, form
-from dopt.mixing.received import ages_of, fresh, of_worker_0, old, senders, weighted
+from dopt.mixing.received import Received, Staleness, ages_of, fresh, of_worker_0, old, senders, weighted
+from dopt.mixing.spectrum import Matrix
 from dopt.types import AXIS, Clock, InputError, Mix, Tree
 
 
@@ -28,13 +29,13 @@ class MixState(NamedTuple):
 
 
 def mix(
-    w: Any,
+    w: Matrix | Form,
     *,
     slots: int | None = None,
     delay: int | None = None,
-    ages: Any = None,
+    ages: ArrayLike | None = None,
     loss: LinkLoss | None = None,
-    seed: Any = 0,
+    seed: ArrayLike = 0,
 ) -> Mix:
     """The Mix of a matrix W [n, n], of a period of them [period, n, n], or of a `form`.
 
@@ -64,7 +65,7 @@ def mix(
         return MixState(clock, ring, _start(links, tree, clock) if loss is not None and loss.remembers else ())
 
     def apply(
-        tree: Tree, state: MixState, *, staleness: Any = delay, delay_self: bool = False, **extra: Any
+        tree: Tree, state: MixState, *, staleness: Staleness | None = delay, delay_self: bool = False, **extra: Any
     ) -> tuple[Tree, MixState]:
         worker, clock = lax.axis_index(AXIS), state.clock
         now = links.at(clock.step)
@@ -102,7 +103,7 @@ def _start(links: Form, tree: Tree, clock: Clock) -> Tree:
     return jax.tree.map(lambda x: x[who], everyone)
 
 
-def _known(staleness: Any, ages: Any, worker: ArrayLike) -> Any:
+def _known(staleness: Staleness | None, ages: ArrayLike | None, worker: ArrayLike) -> Staleness:
     """The staleness that `apply` is told, else the one that the mix was built with."""
     if staleness is not None:
         return staleness
@@ -125,7 +126,7 @@ def _displacement(
       out: [] what this worker gives away, where columns of W sum to one.
     """
 
-    def moved(x: jax.Array, y: jax.Array, everyone: Any, c: jax.Array | None) -> jax.Array:
+    def moved(x: jax.Array, y: jax.Array, everyone: Received, c: jax.Array | None) -> jax.Array:
         w = weight.astype(x.dtype)
         if out is not None:
             shift = weighted(w, everyone, None) - out.astype(x.dtype) * y

@@ -9,10 +9,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import ArrayLike
 
 from dopt import draws
 from dopt.mixing.forms import Dense, Form
 from dopt.mixing.received import either, stacked
+from dopt.mixing.spectrum import Matrix
 from dopt.registry import coerce, did_you_mean
 from dopt.topology import Matchings
 from dopt.types import InputError, Tree
@@ -33,7 +35,7 @@ class LinkLoss:
     columns sum to one, the sender keeps what was not delivered (keep_self only), so that nothing is lost.
     """
 
-    probability: Any  # [] may be traced
+    probability: ArrayLike  # [] may be traced
     policy: str = "keep_self"
     symmetric: bool = False  # a link fails in both directions at once
 
@@ -43,7 +45,7 @@ class LinkLoss:
         return self.policy == "last_seen"
 
 
-def check_own_weight(w: Any, method: str) -> None:
+def check_own_weight(w: Matrix, method: str) -> None:
     """Refuse what `renormalise` would divide by: InputError where some worker gives itself a negative weight."""
     several = np.zeros((1, 1, 1)) if isinstance(w, Matchings) else w if w.ndim == 3 else w[None]
     own = np.diagonal(several, axis1=1, axis2=2)
@@ -68,7 +70,7 @@ def remembered(arrived: jax.Array, at: jax.Array, received: Tree, seen: Tree) ->
     return now, jax.tree.map(lambda s, r: s.at[at].set(r), seen, now)
 
 
-def arrivals(links: Form, now: Any, loss: LinkLoss, seed: Any, step: Any) -> jax.Array:
+def arrivals(links: Form, now: Form, loss: LinkLoss, seed: ArrayLike, step: ArrayLike) -> jax.Array:
     """[n, senders] bool: which links work at `step`. A function of (seed, step, link) alone, not of the form."""
     n = now.weight.shape[0]
     reader = jnp.arange(n, dtype=jnp.uint32)[:, None]

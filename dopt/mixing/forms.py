@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 from scipy.sparse import csgraph, csr_array
 
 from dopt.mixing.rules import as_matrix
-from dopt.mixing.spectrum import is_connected, is_stochastic
+from dopt.mixing.spectrum import Matrix, is_connected, is_stochastic
 from dopt.registry import did_you_mean
 from dopt.topology import Matchings
 from dopt.types import InputError
@@ -33,7 +34,7 @@ DENSE_UP_TO = 64  # workers: below, one product is faster than a gather, and gra
 SPARSE = 8  # above, lists are taken where they are that many times shorter than a row
 
 
-def _at(leaf: Any, step: Any) -> Any:
+def _at(leaf: ArrayLike, step: ArrayLike) -> jax.Array:
     leaf = jnp.asarray(leaf)  # here, since whether this is x64 is known only where it runs
     return leaf[0] if leaf.shape[0] == 1 else lax.dynamic_index_in_dim(leaf, step % leaf.shape[0], 0, keepdims=False)
 
@@ -43,7 +44,7 @@ def _at(leaf: Any, step: Any) -> Any:
 class Dense:
     """W as one matrix product."""
 
-    weight: Any  # [period, n, n], diagonal 0
+    weight: jax.Array  # [period, n, n], diagonal 0
     columns: bool = False  # it is the columns that sum to one
 
     pairs = None
@@ -57,11 +58,11 @@ class Dense:
         """What of the form is static."""
         return f"dense{' columns' * self.columns}{f' period {self.period}' * (self.period > 1)}"
 
-    def at(self, step: Any) -> Dense:
+    def at(self, step: ArrayLike) -> Dense:
         """The W of a step, without the leading axis."""
         return replace(self, weight=_at(self.weight, step))
 
-    def outflow(self, arrived: Any) -> jax.Array:
+    def outflow(self, arrived: jax.Array | None) -> jax.Array:
         """[n] weight that leaves each worker; of a form without the leading axis."""
         return (self.weight if arrived is None else jnp.where(arrived, self.weight, 0)).sum(0)
 
@@ -71,8 +72,8 @@ class Dense:
 class Neighbours:
     """W as lists of senders; with `pairs`, column s of the lists is the permutation pairs[phase][s]."""
 
-    index: Any  # [period, n, k] int32, padded with oneself
-    weight: Any  # [period, n, k], padded with 0
+    index: jax.Array  # [period, n, k] int32, padded with oneself
+    weight: jax.Array  # [period, n, k], padded with 0
     columns: bool = False
     pairs: tuple[tuple[Pairs, ...], ...] | None = None  # of each phase: one, if it is always the same
 
@@ -87,14 +88,14 @@ class Neighbours:
         through = "" if self.pairs is None else f" through {self.pairs}"
         return f"neighbours of {self.index.shape[-1]}{' columns' * self.columns}{period}{through}"
 
-    def at(self, step: Any) -> Neighbours:
+    def at(self, step: ArrayLike) -> Neighbours:
         return replace(self, index=_at(self.index, step), weight=_at(self.weight, step))
 
-    def outflow(self, arrived: Any) -> jax.Array:
+    def outflow(self, arrived: jax.Array | None) -> jax.Array:
         weight = self.weight if arrived is None else jnp.where(arrived, self.weight, 0)
         return jnp.zeros(self.weight.shape[0], self.weight.dtype).at[self.index].add(weight)
 
-    def travel(self, step: Any, send: Callable[[tuple[Pairs, ...]], Any]) -> Any:
+    def travel(self, step: ArrayLike, send: Callable[[tuple[Pairs, ...]], Any]) -> Any:
         """`send` over the permutations of this step's phase."""
         assert self.pairs is not None
         if len(self.pairs) == 1:
@@ -106,7 +107,7 @@ Form = Dense | Neighbours
 
 
 def form(
-    w: Any, kind: str = "auto", *, columns: bool = False, devices: bool = False, steps: int = 1, seed: int = 0
+    w: Matrix, kind: str = "auto", *, columns: bool = False, devices: bool = False, steps: int = 1, seed: int = 0
 ) -> Form:
     """The form in which W runs.
 
@@ -228,7 +229,7 @@ def _matchings(w: Matchings, kind: str, columns: bool, devices: bool, steps: int
     return lists if kind == "neighbours" else replace(lists, pairs=(_pairs(index[0]),))
 
 
-def links(w: Any, seed: int = 0) -> Callable[[int], np.ndarray]:
+def links(w: Matrix, seed: int = 0) -> Callable[[int], np.ndarray]:
     """K -> [n, n] bool: which links carry something at the k-th mix; [i, j]: j sends to i."""
     if isinstance(w, Matchings):
         chunk = 256  # drawn ahead, a chunk at a time: the first ones do not depend on how many
@@ -243,7 +244,7 @@ def links(w: Any, seed: int = 0) -> Callable[[int], np.ndarray]:
     return lambda k: found[k % len(found)]
 
 
-def messages(w: Any, count: int, seed: int = 0) -> np.ndarray:
+def messages(w: Matrix, count: int, seed: int = 0) -> np.ndarray:
     """[count + 1] int64: how many messages all workers together have sent after so many mixes."""
     if isinstance(w, Matchings):
         per_mix = (form(w, "neighbours", steps=max(count, 1), seed=seed).weight != 0).sum((1, 2))[:count]

@@ -8,19 +8,24 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from dopt import rings
-from dopt.mixing.forms import Dense, Form
+from dopt.mixing.forms import Dense, Form, Pairs
 from dopt.types import AXIS, Clock, Tree
 
+Received = jax.Array | tuple[jax.Array, ...]  # a leaf of it
 UNROLLED = 16  # senders whose sum is written out: what they send is then never held all at once
 
 
 class Ages(NamedTuple):
     """How old what a worker reads is, in steps: one number for each sender in its form, and for itself."""
 
-    senders: Any  # [senders] int32
-    own: Any  # [] int32
+    senders: jax.Array  # [senders] int32
+    own: jax.Array  # [] int32
+
+
+Staleness = ArrayLike | Ages  # of all senders alike, [n] of each worker as a sender, or sender by sender
 
 
 def each(number: int, of: Callable[[Any], Tree]) -> Tree:
@@ -32,7 +37,7 @@ def listed(parts: list[Tree]) -> Tree:
     return jax.tree.map(lambda *x: x, *parts)
 
 
-def stacked(received: Any) -> jax.Array:
+def stacked(received: Received) -> jax.Array:
     return jnp.stack(received) if isinstance(received, tuple) else received
 
 
@@ -41,7 +46,7 @@ def either(first: jax.Array, a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.where(first.reshape(-1, *[1] * (a.ndim - 1)), a, b)
 
 
-def weighted(w: jax.Array, received: Any, c: Any) -> jax.Array:
+def weighted(w: jax.Array, received: Received, c: jax.Array | None) -> jax.Array:
     """Σ_s w_s (x_s - c)."""
     if isinstance(received, tuple):
         terms = [w[s] * (x if c is None else x - c) for s, x in enumerate(received)]
@@ -53,7 +58,7 @@ def of_worker_0(tree: Tree) -> Tree:
     return jax.tree.map(lambda x: lax.all_gather(x, AXIS)[0], tree)
 
 
-def ages_of(staleness: Any, who: jax.Array, worker: Any) -> Ages:
+def ages_of(staleness: Staleness, who: jax.Array, worker: ArrayLike) -> Ages:
     """`staleness` in any of its forms, sender by sender."""
     if isinstance(staleness, Ages):
         return staleness
@@ -63,7 +68,7 @@ def ages_of(staleness: Any, who: jax.Array, worker: Any) -> Ages:
     return Ages(staleness[who], staleness[worker])
 
 
-def senders(links: Form, step: Any, worker: Any) -> tuple[jax.Array, jax.Array]:
+def senders(links: Form, step: ArrayLike, worker: ArrayLike) -> tuple[jax.Array, jax.Array]:
     """(whose models `worker` reads at `step` [senders] int32, whether that link carries anything [senders] bool)."""
     now = links.at(step)
     if isinstance(now, Dense):
@@ -71,7 +76,7 @@ def senders(links: Form, step: Any, worker: Any) -> tuple[jax.Array, jax.Array]:
     return now.index[worker], now.weight[worker] != 0
 
 
-def fresh(links: Form, step: Any, worker: Any, tree: Tree) -> Tree:
+def fresh(links: Form, step: ArrayLike, worker: ArrayLike, tree: Tree) -> Tree:
     """What each sender has now."""
     if links.pairs is not None:
         return links.travel(step, lambda pairs: listed([lax.ppermute(tree, AXIS, p) for p in pairs]))
@@ -82,13 +87,13 @@ def fresh(links: Form, step: Any, worker: Any, tree: Tree) -> Tree:
     return each(len(who), lambda s: jax.tree.map(lambda x: x[who[s]], everyone))
 
 
-def old(links: Form, clock: Clock, worker: Any, ring: Tree, age: Ages) -> Tree:
+def old(links: Form, clock: Clock, worker: ArrayLike, ring: Tree, age: Ages) -> Tree:
     """What each sender had as many steps ago as its age says. Senders read their own rings."""
     if jnp.ndim(age.senders) == 0:
         return fresh(links, clock.step, worker, rings.read(ring, clock, age.senders))
     if links.pairs is not None:
 
-        def send(pairs: Any) -> Tree:
+        def send(pairs: tuple[Pairs, ...]) -> Tree:
             parts = []
             for s, there in enumerate(pairs):  # the reader tells the sender how old a model it reads
                 asked = lax.ppermute(age.senders[s], AXIS, [(reader, sender) for sender, reader in there])

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import networkx as nx
 import numpy as np
 from scipy.sparse import csgraph, csr_array
 
 from dopt.mixing.displacement import Mix, mix
 from dopt.mixing.forms import form
-from dopt.topology import adjacency
+from dopt.topology import Network, adjacency
 from dopt.types import InputError
 
 
-def spanning_tree(network: Any) -> nx.Graph:
+def spanning_tree(network: Network) -> nx.Graph:
     """The breadth-first tree from worker 0: what a method on trees makes of any connected undirected graph.
 
     Raises:
@@ -40,7 +38,7 @@ def relay_ages(w: np.ndarray) -> np.ndarray:
     return np.maximum(hops - 1, 0).astype(np.int32)
 
 
-def relay(network: Any) -> Mix:
+def relay(network: Network) -> Mix:
     """The mix of `relay_sgd`: the mean of all models, each as old as its way along the tree is long.
 
     Args:

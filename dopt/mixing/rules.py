@@ -16,7 +16,7 @@ from scipy.sparse import csr_array, issparse
 from scipy.sparse.linalg import LinearOperator, lsqr
 
 from dopt import memory, reading
-from dopt.mixing.spectrum import is_stochastic, worst
+from dopt.mixing.spectrum import Matrix, is_stochastic, worst
 from dopt.registry import Registry, did_you_mean
 from dopt.topology import Graph, Matchings, Network, Periodic, adjacency, attribute
 from dopt.types import InputError
@@ -103,7 +103,7 @@ def read(path: str | Path, workers: int | None = None) -> np.ndarray:
     return as_matrix(_content(path), workers)
 
 
-def notes(matrix: Any) -> tuple[str, ...]:
+def notes(matrix: object) -> tuple[str, ...]:
     """What a reader should know of how a matrix, the file of one, or a pair of them was taken."""
     if isinstance(matrix, str | Path):
         matrix = _content(matrix)
@@ -155,7 +155,7 @@ def _within(network: Graph | Periodic, w: np.ndarray, name: str) -> np.ndarray:
     return w
 
 
-def as_matrix(matrix: Any, workers: int | None = None) -> Any:
+def as_matrix(matrix: object, workers: int | None = None) -> Matrix:
     """[n, n] or [period, n, n] float64, checked: square, finite, rows or columns that sum to one; `Matchings` as they are.
 
     What sums to one within float32's rounding only is scaled: `notes` says so.

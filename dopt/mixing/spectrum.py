@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache, reduce
-from typing import Any
 
 import numpy as np
 from scipy.sparse import csgraph
@@ -15,23 +14,25 @@ from scipy.sparse import csgraph
 from dopt.topology import Matchings
 from dopt.types import InputError
 
+Matrix = np.ndarray | Matchings  # [n, n], a period of them [period, n, n], or a random sequence
+
 EXACT = 1e-9  # how far from one a row of float64 weights may sum: files carry that many digits
 LARGE = 128  # workers: from here on a gap is kept, since it is asked for again and again
 HINT = "; strict: false runs it, to show the failure"
 NEVER = 1 - 1e-12  # a modulus from here on means that workers never agree
 
 
-def is_stochastic(w: Any, axis: int) -> bool:
+def is_stochastic(w: Matrix, axis: int) -> bool:
     """Whether the rows (axis 1) or columns (axis 0) sum to one, of each matrix; a random sequence's always do."""
     return isinstance(w, Matchings) or bool(np.abs(w.sum(axis - 2) - 1).max() <= EXACT)
 
 
-def is_doubly_stochastic(w: Any) -> bool:
+def is_doubly_stochastic(w: Matrix) -> bool:
     """Whether rows and columns sum to one, of each matrix."""
     return is_stochastic(w, 1) and is_stochastic(w, 0)
 
 
-def is_symmetric(w: Any) -> bool:
+def is_symmetric(w: Matrix) -> bool:
     """Whether each matrix is its own transpose; those of a random sequence are."""
     return isinstance(w, Matchings) or bool(np.abs(w - np.swapaxes(w, -1, -2)).max() <= EXACT)
 
@@ -42,18 +43,18 @@ def worst(w: np.ndarray, axis: int, word: str) -> str:
     return f"largest {word} error {error.max():.1e} ({word} {place}{''.join(f' of matrix {m}' for m in matrix)})"
 
 
-def is_connected(w: Any) -> bool:
+def is_connected(w: Matrix) -> bool:
     """Whether every worker hears of every other, over however many hops and steps (strongly connected, in the union)."""
     links = w.moments()[0] != 0 if isinstance(w, Matchings) else (w != 0).reshape(-1, *w.shape[-2:]).any(0)
     return csgraph.connected_components(links, directed=True, connection="strong")[0] == 1
 
 
-def spectral_gap(w: Any) -> float:
+def spectral_gap(w: Matrix) -> float:
     """1 minus `second_modulus`; `gap_kind` says of what, and by which definition."""
     return 1 - second_modulus(w)
 
 
-def gap_kind(w: Any) -> str:
+def gap_kind(w: Matrix) -> str:
     """Which of the definitions `spectral_gap` takes for W."""
     if isinstance(w, Matchings):
         return "random, in the mean square: 1 - ‖E[WᵀW] - J‖₂"
@@ -62,7 +63,7 @@ def gap_kind(w: Any) -> str:
     return kind if w.ndim == 2 else f"{kind} of one period's product"
 
 
-def second_modulus(w: Any) -> float:
+def second_modulus(w: Matrix) -> float:
     """ρ = ‖W - J‖₂ of a doubly stochastic W, else the second largest modulus of an eigenvalue.
 
     Of a period, that of the product W_T ... W_1; of a random sequence ‖E[WᵀW] - J‖₂, by which the consensus distance
@@ -145,7 +146,7 @@ def effective_neighbours(w: np.ndarray, decay: float) -> float:
     return float(1 / (1 - decay) / variance)
 
 
-def consensus_time(w: Any, accuracy: float = 1e-6) -> float:
+def consensus_time(w: Matrix, accuracy: float = 1e-6) -> float:
     """The number of steps k after which ‖W_k ... W_1 - W^∞‖₂ <= accuracy; math.inf where it never is.
 
     It is the smallest such k where the norm never rises, as for nonnegative doubly stochastic W; else one at which it falls
@@ -195,7 +196,7 @@ def _limit(w: np.ndarray) -> np.ndarray:
     return np.tile(weight, (n, 1)) if rows else np.tile(weight[:, None], n)
 
 
-def check(w: Any, method: str, needs: str) -> None:
+def check(w: Matrix, method: str, needs: str) -> None:
     """Refuse a W that the theory of `method` forbids, in one line that says what would work.
 
     Args:
@@ -232,7 +233,7 @@ def _is_directed(w: np.ndarray) -> bool:
     return bool(((w != 0) != np.swapaxes(w != 0, -1, -2)).any())
 
 
-def _check_static(w: Any, method: str, what: str) -> None:
+def _check_static(w: Matrix, method: str, what: str) -> None:
     if isinstance(w, Matchings) or w.ndim == 3:
         several = "a random sequence" if isinstance(w, Matchings) else f"a sequence of {len(w)}"
         raise InputError(
@@ -249,7 +250,7 @@ def _check_symmetric(w: np.ndarray, method: str) -> None:
         )
 
 
-def _check_both_sums(w: Any, method: str) -> None:
+def _check_both_sums(w: Matrix, method: str) -> None:
     for axis, word in ((1, "row"), (0, "column")):
         if not is_stochastic(w, axis):
             what = (
@@ -262,7 +263,7 @@ def _check_both_sums(w: Any, method: str) -> None:
             )
 
 
-def _check_sums(w: Any, method: str, axis: int, name: str) -> None:
+def _check_sums(w: Matrix, method: str, axis: int, name: str) -> None:
     word, rule = ("row", "pull") if axis else ("column", "push")
     if not is_stochastic(w, axis):
         raise InputError(
@@ -270,14 +271,14 @@ def _check_sums(w: Any, method: str, axis: int, name: str) -> None:
         )
 
 
-def _check_connected(w: Any, method: str) -> None:
+def _check_connected(w: Matrix, method: str) -> None:
     if not is_connected(w):
         raise InputError(
             f"topology: {method} needs a connected graph (directed: strongly), this one falls apart; add edges{HINT}"
         )
 
 
-def _check_agreement(w: Any, method: str) -> None:
+def _check_agreement(w: Matrix, method: str) -> None:
     """Connected, and the gap is positive."""
     _check_connected(w, method)
     gap = spectral_gap(w)

@@ -91,7 +91,7 @@ def _named(graph: Graph) -> Graph:
     return graph
 
 
-def _whole(name: Any) -> int:
+def _whole(name: object) -> int:
     """The whole number that a name is, -1 where it is none."""
     return int(str(name)) if re.fullmatch("[0-9]{1,9}", str(name)) else -1
 

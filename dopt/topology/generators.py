@@ -100,17 +100,17 @@ def options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given, "seed": seed}
 
 
-def _is_word(option: str, value: Any) -> bool:
+def _is_word(option: str, value: object) -> bool:
     return option in WORDS and isinstance(value, str)
 
 
-def _is_switch(name: str, option: str, value: Any) -> bool:
+def _is_switch(name: str, option: str, value: object) -> bool:
     """Whether the option is yes or no, or may be left out, and so is the value."""
     default = inspect.signature(known()[name]).parameters[option].default
     return value is default is None or (isinstance(value, bool) and isinstance(default, bool))
 
 
-def _check_plain(name: str, value: Any) -> None:
+def _check_plain(name: str, value: object) -> None:
     if isinstance(value, list | tuple):
         for one in value:
             _check_plain(name, one)
@@ -157,7 +157,7 @@ def _bounded(call: Callable[[], nx.Graph]) -> nx.Graph:
     calls, before, process = 0, sys.getprofile(), psutil.Process()
     most = process.memory_info().rss + ROOM
 
-    def count(frame: FrameType, event: str, argument: Any) -> None:
+    def count(frame: FrameType, event: str, argument: object) -> None:
         nonlocal calls
         calls += 1
         if calls > WORK or (calls % LOOK == 0 and process.memory_info().rss > most):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import networkx as nx
 import numpy as np
@@ -14,7 +14,7 @@ from dopt.topology.sequences import Matchings, Periodic, base_graphs, matcha_of
 from dopt.types import InputError
 
 
-def sides(workers: int, shape: Any, least: int, name: str) -> tuple[int, ...]:
+def sides(workers: int, shape: Sequence[int] | None, least: int, name: str) -> tuple[int, ...]:
     """`shape`, or the most square two factors of n whose sides are at least `least`."""
     if shape is not None:
         shape = tuple(coerce("topology.shape", side, int) for side in shape)
@@ -301,7 +301,7 @@ def random_matching(workers: int) -> Matchings:
     return Matchings(workers, None, np.ones(1), 0.5)
 
 
-def _matcha_bytes(n: float, base: str, **_: Any) -> float:
+def _matcha_bytes(n: float, base: str, **_: object) -> float:
     """The base graph, and a Laplacian for each matching, of which there are about as many as neighbours."""
     if base not in TOPOLOGIES:
         return 0.0
@@ -352,7 +352,7 @@ def _probability(p: float) -> None:
         raise InputError(f"topology.probability: must lie in [0, 1], got {p}")
 
 
-def _with_nodes(workers: int, edges: Any, kind: type[nx.Graph] = nx.Graph) -> Graph:
+def _with_nodes(workers: int, edges: Iterable[tuple[int, int]], kind: type[nx.Graph] = nx.Graph) -> Graph:
     graph = kind()
     graph.add_nodes_from(range(workers))
     graph.add_edges_from(edges)

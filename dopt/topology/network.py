@@ -115,7 +115,7 @@ def readable(generator: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return registry.readable(given, generators.parameters(generator.removeprefix(GENERATOR)), TOPOLOGIES)
 
 
-def notes(network: Any) -> tuple[str, ...]:
+def notes(network: object) -> tuple[str, ...]:
     """What a reader should know of how a graph was read."""
     return (network.graph[files.NOTE],) if isinstance(network, nx.Graph) and files.NOTE in network.graph else ()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     import jax
+    import numpy as np
 
 AXIS = "workers"
 MODEL = "model"  # of the parts of one worker's model, where a problem has a layout
@@ -17,6 +18,8 @@ Tree = Any  # a pytree of arrays
 Params = Any  # a pytree of arrays: one worker's model
 Batch = Any  # a pytree of arrays, leaves [batch, ...]
 Key: TypeAlias = "jax.Array"
+Array: TypeAlias = "np.ndarray | jax.Array"  # made on the host, or traced
+Whole: TypeAlias = "int | np.integer | jax.Array"  # a whole number, which may be traced: a step, a worker, a seed
 
 
 class InputError(ValueError):

@@ -209,7 +209,7 @@ def own_matrix(graph: Any, run: Run) -> Any:
                 f"graph: {run.algorithm} takes {'two matrices (R, C)' if pair else 'one matrix'}, got {len(graph)}"
             )
         return tuple(mixing.as_matrix(part, run.workers) for part in graph)
-    w = mixing.as_matrix(graph, run.workers)
+    w = mixing.as_array(graph, run.workers)
     if needs in UNWEIGHTED:
         return wired(nx.from_numpy_array(w != 0, create_using=nx.Graph), run.workers, None, {}, needs)
     if pair and not mixing.is_doubly_stochastic(w):

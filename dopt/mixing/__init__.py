@@ -9,7 +9,7 @@ from dopt.mixing.failing import POLICIES, LinkLoss, check_own_weight, loss_optio
 from dopt.mixing.forms import FORMS, Dense, Form, Neighbours, form, links, messages
 from dopt.mixing.received import Ages, senders
 from dopt.mixing.relaying import relay, relay_ages, spanning_tree
-from dopt.mixing.rules import WEIGHTS, as_matrix, default_rule, is_file, need, notes, read, weights
+from dopt.mixing.rules import WEIGHTS, as_array, as_matrix, default_rule, is_file, need, notes, read, weights
 from dopt.mixing.spectrum import (
     check,
     consensus_time,
@@ -34,6 +34,7 @@ __all__ = [
     "LinkLoss",
     "Mix",
     "Neighbours",
+    "as_array",
     "as_matrix",
     "check",
     "check_own_weight",

@@ -12,14 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.typing import ArrayLike
 
 from dopt import rings
 from dopt.mixing.failing import LinkLoss, arrivals, kept_weights, remembered
 from dopt.mixing.forms import Dense, Form, form
 from dopt.mixing.received import Received, Staleness, ages_of, fresh, of_worker_0, old, senders, weighted
 from dopt.mixing.spectrum import Matrix
-from dopt.types import AXIS, Clock, InputError, Mix, Tree
+from dopt.types import AXIS, Array, Clock, InputError, Mix, Tree, Whole
 
 
 class MixState(NamedTuple):
@@ -33,9 +32,9 @@ def mix(
     *,
     slots: int | None = None,
     delay: int | None = None,
-    ages: ArrayLike | None = None,
+    ages: Array | None = None,
     loss: LinkLoss | None = None,
-    seed: ArrayLike = 0,
+    seed: Whole = 0,
 ) -> Mix:
     """The Mix of a matrix W [n, n], of a period of them [period, n, n], or of a `form`.
 
@@ -51,9 +50,9 @@ def mix(
     `Ages`; and `delay_self`, to take oneself from the ring too, xᵢ <- Σⱼ W_ij xⱼ^{k-τ} (keeps the average on irregular
     graphs).
     """
-    links: Form = w if hasattr(w, "at") else form(w)
+    links = w if isinstance(w, Form) else form(w)
     if slots is None and (delay is not None or ages is not None):
-        slots = 1 + (delay if delay is not None else int(jnp.max(ages)))
+        slots = 1 + (delay if delay is not None else int(jnp.max(jnp.asarray(ages))))
     if loss is not None and links.columns and loss.policy != "keep_self":
         raise InputError(
             f"link_loss.policy: where columns of W sum to one only keep_self loses nothing, got {loss.policy}; use keep_self"
@@ -103,7 +102,7 @@ def _start(links: Form, tree: Tree, clock: Clock) -> Tree:
     return jax.tree.map(lambda x: x[who], everyone)
 
 
-def _known(staleness: Staleness | None, ages: ArrayLike | None, worker: ArrayLike) -> Staleness:
+def _known(staleness: Staleness | None, ages: Array | None, worker: Whole) -> Staleness:
     """The staleness that `apply` is told, else the one that the mix was built with."""
     if staleness is not None:
         return staleness
@@ -113,7 +112,7 @@ def _known(staleness: Staleness | None, ages: ArrayLike | None, worker: ArrayLik
 
 
 def _displacement(
-    tree: Tree, own: Tree, received: Tree, common: Tree | None, weight: jax.Array, out: jax.Array | None
+    tree: Tree, own: Tree, received: Tree, common: Tree | None, weight: jax.Array, out: Array | None
 ) -> Tree:
     """W x - x, from differences.
 

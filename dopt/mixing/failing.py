@@ -17,7 +17,7 @@ from dopt.mixing.received import either, stacked
 from dopt.mixing.spectrum import Matrix
 from dopt.registry import coerce, did_you_mean
 from dopt.topology import Matchings
-from dopt.types import InputError, Tree
+from dopt.types import InputError, Tree, Whole
 
 POLICIES = {
     "keep_self": "the missing weight goes to oneself",
@@ -70,7 +70,7 @@ def remembered(arrived: jax.Array, at: jax.Array, received: Tree, seen: Tree) ->
     return now, jax.tree.map(lambda s, r: s.at[at].set(r), seen, now)
 
 
-def arrivals(links: Form, now: Form, loss: LinkLoss, seed: ArrayLike, step: ArrayLike) -> jax.Array:
+def arrivals(links: Form, now: Form, loss: LinkLoss, seed: Whole, step: Whole) -> jax.Array:
     """[n, senders] bool: which links work at `step`. A function of (seed, step, link) alone, not of the form."""
     n = now.weight.shape[0]
     reader = jnp.arange(n, dtype=jnp.uint32)[:, None]

@@ -14,14 +14,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import ArrayLike
 from scipy.sparse import csgraph, csr_array
 
 from dopt.mixing.rules import as_matrix
 from dopt.mixing.spectrum import Matrix, is_connected, is_stochastic
 from dopt.registry import did_you_mean
 from dopt.topology import Matchings
-from dopt.types import InputError
+from dopt.types import Array, InputError, Whole
 
 Pairs = tuple[tuple[int, int], ...]  # (sender, reader), each at most once
 FORMS = {
@@ -34,9 +33,9 @@ DENSE_UP_TO = 64  # workers: below, one product is faster than a gather, and gra
 SPARSE = 8  # above, lists are taken where they are that many times shorter than a row
 
 
-def _at(leaf: ArrayLike, step: ArrayLike) -> jax.Array:
-    leaf = jnp.asarray(leaf)  # here, since whether this is x64 is known only where it runs
-    return leaf[0] if leaf.shape[0] == 1 else lax.dynamic_index_in_dim(leaf, step % leaf.shape[0], 0, keepdims=False)
+def _at(leaf: Array, step: Whole) -> jax.Array:
+    each = jnp.asarray(leaf)  # here, since whether this is x64 is known only where it runs
+    return each[0] if each.shape[0] == 1 else lax.dynamic_index_in_dim(each, step % each.shape[0], 0, keepdims=False)
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=["weight"], meta_fields=["columns"])
@@ -44,7 +43,7 @@ def _at(leaf: ArrayLike, step: ArrayLike) -> jax.Array:
 class Dense:
     """W as one matrix product."""
 
-    weight: jax.Array  # [period, n, n], diagonal 0
+    weight: Array  # [period, n, n], diagonal 0
     columns: bool = False  # it is the columns that sum to one
 
     pairs = None
@@ -58,11 +57,11 @@ class Dense:
         """What of the form is static."""
         return f"dense{' columns' * self.columns}{f' period {self.period}' * (self.period > 1)}"
 
-    def at(self, step: ArrayLike) -> Dense:
+    def at(self, step: Whole) -> Dense:
         """The W of a step, without the leading axis."""
         return replace(self, weight=_at(self.weight, step))
 
-    def outflow(self, arrived: jax.Array | None) -> jax.Array:
+    def outflow(self, arrived: jax.Array | None) -> Array:
         """[n] weight that leaves each worker; of a form without the leading axis."""
         return (self.weight if arrived is None else jnp.where(arrived, self.weight, 0)).sum(0)
 
@@ -72,8 +71,8 @@ class Dense:
 class Neighbours:
     """W as lists of senders; with `pairs`, column s of the lists is the permutation pairs[phase][s]."""
 
-    index: jax.Array  # [period, n, k] int32, padded with oneself
-    weight: jax.Array  # [period, n, k], padded with 0
+    index: Array  # [period, n, k] int32, padded with oneself
+    weight: Array  # [period, n, k], padded with 0
     columns: bool = False
     pairs: tuple[tuple[Pairs, ...], ...] | None = None  # of each phase: one, if it is always the same
 
@@ -88,14 +87,14 @@ class Neighbours:
         through = "" if self.pairs is None else f" through {self.pairs}"
         return f"neighbours of {self.index.shape[-1]}{' columns' * self.columns}{period}{through}"
 
-    def at(self, step: ArrayLike) -> Neighbours:
+    def at(self, step: Whole) -> Neighbours:
         return replace(self, index=_at(self.index, step), weight=_at(self.weight, step))
 
-    def outflow(self, arrived: jax.Array | None) -> jax.Array:
+    def outflow(self, arrived: jax.Array | None) -> Array:
         weight = self.weight if arrived is None else jnp.where(arrived, self.weight, 0)
         return jnp.zeros(self.weight.shape[0], self.weight.dtype).at[self.index].add(weight)
 
-    def travel(self, step: ArrayLike, send: Callable[[tuple[Pairs, ...]], Any]) -> Any:
+    def travel(self, step: Whole, send: Callable[[tuple[Pairs, ...]], Any]) -> Any:
         """`send` over the permutations of this step's phase."""
         assert self.pairs is not None
         if len(self.pairs) == 1:

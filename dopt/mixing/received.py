@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 
 from dopt import rings
 from dopt.mixing.forms import Dense, Form, Pairs
-from dopt.types import AXIS, Clock, Tree
+from dopt.types import AXIS, Clock, Tree, Whole
 
 Received = jax.Array | tuple[jax.Array, ...]  # a leaf of it
 UNROLLED = 16  # senders whose sum is written out: what they send is then never held all at once
@@ -58,7 +58,7 @@ def of_worker_0(tree: Tree) -> Tree:
     return jax.tree.map(lambda x: lax.all_gather(x, AXIS)[0], tree)
 
 
-def ages_of(staleness: Staleness, who: jax.Array, worker: ArrayLike) -> Ages:
+def ages_of(staleness: Staleness, who: jax.Array, worker: Whole) -> Ages:
     """`staleness` in any of its forms, sender by sender."""
     if isinstance(staleness, Ages):
         return staleness
@@ -68,7 +68,7 @@ def ages_of(staleness: Staleness, who: jax.Array, worker: ArrayLike) -> Ages:
     return Ages(staleness[who], staleness[worker])
 
 
-def senders(links: Form, step: ArrayLike, worker: ArrayLike) -> tuple[jax.Array, jax.Array]:
+def senders(links: Form, step: Whole, worker: Whole) -> tuple[jax.Array, jax.Array]:
     """(whose models `worker` reads at `step` [senders] int32, whether that link carries anything [senders] bool)."""
     now = links.at(step)
     if isinstance(now, Dense):
@@ -76,7 +76,7 @@ def senders(links: Form, step: ArrayLike, worker: ArrayLike) -> tuple[jax.Array,
     return now.index[worker], now.weight[worker] != 0
 
 
-def fresh(links: Form, step: ArrayLike, worker: ArrayLike, tree: Tree) -> Tree:
+def fresh(links: Form, step: Whole, worker: Whole, tree: Tree) -> Tree:
     """What each sender has now."""
     if links.pairs is not None:
         return links.travel(step, lambda pairs: listed([lax.ppermute(tree, AXIS, p) for p in pairs]))
@@ -87,7 +87,7 @@ def fresh(links: Form, step: ArrayLike, worker: ArrayLike, tree: Tree) -> Tree:
     return each(len(who), lambda s: jax.tree.map(lambda x: x[who[s]], everyone))
 
 
-def old(links: Form, clock: Clock, worker: ArrayLike, ring: Tree, age: Ages) -> Tree:
+def old(links: Form, clock: Clock, worker: Whole, ring: Tree, age: Ages) -> Tree:
     """What each sender had as many steps ago as its age says. Senders read their own rings."""
     if jnp.ndim(age.senders) == 0:
         return fresh(links, clock.step, worker, rings.read(ring, clock, age.senders))

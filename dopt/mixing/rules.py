@@ -100,7 +100,7 @@ def read(path: str | Path, workers: int | None = None) -> np.ndarray:
     Raises:
       InputError: the file is missing, or its matrix is not square, not stochastic or of another size.
     """
-    return as_matrix(_content(path), workers)
+    return as_array(_content(path), workers)
 
 
 def notes(matrix: object) -> tuple[str, ...]:
@@ -156,18 +156,22 @@ def _within(network: Graph | Periodic, w: np.ndarray, name: str) -> np.ndarray:
 
 
 def as_matrix(matrix: object, workers: int | None = None) -> Matrix:
-    """[n, n] or [period, n, n] float64, checked: square, finite, rows or columns that sum to one; `Matchings` as they are.
+    """`as_array`, but for `Matchings`, which stay as they are."""
+    if not isinstance(matrix, Matchings):
+        return as_array(matrix, workers)
+    _check_size(len(matrix), workers)
+    return matrix
+
+
+def as_array(matrix: object, workers: int | None = None) -> np.ndarray:
+    """[n, n] or [period, n, n] float64, checked: square, finite, rows or columns that sum to one.
 
     What sums to one within float32's rounding only is scaled: `notes` says so.
     """
-    w = matrix if isinstance(matrix, Matchings) else _numbers(matrix, workers)
-    if not isinstance(w, Matchings) and (w.ndim not in (2, 3) or w.shape[-1] != w.shape[-2] or not w.size):
+    w = _numbers(matrix, workers)
+    if w.ndim not in (2, 3) or w.shape[-1] != w.shape[-2] or not w.size:
         raise InputError(f"mixing: W must be square, got shape {w.shape}")
-    n = len(w) if isinstance(w, Matchings) else w.shape[-1]
-    if workers is not None and n != workers:
-        raise InputError(f"mixing: W is for {n} workers, got workers={workers}; set workers to {n}")
-    if isinstance(w, Matchings):
-        return w
+    _check_size(w.shape[-1], workers)
     if not np.isfinite(w).all():
         place = tuple(np.argwhere(~np.isfinite(w))[0])
         raise InputError(f"mixing: W must be finite; W[{', '.join(map(str, place))}] is {w[place]}")
@@ -178,6 +182,11 @@ def as_matrix(matrix: object, workers: int | None = None) -> Matrix:
         advice = "; divide each row by its sum, in float64" if near else ""
         raise InputError(f"mixing: rows (or columns) of W must sum to one; {worst(w, 1, 'row')}{advice}")
     return w
+
+
+def _check_size(n: int, workers: int | None) -> None:
+    if workers is not None and n != workers:
+        raise InputError(f"mixing: W is for {n} workers, got workers={workers}; set workers to {n}")
 
 
 def _numbers(matrix: Any, workers: int | None = None) -> np.ndarray:

@@ -196,7 +196,7 @@ def _limit(w: np.ndarray) -> np.ndarray:
     return np.tile(weight, (n, 1)) if rows else np.tile(weight[:, None], n)
 
 
-def check(w: Matrix, method: str, needs: str) -> None:
+def check(w: Matrix | tuple[np.ndarray, np.ndarray], method: str, needs: str) -> None:
     """Refuse a W that the theory of `method` forbids, in one line that says what would work.
 
     Args:
@@ -204,40 +204,45 @@ def check(w: Matrix, method: str, needs: str) -> None:
       needs: "doubly stochastic"; "symmetric", one W that stays; "symmetric, λ > -1/3"; "column stochastic"; "row and column
         stochastic", of a pair (R, C); "tree" or "pairs", of which only the links matter: undirected and connected.
     """
-    if needs == "row and column stochastic":
+    if isinstance(w, tuple):
         for part, axis, name in zip(w, (1, 0), "RC", strict=True):
             _check_sums(part, method, axis, name)
             _check_agreement(part, method)
         return
-    links_only = needs in ("tree", "pairs")
-    if links_only or needs.startswith("symmetric"):
-        _check_static(w, method, "undirected graph" if links_only else "symmetric W")
-    if links_only:
-        if _is_directed(w):
+    if needs in ("tree", "pairs"):
+        if _is_directed(_static(w, method, "undirected graph")):
             raise InputError(f"topology: {method} needs an undirected graph; try ring, binary_tree or star{HINT}")
         return _check_connected(w, method)
     if needs.startswith("symmetric"):
-        _check_symmetric(w, method)
+        _check_symmetric(_static(w, method, "symmetric W"), method)
     if needs == "column stochastic":
         _check_sums(w, method, 0, "W")
     else:
         _check_both_sums(w, method)
     _check_agreement(w, method)
-    if needs == "symmetric, λ > -1/3" and smallest_eigenvalue(w) <= -1 / 3 + EXACT:
-        raise InputError(
-            f"mixing: W must have λ_min > -1/3 for {method}; λ_min is {smallest_eigenvalue(w):.6g}; try `weights: lazy`{HINT}"
-        )
+    if needs == "symmetric, λ > -1/3":
+        _check_smallest(_static(w, method, "symmetric W"), method)
 
 
 def _is_directed(w: np.ndarray) -> bool:
     return bool(((w != 0) != np.swapaxes(w != 0, -1, -2)).any())
 
 
-def _check_static(w: Matrix, method: str, what: str) -> None:
+def _static(w: Matrix, method: str, what: str) -> np.ndarray:
+    """W, of which there must be one."""
     if isinstance(w, Matchings) or w.ndim == 3:
         several = "a random sequence" if isinstance(w, Matchings) else f"a sequence of {len(w)}"
         raise InputError(
             f"topology: {method} needs one {what} that stays, got {several}; try ring, torus or hypercube{HINT}"
+        )
+    return w
+
+
+def _check_smallest(w: np.ndarray, method: str) -> None:
+    smallest = smallest_eigenvalue(w)
+    if smallest <= -1 / 3 + EXACT:
+        raise InputError(
+            f"mixing: W must have λ_min > -1/3 for {method}; λ_min is {smallest:.6g}; try `weights: lazy`{HINT}"
         )
 
 
@@ -252,7 +257,7 @@ def _check_symmetric(w: np.ndarray, method: str) -> None:
 
 def _check_both_sums(w: Matrix, method: str) -> None:
     for axis, word in ((1, "row"), (0, "column")):
-        if not is_stochastic(w, axis):
+        if not isinstance(w, Matchings) and not is_stochastic(w, axis):
             what = (
                 "push_sum_sgd, push_diging or push_pull, or a regular graph"
                 if _is_directed(w)
@@ -265,7 +270,7 @@ def _check_both_sums(w: Matrix, method: str) -> None:
 
 def _check_sums(w: Matrix, method: str, axis: int, name: str) -> None:
     word, rule = ("row", "pull") if axis else ("column", "push")
-    if not is_stochastic(w, axis):
+    if not isinstance(w, Matchings) and not is_stochastic(w, axis):
         raise InputError(
             f"mixing: {name} must be {word} stochastic for {method}; {worst(w, axis, word)}; try `weights: {rule}`{HINT}"
         )

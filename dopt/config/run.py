@@ -139,10 +139,9 @@ class Resolved(Run):
 
     def at(self, learning_rate: float, seed: int) -> Resolved:
         """This run with another rate and seed, which fit it; it stands for the same things."""
-        new = Resolved.of(self)
-        vars(new).update(learning_rate=learning_rate, seed=seed)
-        if "digests" in vars(self):
-            vars(new)["digests"] = self.digests
+        new: Resolved = object.__new__(Resolved)
+        vars(new).update(vars(self), learning_rate=learning_rate, seed=seed)
+        vars(new).pop("id", None)
         return new
 
     @property

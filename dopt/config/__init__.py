@@ -9,7 +9,6 @@ from dopt.lazy import on_demand
 
 if TYPE_CHECKING:
     from dopt.config.identity import SCHEMA, identity
-    from dopt.config.matrices import UNWEIGHTED
     from dopt.config.optimizers import COUPLED, LINEAR, OPTIMIZERS, averages, make_optimizer
     from dopt.config.run import HORIZONS, OWN, Resolved, Run, options_of
     from dopt.config.runs import Runs
@@ -25,7 +24,6 @@ __all__ = [
     "SCHEDULES",
     "SCHEMA",
     "UNTRACED",
-    "UNWEIGHTED",
     "Resolved",
     "Run",
     "Runs",
@@ -44,6 +42,5 @@ on_demand(
         **dict.fromkeys(("HORIZONS", "OWN", "Resolved", "Run", "options_of"), "dopt.config.run"),
         **dict.fromkeys(("RATES", "SCHEDULES", "UNTRACED", "make_rate"), "dopt.config.schedules"),
         "Runs": "dopt.config.runs",
-        "UNWEIGHTED": "dopt.config.matrices",
     },
 )

@@ -63,9 +63,9 @@ def clock(run: Resolved) -> Need:
 def expected_steps(values: Mapping[str, Any], events: bool) -> int:
     """Steps until the horizon, as far as the fields alone tell (seconds: at one second a computation)."""
     if values["steps"] is not None:
-        return values["steps"]
+        return int(values["steps"])
     if values["gradients"] is not None:
-        return values["gradients"] // (1 if events else values["workers"])
+        return int(values["gradients"]) // (1 if events else int(values["workers"]))
     return int(values["seconds"] * (values["workers"] if events else 1))
 
 

@@ -176,7 +176,7 @@ def _content(name: str, path: str) -> str:
 # -- code and values --------------------------------------------------------------------------------------------------
 
 
-def outside(fields: Mapping[str, Any]) -> list[tuple[str, Entry]]:
+def outside(fields: Mapping[str, Any]) -> list[tuple[str, Entry[Any]]]:
     """The plug-ins of a run that were written outside dopt."""
     named = ((name, known, fields.get(name)) for name, known in PLUGINS)
     entries = ((name, known[value]) for name, known, value in named if isinstance(value, str) and value in known)
@@ -197,11 +197,11 @@ def _content_of(problem: Problem) -> str:
         return _hash(*map(_array, jax.tree.leaves((problem.data, problem.counts, problem.test, problem.start))))
 
 
-def _functions(entry: Entry) -> Sequence[Any]:
+def _functions(entry: Entry[Any]) -> Sequence[Any]:
     return [entry.make, *(trait for trait in traits_by_name(entry).values() if callable(trait))]
 
 
-def _code(entry: Entry, memo: Memo) -> str:
+def _code(entry: Entry[Any], memo: Memo) -> str:
     key = id(entry)
     if key not in memo:
         memo[key] = _value((entry.make, dict(traits_by_name(entry))))
@@ -256,7 +256,7 @@ def graph_digest(graph: Any) -> str:
     return matrix_digest(graph)
 
 
-def _edges(graph: nx.Graph) -> list[str]:
+def _edges(graph: nx.Graph[Any]) -> list[str]:
     """The edges by the numbers of their workers, in order."""
     place = topology.places(graph)
     carried = ("weight", "delay")

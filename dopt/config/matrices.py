@@ -21,7 +21,7 @@ from dopt.config.run import OWN, Run, options_of
 from dopt.registry import Registry
 from dopt.types import InputError
 
-Maker = tuple[Callable | None, str]  # a function, and its version where it was written outside dopt
+Maker = tuple[Callable[..., Any] | None, str]  # a function, and its version where it was written outside dopt
 
 
 class Drawn(NamedTuple):

@@ -104,9 +104,9 @@ NOISY = {"noisy_sgd": noisy_sgd}  # they draw
 # -- names --
 
 
-def _optimizers() -> dict[str, Entry]:
+def _optimizers() -> dict[str, Entry[Any]]:
     """What there is of the optimizers that descend."""
-    found: dict[str, Entry] = {}
+    found: dict[str, Entry[Any]] = {}
     for prefix, names in DESCEND.items():
         for name in names.split():
             if (make := _of_optax(prefix + name)) is not None:
@@ -115,7 +115,7 @@ def _optimizers() -> dict[str, Entry]:
     return dict(sorted(found.items(), key=lambda item: (item[0].startswith(CONTRIB), item[0])))
 
 
-def _of_optax(name: str) -> Callable | None:
+def _of_optax(name: str) -> Callable[..., Any] | None:
     where = optax.contrib if name.startswith(CONTRIB) else optax
     found = vars(where).get(name.removeprefix(CONTRIB))
     return found if callable(found) else None
@@ -124,7 +124,7 @@ def _of_optax(name: str) -> Callable | None:
 OPTIMIZERS = _optimizers()
 
 
-def _entry(name: str) -> Entry:
+def _entry(name: str) -> Entry[Any]:
     if name in OPTIMIZERS:
         return OPTIMIZERS[name]
     full = CONTRIB + name if CONTRIB + name in {*OPTIMIZERS, *REFUSED} else name

@@ -78,7 +78,7 @@ def _finite(value: Any) -> bool:
     if type(value) not in (int, float):
         return False
     least, most = (float(getattr(np.finfo(np.float32), name)) for name in ("smallest_subnormal", "max"))
-    return value == 0 or least <= abs(value) <= most  # which NaN is not
+    return bool(value == 0 or least <= abs(value) <= most)  # which NaN is not
 
 
 __all__ = ["plain_options"]

@@ -69,7 +69,7 @@ def rate_of(given: Any, like: Resolved) -> float:
     Raises:
       InputError: `resolve` would refuse that run.
     """
-    rate = coerce("learning_rate", given, float)
+    rate: float = coerce("learning_rate", given, float)
     _check_positive(rate)
     _check_rate(rate, like.precision)
     method = ALGORITHMS[like.algorithm]
@@ -82,7 +82,7 @@ def rate_of(given: Any, like: Resolved) -> float:
 
 def seed_of(given: Any) -> int:
     """A seed as `resolve` takes it, of whatever run."""
-    seed = coerce("seed", given, int)
+    seed: int = coerce("seed", given, int)
     _check_seed(seed)
     return seed
 
@@ -299,7 +299,7 @@ class _Resolving:
         _check_size(values, steps, self.events)
 
 
-def _check_kind(problem: Entry, given: Entry) -> None:
+def _check_kind(problem: Entry[Any], given: Entry[Any]) -> None:
     """Refuse a set of another kind than the one that the problem learns from by default."""
     default = problem.traits["data"]
     wanted, kind = SETS[default].traits["kind"], given.traits["kind"]
@@ -373,7 +373,7 @@ def _check_rate(rate: float, precision: str) -> None:
 
 
 def _weights(
-    values: dict[str, Any], needs: str, rule: str | None, given: Mapping[str, Any], leave: Callable
+    values: dict[str, Any], needs: str, rule: str | None, given: Mapping[str, Any], leave: Callable[..., None]
 ) -> dict[str, Any]:
     """Options of the weight rule, which is filled in where it is not given; `rule` is the default, None: none is read."""
     if rule is None or needs in UNWEIGHTED:

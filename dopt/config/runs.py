@@ -60,7 +60,7 @@ class Runs(Sequence[Resolved]):
     def __getitem__(self, index: int | slice) -> Resolved | Runs:
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
-        row = self.templates[self.template[index]].at(float(self.learning_rate[index]), int(self.seed[index]))
+        row: Resolved = self.templates[self.template[index]].at(float(self.learning_rate[index]), int(self.seed[index]))
         if "ids" in vars(self):
             vars(row)["id"] = self.ids[index]
         return row
@@ -77,7 +77,8 @@ class Runs(Sequence[Resolved]):
     @cached_property
     def used(self) -> np.ndarray:
         """Numbers of the templates that have a run here, in the order in which they come."""
-        return self.template[numbered(self.template)[0]]
+        found: np.ndarray = self.template[numbered(self.template)[0]]
+        return found
 
     @property
     def kinds(self) -> tuple[Resolved, ...]:

@@ -34,7 +34,7 @@ class _Loader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
-        event = self.peek_event()
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         mark = event.start_mark
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
             raise Refused("anchors and aliases (& and *) are not taken; write it out", mark)
@@ -62,7 +62,7 @@ class _Loader(yaml.SafeLoader):
         for character in node.value:
             if character == "\0" or 0xD800 <= ord(character) <= 0xDFFF:
                 raise Refused(f"the character {quoted(character)} is not text", node.start_mark)
-        return node.value
+        return str(node.value)
 
     def whole(self, node: Any) -> int:
         return int(_digits(node).replace("_", ""), 0)
@@ -79,7 +79,7 @@ class _Loader(yaml.SafeLoader):
 def _digits(node: Any) -> str:
     if len(node.value) > DIGITS:
         raise Refused(f"a number of {len(node.value)} characters", node.start_mark)
-    return node.value
+    return str(node.value)
 
 
 WHOLE = r"[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+|0b[01]+)"

@@ -278,7 +278,7 @@ def _reads(what: str, kind: str, given: Mapping[str, Any], names: Sequence[str])
 def _number(what: str, value: Any, rule: str = "must be a number") -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InputError(f"{what}: {rule}, got {quoted(value)}")
-    found = coerce(what, value, float)
+    found: float = coerce(what, value, float)
     if not math.isfinite(found):
         raise InputError(f"{what}: must be finite, got {found}")
     return found

@@ -29,13 +29,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import jax
-import networkx as nx
 import numpy as np
 
 from dopt.files import digest as file_digest
+
+if TYPE_CHECKING:
+    import jax
+    import networkx as nx
 
 OWN = "dopt"
 PLAIN = (bool, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), range, slice)
@@ -124,7 +126,7 @@ class _Walk:
             self.say(type(value).__name__, repr(value))
         elif type(value) is int:
             self.say("int", hex(value))
-        elif isinstance(value, np.ndarray | np.generic | jax.Array):
+        elif isinstance(value, np.ndarray | np.generic) or _is_of_jax(value):
             self.array(value)
         elif isinstance(value, list | tuple | set | frozenset | Mapping) or dataclasses.is_dataclass(value):
             self.parts(value)
@@ -132,11 +134,8 @@ class _Walk:
             self.thing(value)
 
     def array(self, value: Any) -> None:
-        if isinstance(value, jax.core.Tracer):
-            raise UnknownError("a value that JAX is tracing")
-        if jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
-            self.say("key", str(jax.random.key_impl(value)))
-            value = jax.random.key_data(value)
+        if _is_of_jax(value):
+            value = self.of_jax(value)
         if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
             self.feed(type(value))
         if isinstance(value, np.ma.MaskedArray):
@@ -199,7 +198,7 @@ class _Walk:
         if library is not None:
             self.say("named", *library)
             return
-        for kind, how in KINDS:
+        for kind, how in _kinds():
             if isinstance(value, kind):
                 if not isinstance(value, types.FunctionType | type) or not self.again(value):
                     how(self, value)
@@ -305,6 +304,17 @@ class _Walk:
         self.kind(value)
         self.say(value.name)
 
+    def of_jax(self, value: jax.Array) -> jax.Array:
+        """What can be read of an array of JAX's: of a key its numbers, after how they are used."""
+        import jax
+
+        if isinstance(value, jax.core.Tracer):
+            raise UnknownError("a value that JAX is tracing")
+        if not jax.dtypes.issubdtype(value.dtype, jax.dtypes.prng_key):
+            return value
+        self.say("key", str(jax.random.key_impl(value)))
+        return jax.random.key_data(value)
+
     def graph(self, value: nx.Graph) -> None:
         self.kind(value)
         self.feed(dict(value.nodes(data=True)))
@@ -314,18 +324,33 @@ class _Walk:
         self.say(type(value).__name__, str(value))
 
 
-KINDS: tuple[tuple[Any, Callable[[_Walk, Any], None]], ...] = (
-    (types.FunctionType, _Walk.function),
-    (enum.Enum, _Walk.member),
-    (type, _Walk.klass),
-    (types.ModuleType, _Walk.module),
-    ((types.BuiltinFunctionType, types.MethodWrapperType), _Walk.built_in),
-    (types.MethodType, _Walk.method),
-    (functools.partial, _Walk.partial),
-    ((jax.custom_jvp, jax.custom_vjp), _Walk.custom),
-    (nx.Graph, _Walk.graph),
-    ((np.dtype, pathlib.PurePath, types.GenericAlias), _Walk.text),
-)
+@cache
+def _kinds() -> tuple[tuple[Any, Callable[[_Walk, Any], None]], ...]:
+    """How each kind of thing is read, the first that fits."""
+    import jax
+    import networkx as nx
+
+    return (
+        (types.FunctionType, _Walk.function),
+        (enum.Enum, _Walk.member),
+        (type, _Walk.klass),
+        (types.ModuleType, _Walk.module),
+        ((types.BuiltinFunctionType, types.MethodWrapperType), _Walk.built_in),
+        (types.MethodType, _Walk.method),
+        (functools.partial, _Walk.partial),
+        ((jax.custom_jvp, jax.custom_vjp), _Walk.custom),
+        (nx.Graph, _Walk.graph),
+        ((np.dtype, pathlib.PurePath, types.GenericAlias), _Walk.text),
+    )
+
+
+def _is_of_jax(value: Any) -> bool:
+    """Whether it is an array of JAX's; where JAX is not imported there is none."""
+    if "jax" not in sys.modules:
+        return False
+    import jax
+
+    return isinstance(value, jax.Array)
 
 
 def _short(value: Any) -> str:
@@ -359,7 +384,7 @@ def _annotations(kind: type) -> list[Any]:
 
 def _is_value(member: Any) -> bool:
     """Whether what a class holds is a value that may change, and no part of how it works."""
-    return type(member) in (*PLAIN, int, list, tuple, dict, set, frozenset, np.ndarray) or isinstance(member, jax.Array)
+    return type(member) in (*PLAIN, int, list, tuple, dict, set, frozenset, np.ndarray) or _is_of_jax(member)
 
 
 Place = tuple[int, int]  # line and column

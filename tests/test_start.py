@@ -40,6 +40,14 @@ def test_importing_dopt_imports_nothing_that_takes_time() -> None:
     assert imported("import dopt; dopt.Run; dopt.InputError; dir(dopt)") == set()
 
 
+def test_data_schedules_and_theory_need_numpy_alone() -> None:
+    assert imported("import dopt; dopt.data, dopt.schedule, dopt.theory") == {"numpy"}
+
+
+def test_a_run_needs_neither_tables_nor_pictures_nor_networks() -> None:
+    assert imported("import dopt; dopt.run, dopt.problems") == {"jax", "networkx", "numpy", "optax", "scipy"}
+
+
 def test_help_version_and_what_is_refused_import_nothing_that_takes_time() -> None:
     words = [["--help"], ["--version"], *([c, "--help"] for c in ("sweep", "run", "list", "show", "figures", "doctor"))]
     words += [["run", "--steps"], ["run", "--step=3"], ["run", "--workers=2"], ["sweep"], ["lsit"], ["list", "methods"]]

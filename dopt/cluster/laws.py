@@ -7,7 +7,6 @@ and laws can be compared on the same luck.
 from __future__ import annotations
 
 import numpy as np
-from scipy import special
 
 from dopt.registry import Registry
 from dopt.types import InputError
@@ -45,7 +44,9 @@ def lognormal(u: np.ndarray, *, sigma: float = 0.5) -> np.ndarray:
     # beyond, the mean comes from draws so rare that no run meets one
     if not 0 < sigma <= 5:
         raise InputError(f"cluster.sigma: must lie in (0, 5], got {sigma}; 0.5 is usual")
-    return np.exp(sigma * special.ndtri(u) - sigma**2 / 2)
+    from scipy.special import ndtri
+
+    return np.exp(sigma * ndtri(u) - sigma**2 / 2)
 
 
 @LAWS.register(source="Ali et al. 2000, task execution times; for training Hakimi et al. 2019, 1907.11612")
@@ -53,7 +54,9 @@ def gamma(u: np.ndarray, *, shape: float = 2.0) -> np.ndarray:
     """Gamma of coefficient of variation 1/√shape: for whole shapes, the mean of so many exponential times."""
     if not 0.01 <= shape < np.inf:
         raise InputError(f"cluster.shape: must be finite and at least 0.01, got {shape}; 2 is usual")
-    return special.gammaincinv(shape, u) / shape
+    from scipy.special import gammaincinv
+
+    return gammaincinv(shape, u) / shape
 
 
 @LAWS.register(source="Dutta et al. 2018, 1803.01113")
@@ -67,7 +70,9 @@ def pareto(u: np.ndarray, *, shape: float = 2.5) -> np.ndarray:
 @LAWS.register(source="Tyurin-Richtárik 2023, 2305.12387")
 def half_normal(u: np.ndarray) -> np.ndarray:
     """|Z| of a normal Z, of mean 1."""
-    return np.sqrt(np.pi) * special.erfinv(u)
+    from scipy.special import erfinv
+
+    return np.sqrt(np.pi) * erfinv(u)
 
 
 @LAWS.register(source="bounded jitter")

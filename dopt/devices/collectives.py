@@ -20,7 +20,6 @@ import numpy as np
 from jax import lax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
-from scipy.optimize import nnls
 
 from dopt.types import AXIS, InputError
 
@@ -59,6 +58,8 @@ COLLECTIVES = {
 
 def fit(rounds: float, factor: float, sizes: Sequence[int], seconds: Sequence[float]) -> tuple[float, float]:
     """(ℓ, w) by least squares of relative errors, neither of them negative: the smallest message counts as the largest."""
+    from scipy.optimize import nnls
+
     t = np.asarray(seconds, float)
     columns = np.stack([np.full(len(t), rounds), factor * np.asarray(sizes, float)], 1) / t[:, None]
     scale = np.linalg.norm(columns, axis=0)

@@ -13,7 +13,6 @@ from typing import Any
 import networkx as nx
 import numpy as np
 from scipy.sparse import csr_array, issparse
-from scipy.sparse.linalg import LinearOperator, lsqr
 
 from dopt import memory, reading
 from dopt.mixing.spectrum import Matrix, is_stochastic, worst
@@ -236,6 +235,8 @@ def _scaled(w: np.ndarray) -> np.ndarray:
         return w / w.sum(1, keepdims=True)
     if not _close(w, 1):
         return w / w.sum(0, keepdims=True)
+    from scipy.sparse.linalg import LinearOperator, lsqr
+
     n, rows, columns = len(w), w.sum(1), w.sum(0)
     system = LinearOperator(
         (2 * n, 2 * n),

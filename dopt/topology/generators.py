@@ -14,7 +14,6 @@ from types import FrameType
 from typing import Any
 
 import networkx as nx
-import psutil
 
 from dopt.registry import coerce, did_you_mean
 from dopt.topology import files
@@ -154,6 +153,8 @@ def _bounded(call: Callable[[], nx.Graph]) -> nx.Graph:
     Sizes follow from options in too many ways to foretell them all. A profile function sees every call that this thread
     makes, those of C functions among them, and may raise.
     """
+    import psutil
+
     calls, before, process = 0, sys.getprofile(), psutil.Process()
     most = process.memory_info().rss + ROOM
 

@@ -8,10 +8,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from dopt import checkpoints, divergence, flags
+from dopt import checkpoints, flags
 from dopt.checkpoints import Keeper
 from dopt.config.runs import Runs
 from dopt.devices import ALONE, hosts, memory
+from dopt.engine import divergence
 from dopt.engine.compiled import Compiled
 from dopt.engine.group import Group
 from dopt.engine.outcome import Outcomes, first_record, read

@@ -8,14 +8,13 @@ Step by step, and not by halving: a loss that swings overflows, comes back, and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import jax
 import numpy as np
 
-if TYPE_CHECKING:
-    from dopt.engine.compiled import Compiled
-    from dopt.program import Carry
+from dopt.engine.compiled import Compiled
+from dopt.program import Carry
 
 
 def bad(history: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -59,7 +59,7 @@ class Runs(Sequence[Resolved]):
     def __getitem__(self, index: slice) -> Runs: ...
     def __getitem__(self, index: int | slice) -> Resolved | Runs:
         if isinstance(index, slice):
-            return self.take(np.arange(len(self))[index])
+            return self.take(np.arange(*index.indices(len(self))))
         row: Resolved = self.templates[self.template[index]].at(float(self.learning_rate[index]), int(self.seed[index]))
         if "ids" in vars(self):
             vars(row)["id"] = self.ids[index]

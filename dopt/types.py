@@ -59,7 +59,7 @@ class Coordination(NamedTuple):
     With the defaults every gradient is an update, and its worker pulls right after it.
     """
 
-    batch: int | None = None  # gradients of an update; None: one, and pushes of one instant pull one by one
+    gradients: int | None = None  # of an update; None: one, and pushes of one instant pull one by one
     limit: int | None = None  # a gradient whose staleness exceeds it is dropped; None: none is
     counts_dropped: bool = (
         False  # the staleness that `limit` bounds counts all gradients since the pull, dropped ones too

@@ -97,7 +97,7 @@ def test_a_barrier_of_n_exponential_workers_takes_the_harmonic_number_h_n(n: int
 @settings(deadline=None)
 def test_a_server_that_waits_for_all_is_a_barrier_of_all(kind: tuple[str, dict], seed: int, n: int) -> None:
     machines = make(kind[0], n, seed, **kind[1])
-    events = schedule.arrivals(machines, Coordination(batch=n, limit=0, stop=True, waits=True), steps=30)
+    events = schedule.arrivals(machines, Coordination(gradients=n, limit=0, stop=True, waits=True), steps=30)
     np.testing.assert_array_equal(schedule.batches(events).time, barrier(machines, workers=n, steps=30).time)
 
 

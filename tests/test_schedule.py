@@ -218,7 +218,7 @@ def test_the_columns_agree_with_each_other(name: str, machines: Cluster, k: int,
     assert how.stop or machines.down.min() < np.inf or not (s.fate == ABORTED).any()
     assert how.limit is not None or not (s.fate == DROPPED).any()
     gradients = np.bincount(s.write_version[s.applied], minlength=s.steps)
-    assert (gradients >= n if how.per_worker else gradients == (how.batch or 1)).all()
+    assert (gradients >= n if how.per_worker else gradients == (how.gradients or 1)).all()
     assert (s.weight[~s.applied] == 0).all()
     fetched = np.zeros(len(s.time))
     for i in range(n):
@@ -480,7 +480,7 @@ def test_a_shorter_horizon_is_a_prefix_and_horizons_agree(
     ],
 )
 def test_a_horizon_that_gives_no_schedule_is_an_input_error_in_one_line(horizon: dict, message: str) -> None:
-    for how in (Coordination(), Coordination(batch=1), Coordination(slack=1)):
+    for how in (Coordination(), Coordination(gradients=1), Coordination(slack=1)):
         assert refused(lambda how=how: arrivals(make("constant", 3), how, **horizon)).startswith(message)
 
 
@@ -488,13 +488,13 @@ def test_a_horizon_that_gives_no_schedule_is_an_input_error_in_one_line(horizon:
     ("how", "horizon", "message"),
     [
         ({}, {"seconds": 0.5}, "seconds: no gradient arrives within 0.5 s, the first comes at 1 s; give more seconds"),
-        ({"batch": 4}, {"seconds": 1.5}, "seconds: no update is made within 1.5 s; give more seconds"),
-        ({"batch": 4}, {"gradients": 3}, "gradients: 3 make no update of 4; give more"),
-        ({"batch": 0}, {"steps": 1}, "batch: an update needs at least one gradient, got 0"),
+        ({"gradients": 4}, {"seconds": 1.5}, "seconds: no update is made within 1.5 s; give more seconds"),
+        ({"gradients": 4}, {"gradients": 3}, "gradients: 3 make no update of 4; give more"),
+        ({"gradients": 0}, {"steps": 1}, "gradients: an update needs at least one gradient, got 0"),
         (
-            {"batch": 4, "waits": True},
+            {"gradients": 4, "waits": True},
             {"steps": 1},
-            "batch: with waits, each worker brings one gradient, so it must not exceed workers",
+            "gradients: with waits, each worker brings one gradient, so it must not exceed workers",
         ),
         ({"limit": -1}, {"steps": 1}, "limit: must not be negative, got -1"),
         ({"slack": -1}, {"steps": 1}, "slack: must not be negative, got -1"),
@@ -536,9 +536,9 @@ def test_a_replay_finds_every_model_that_was_pulled_where_it_is_kept(
     each = np.bincount(events.write_version[chosen], events.weight[chosen])
     if not how.power:
         np.testing.assert_allclose(each, 1)
-    if how.batch and not how.per_worker:
+    if how.gradients and not how.per_worker:
         tau = events.staleness[chosen]
-        np.testing.assert_allclose(events.weight[chosen], (1 + tau) ** -how.power / how.batch)
+        np.testing.assert_allclose(events.weight[chosen], (1 + tau) ** -how.power / how.gradients)
     if how.per_worker:
         own = np.zeros((events.steps, machines.workers))
         np.add.at(own, (events.write_version[chosen], events.worker[chosen]), events.weight[chosen])
@@ -675,7 +675,7 @@ def test_a_network_that_takes_no_time_is_none(name: str, machines: Cluster, k: i
     assert_same(arrivals(free, how, steps=20, size=1.0), plain)
     light = machines._replace(network=of_links.make(n, bandwidth=5.0))
     assert_same(arrivals(light, how, steps=20), plain._replace(bytes=0 * plain.bytes))
-    if how.batch is None:  # a port, however fast, hands over gradients of one instant one by one
+    if how.gradients is None:  # a port, however fast, hands over gradients of one instant one by one
         fast = machines._replace(network=of_links.make(n, bandwidth=1e300))
         assert_same(arrivals(fast, how, steps=20, size=1.0), plain)
 
@@ -788,7 +788,7 @@ def test_a_trace_is_not_longer_than_it_is(trace: Callable[..., Cluster]) -> None
     assert refused(lambda: arrivals(machines, Coordination(local_steps=2), steps=2)) == (
         "cluster.file: a trace has one gradient in each row; use local_steps = 1"
     )
-    assert arrivals(machines, Coordination(batch=2), steps=20).steps == 20  # only the durations of it are used
+    assert arrivals(machines, Coordination(gradients=2), steps=20).steps == 20  # only the durations of it are used
 
 
 def test_who_read_before_its_own_last_write_does_one_thing_after_another(tmp_path: Path) -> None:

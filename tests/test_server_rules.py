@@ -204,7 +204,7 @@ def test_every_server_rule_says_what_it_tells_the_clock() -> None:
     for name in RULES:
         how = traits.coordination_of(ALGORITHMS[name].traits.exchange(algorithms.options(name, {}), 8))
         schedule.check(how, 8)
-        assert (how.batch is not None) == (name in COLLECTS)
+        assert (how.gradients is not None) == (name in COLLECTS)
 
 
 @pytest.mark.parametrize(

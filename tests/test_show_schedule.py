@@ -232,7 +232,7 @@ def test_methods_can_be_drawn_side_by_side() -> None:
 
 
 def test_ten_thousand_intervals_are_four_collections() -> None:
-    line = schedule.arrivals(cluster.make("exponential", 16, 0), Coordination(batch=8, waits=True), gradients=5000)
+    line = schedule.arrivals(cluster.make("exponential", 16, 0), Coordination(gradients=8, waits=True), gradients=5000)
     assert len(schedule.intervals(line).kind) > 9000
     figure = report.draw(line)
     assert len(figure.axes[0].collections) <= 4

@@ -221,7 +221,7 @@ def first(**rule: Any) -> Callable[[Options, int], Server]:
             raise InputError(
                 f"algorithm.k: each worker waits with one gradient, so k must not exceed workers={workers}, got {k}; use a k_batch_ method"
             )
-        return Server(Coordination(batch=k, **rule))
+        return Server(Coordination(gradients=k, **rule))
 
     return sends
 

@@ -80,11 +80,11 @@ def _links(cluster: Cluster, size: float, peers: bool) -> Links:
 
 def check(how: Coordination, workers: int) -> None:
     """Refuse numbers that no cluster of `workers` can obey."""
-    if how.batch is not None and how.batch < 1:
-        raise InputError(f"batch: an update needs at least one gradient, got {how.batch}")
-    if how.waits and how.batch is not None and how.batch > workers:
+    if how.gradients is not None and how.gradients < 1:
+        raise InputError(f"gradients: an update needs at least one gradient, got {how.gradients}")
+    if how.waits and how.gradients is not None and how.gradients > workers:
         raise InputError(
-            f"batch: with waits, each worker brings one gradient, so it must not exceed workers={workers}, got {how.batch}"
+            f"gradients: with waits, each worker brings one gradient, so it must not exceed workers={workers}, got {how.gradients}"
         )
     if how.counts_dropped and how.stop:
         raise InputError(
@@ -230,7 +230,7 @@ def _about(cluster: Cluster, how: Coordination, horizon: Horizon) -> float:
     """Roughly how many rounds of computations lie within a horizon."""
     if horizon.seconds is not None:
         return float((horizon.seconds / (mean_times(cluster) * how.local_steps)).sum())
-    return (horizon.gradients or 0) / how.local_steps + (horizon.steps or 0) * (how.batch or 1)
+    return (horizon.gradients or 0) / how.local_steps + (horizon.steps or 0) * (how.gradients or 1)
 
 
 # -- what was measured, and who meets whom -------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ class _Loop:
         self.compute = _Ahead(computing, n)
         self.send = None if sending is None else _Ahead(sending, n)
         self.held = [0] * n  # gradients of each worker in the next update, where that matters
-        self.full = _per_worker_full(how, self.held) if how.per_worker else _count_full(how.batch or 1)
+        self.full = _per_worker_full(how, self.held) if how.per_worker else _count_full(how.gradients or 1)
         # the server
         self.now, self.version, self.delivered, self.port = 0.0, 0, 0, 0.0
         self.holding: list[int] = []  # who waits for the update that its gradient goes into
@@ -140,7 +140,7 @@ class _Loop:
         if not self.how.per_worker:
             return False
         inverse = sum(1 / self.held[i] if self.held[i] else math.inf for i in self.gone)
-        return self.workers**2 <= (self.how.batch or 1) * inverse
+        return self.workers**2 <= (self.how.gradients or 1) * inverse
 
     def plan(self, seconds: float, what: int, i: int) -> None:
         heapq.heappush(self.heap, (seconds, what, i, self.epoch[i]))
@@ -233,7 +233,7 @@ class _Loop:
     def here(self, i: int) -> list[int]:
         """Whose pushes are handled before anybody pulls."""
         found = [i]
-        while self.how.batch is not None and self.heap and self.heap[0][:2] == (self.now, LAND):
+        while self.how.gradients is not None and self.heap and self.heap[0][:2] == (self.now, LAND):
             _, _, j, epoch = heapq.heappop(self.heap)
             if epoch == self.epoch[j]:
                 found.append(j)
@@ -299,7 +299,7 @@ def _no_update(how: Coordination, horizon: Horizon, now: float, stalled: bool) -
         )
     if horizon.seconds is not None:
         return InputError(f"seconds: no update is made within {horizon.seconds:g} s; give more seconds")
-    return InputError(f"gradients: {horizon.gradients} make no update of {how.batch or 1}; give more")
+    return InputError(f"gradients: {horizon.gradients} make no update of {how.gradients or 1}; give more")
 
 
 def _count_full(size: int) -> Callable[[int], bool]:
@@ -328,7 +328,7 @@ def _per_worker_full(how: Coordination, counts: list[int]) -> Callable[[int], bo
         counts[i] += 1
         inverse += 1 / counts[i]
         # n² / Σ 1/Bᵢ >= S, with room for what rounding did to the sum
-        if lacking or n * n < (how.batch or 1) * inverse * (1 - 1e-12):
+        if lacking or n * n < (how.gradients or 1) * inverse * (1 - 1e-12):
             return False
         counts[:] = [0] * n
         lacking, inverse = n, 0.0
@@ -346,7 +346,7 @@ def _weighed(schedule: Schedule, how: Coordination, version: int) -> Schedule:
         who = schedule.write_version.astype(np.int64) * schedule.workers + schedule.worker
         _, which = np.unique(who, return_inverse=True)
         weight /= np.maximum(np.bincount(which, weight), 1)[which] * schedule.workers
-    elif how.batch is not None:
-        weight *= (1.0 + schedule.staleness) ** -how.power / how.batch
+    elif how.gradients is not None:
+        weight *= (1.0 + schedule.staleness) ** -how.power / how.gradients
     weighed = schedule._replace(fate=fate, weight=weight)
     return weighed.rows(np.argsort(fate == PENDING, kind="stable")) if short.any() else weighed

@@ -194,7 +194,10 @@ MUTANTS = (
         ("limit", "calm"),
     ),
     Mutant(
-        "chen2016_backup_workers", "waits for one more", rule("k_sync_sgd", batch=lambda k: min(k + 1, 100)), ("few",)
+        "chen2016_backup_workers",
+        "waits for one more",
+        rule("k_sync_sgd", gradients=lambda k: min(k + 1, 100)),
+        ("few",),
     ),
     Mutant(
         "chen2016_backup_workers",

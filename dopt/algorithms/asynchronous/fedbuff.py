@@ -24,7 +24,7 @@ from dopt.types import Coordination, InputError, Tree
 
 
 def _sends(options: Options, workers: int) -> Server:
-    return Server(Coordination(batch=options["buffer"], power=options["power"], local_steps=options["local_steps"]))
+    return Server(Coordination(gradients=options["buffer"], power=options["power"], local_steps=options["local_steps"]))
 
 
 @arriving(

@@ -17,7 +17,7 @@ from dopt.types import Coordination
 def _sends(options: Options, workers: int) -> Server:
     batch = options["batch"]
     return Server(
-        Coordination(batch=workers if batch is None else batch, limit=0, stop=options["stop"], per_worker=True)
+        Coordination(gradients=workers if batch is None else batch, limit=0, stop=options["stop"], per_worker=True)
     )
 
 

@@ -16,7 +16,7 @@ from dopt.types import Coordination
 
 def _sends(options: Options, workers: int) -> Server:
     batch = options["batch"]
-    return Server(Coordination(batch=workers if batch is None else batch, limit=0, stop=options["stop"]))
+    return Server(Coordination(gradients=workers if batch is None else batch, limit=0, stop=options["stop"]))
 
 
 @arriving(source="Tyurin-Richtárik 2023, 2305.12387", sends=_sends, scheduled=("stop",))

@@ -13,13 +13,14 @@ import numpy as np
 import optax
 from jax import lax
 
-from dopt import clock, delays, draws, rings
+from dopt import delays, draws, rings
 from dopt.algorithms import ALGORITHMS, Method
 from dopt.algorithms.gossip.exact_diffusion import diffusion
 from dopt.algorithms.server import ServerProgram, server, stepping
 from dopt.algorithms.synchronous import diloco
 from dopt.algorithms.traits import Server, coordination_of
 from dopt.cluster import REDUCTIONS, links, machines
+from dopt.facts import clock
 from dopt.mixing.rules import WEIGHTS
 from dopt.topology import TOPOLOGIES, Periodic
 from dopt.types import AXIS

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 
 from dopt.sweep.results import Results
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
 
 
 def history(results: Results, *fields: str) -> pd.DataFrame:
@@ -51,7 +55,7 @@ def quantile(values: np.ndarray, q: float) -> float:
     return float(values[below] + (place - below) * (values[above] - values[below]))
 
 
-def line(axes: Any, x: Any, rows: pd.DataFrame, look: Mapping[str, Any], label: str | None = None) -> None:
+def line(axes: Axes, x: str, rows: pd.DataFrame, look: Mapping[str, Any], label: str | None = None) -> None:
     """A median with its band of quartiles; where it stops being finite, a cross marks the end of the curve.
 
     Args:
@@ -76,7 +80,7 @@ def line(axes: Any, x: Any, rows: pd.DataFrame, look: Mapping[str, Any], label: 
         axes.plot(at[last], median[last], marker="x", color=look.get("color"), markersize=6, markeredgewidth=1.5)
 
 
-def ticks(axis: Any, values: Sequence[float]) -> None:
+def ticks(axis: Axis, values: Sequence[float]) -> None:
     """Ticks of an axis at these values alone, written out: what a logarithmic one of few decades needs."""
     axis.set_ticks(values, [f"{value:g}" for value in values])
     axis.set_ticks([], minor=True)

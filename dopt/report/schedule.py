@@ -33,6 +33,7 @@ from dopt.schedule import (
 from dopt.types import InputError
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 WORKERS, SECONDS = 8, 20.0  # where nothing else is asked for
@@ -335,17 +336,20 @@ def shown(line: Schedule, stages: Pipeline | None = None) -> tuple[int, int]:
     return min(line.workers, max(1, DRAWN // each)), each
 
 
-def gantt(axes: Any, line: Schedule, failed: list[Outage] | None = None, stages: Pipeline | None = None) -> None:
+def gantt(axes: Axes, line: Schedule, failed: list[Outage] | None = None, stages: Pipeline | None = None) -> None:
     """A row of bars for each worker (for each stage of each worker), and above them a tick for each update."""
     from matplotlib.collections import PolyCollection
+    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
     from matplotlib.transforms import offset_copy
 
+    figure = axes.figure
+    assert isinstance(figure, Figure)  # no part of one, whose width is not its own
     workers, each = shown(line, stages)
     told = schedule.intervals(line)
     told = told if stages is None else schedule.by_stage(told, stages)
     row, kind, begin, end = (column[told.worker < workers * each] for column in told)
-    points, span = 72 * axes.get_position().width * axes.figure.get_figwidth(), line.end or 1.0
+    points, span = 72 * axes.get_position().width * figure.get_figwidth(), line.end or 1.0
     # a white rim tells one computation from the next, if there is room for it
     rim = np.minimum(0.5, 0.1 * points * (end - begin) / span)
     rim[(kind == table.WAITING) | (rim < 0.1)] = 0
@@ -360,7 +364,7 @@ def gantt(axes: Any, line: Schedule, failed: list[Outage] | None = None, stages:
             axes.plot([lost, min(back, line.end)], [down, down], label="down", **DOWN)
     updates = np.zeros(line.steps)
     np.maximum.at(updates, line.write_version[line.applied], line.time[line.applied])
-    places = offset_copy(axes.get_xaxis_transform(), axes.figure, y=5, units="points")
+    places = offset_copy(axes.get_xaxis_transform(), figure, y=5, units="points")
     thin = float(np.clip(0.3 * points / max(len(updates), 1), 0.25, 0.6))
     axes.plot(updates, np.ones(len(updates)), transform=places, label="update", **TICK, markeredgewidth=thin)
     axes.set(xlim=(0, span), ylim=(workers * each - 0.4, -0.6), xlabel="simulated seconds")
@@ -368,18 +372,18 @@ def gantt(axes: Any, line: Schedule, failed: list[Outage] | None = None, stages:
     axes.set_ylabel(name if workers == line.workers else f"{name} (the first {workers} of {line.workers})")
     axes.spines[["top", "right"]].set_visible(False)
     if workers <= 16:
-        axes.set_yticks((each - 1) / 2 + each * np.arange(workers), range(workers))
+        axes.set_yticks((each - 1) / 2 + each * np.arange(workers), [str(worker) for worker in range(workers)])
     axes.xaxis.set_major_locator(MaxNLocator(10, steps=[1, 2, 5, 10]))
     axes.tick_params(axis="y", length=0)
 
 
-def legend(figure: Any, axes: Any) -> None:
+def legend(figure: Figure, axes: Axes) -> None:
     """What the colours of `gantt` mean, below the figure."""
     known = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # each once
     figure.legend(known.values(), known, loc="outside lower center", ncols=len(known), frameon=False)
 
 
-def staleness(axes: Any, line: Schedule) -> None:
+def staleness(axes: Axes, line: Schedule) -> None:
     """How many gradients were how stale: applied, and on top of them dropped."""
     from matplotlib.ticker import MaxNLocator
 

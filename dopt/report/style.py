@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dopt.files import whole
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WIDTHS = {"column": 3.25, "text": 5.5, "page": 6.75}  # inches
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe-Ito
@@ -93,7 +96,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def save(figure: Any, stem: Path) -> list[Path]:
+def save(figure: Figure, stem: Path) -> list[Path]:
     """PNG and PDF of a figure; the same figure gives the same bytes."""
     paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".png", ".pdf")]
     with whole(paths[0]) as png:

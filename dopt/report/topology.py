@@ -18,13 +18,16 @@ from dopt.algorithms import ALGORITHMS, takes_mix
 from dopt.config import Run
 from dopt.facts import wiring
 from dopt.files import whole, writing
+from dopt.mixing.spectrum import Matrix
 from dopt.paths import slug
 from dopt.report.style import COLOURS, WIDTHS, style
 from dopt.topology import Matchings, Network
 from dopt.types import InputError
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure, SubFigure
 
 WORKERS = 16  # where nothing else is asked for
 DECAY, ACCURACY = 0.9, 1e-6  # of the effective number of neighbours, and of the consensus time
@@ -49,16 +52,16 @@ class Facts(NamedTuple):
     connected: bool
 
 
-def facts(w: Any) -> Facts:
+def facts(w: Matrix) -> Facts:
     """The numbers of a mixing matrix [n, n], of a period of them [period, n, n], or of random `Matchings`."""
-    both, random = mixing.is_doubly_stochastic(w), isinstance(w, Matchings)
+    both = mixing.is_doubly_stochastic(w)
     return Facts(
-        workers=len(w) if random else w.shape[-1],
+        workers=len(w) if isinstance(w, Matchings) else w.shape[-1],
         degree=degree(w),
         diameter=float(csgraph.shortest_path(_union(w), unweighted=True).max()),
         gap=_gap(w),
         gap_kind=mixing.gap_kind(w),
-        neighbours=mixing.effective_neighbours(w, DECAY) if both and not random else math.nan,
+        neighbours=mixing.effective_neighbours(w, DECAY) if both and not isinstance(w, Matchings) else math.nan,
         time=mixing.consensus_time(w, ACCURACY),
         symmetric=mixing.is_symmetric(w),
         doubly_stochastic=both,
@@ -66,7 +69,7 @@ def facts(w: Any) -> Facts:
     )
 
 
-def degree(w: Any) -> tuple[int, int]:
+def degree(w: Matrix) -> tuple[int, int]:
     """Fewest and most senders that a worker can have at a step."""
     if not isinstance(w, Matchings):
         senders = ((w != 0) & ~np.eye(w.shape[-1], dtype=bool)).sum(-1)
@@ -108,18 +111,18 @@ def glance(name: str) -> tuple[str, str]:
     return "-", "-"
 
 
-def _gap(w: Any) -> float:
+def _gap(w: Matrix) -> float:
     return round(mixing.spectral_gap(w), 12)  # what rounding leaves is none
 
 
-def _mean(w: Any) -> np.ndarray:
+def _mean(w: Matrix) -> np.ndarray:
     """[n, n]: W, the product of a period, or E[W]."""
     if isinstance(w, Matchings):
         return w.moments()[0]
     return w if w.ndim == 2 else reduce(np.matmul, w[::-1])
 
 
-def _union(w: Any) -> np.ndarray:
+def _union(w: Matrix) -> np.ndarray:
     """[n, n] bool: which links carry something at some step; [i, j]: j sends to i."""
     links = w.moments()[0] != 0 if isinstance(w, Matchings) else (w != 0).reshape(-1, *w.shape[-2:]).any(0)
     return links & ~np.eye(len(links), dtype=bool)
@@ -128,7 +131,7 @@ def _union(w: Any) -> np.ndarray:
 # -- the picture --
 
 
-def save(w: Any, name: str, title: str, folder: Path) -> Path:
+def save(w: Matrix, name: str, title: str, folder: Path) -> Path:
     """Draw into `folder`, as `topology_NAME.png`."""
     path = folder / f"topology_{slug(name)}.png"
     with writing("out", folder, "--out"):
@@ -138,12 +141,12 @@ def save(w: Any, name: str, title: str, folder: Path) -> Path:
     return path
 
 
-def draw(w: Any, title: str = "") -> Figure:
+def draw(w: Matrix, title: str = "") -> Figure:
     """The graph (of a sequence, its first steps), the matrix, and its spectrum, side by side."""
     from matplotlib.figure import Figure
 
     matrix, random = _mean(w), isinstance(w, Matchings)
-    period = 1 if random or w.ndim == 2 else len(w)
+    period = 1 if isinstance(w, Matchings) or w.ndim == 2 else len(w)
     name = "E[W]" if random else "W" if period == 1 else f"$W_{{{period - 1}}} \\cdots W_0$"
     figure = Figure(figsize=(WIDTHS["page"], 2.5))
     figure.suptitle(title, fontsize=9, parse_math=False)
@@ -161,7 +164,7 @@ def draw(w: Any, title: str = "") -> Figure:
     return figure
 
 
-def _draw_steps(figure: Any, links: Callable[[int], np.ndarray], count: int, place: np.ndarray) -> None:
+def _draw_steps(figure: SubFigure, links: Callable[[int], np.ndarray], count: int, place: np.ndarray) -> None:
     columns = math.ceil(math.sqrt(count))
     grid = figure.subplots(math.ceil(count / columns), columns, squeeze=False).ravel()
     for k, axes in enumerate(grid):
@@ -171,7 +174,7 @@ def _draw_steps(figure: Any, links: Callable[[int], np.ndarray], count: int, pla
             axes.set_title(f"step {k}" if count > 1 else "", fontsize=6, pad=1)
 
 
-def _draw_graph(axes: Any, links: np.ndarray, place: np.ndarray, alone: bool) -> None:
+def _draw_graph(axes: Axes, links: np.ndarray, place: np.ndarray, alone: bool) -> None:
     from matplotlib.collections import EllipseCollection, LineCollection
 
     near = pdist(place).min(initial=1.0)
@@ -235,7 +238,7 @@ def _by_hops(graph: nx.Graph) -> dict[int, np.ndarray]:
     return nx.kamada_kawai_layout(graph) if len(graph) <= 200 else nx.spectral_layout(graph)
 
 
-def _draw_matrix(figure: Any, matrix: np.ndarray) -> None:
+def _draw_matrix(figure: SubFigure, matrix: np.ndarray) -> None:
     axes, top, signed = figure.subplots(), float(np.abs(matrix).max()), matrix.min() < -1e-9
     image = axes.imshow(matrix, cmap="RdBu" if signed else "Blues", vmin=-top if signed else 0, vmax=top)
     figure.colorbar(image, ax=axes, shrink=0.8)
@@ -244,7 +247,7 @@ def _draw_matrix(figure: Any, matrix: np.ndarray) -> None:
     axes.set(xlabel="sender", ylabel="reader")
 
 
-def _draw_spectrum(axes: Any, matrix: np.ndarray) -> None:
+def _draw_spectrum(axes: Axes, matrix: np.ndarray) -> None:
     """Real eigenvalues in order, or all in the complex plane; the second largest modulus is marked."""
     symmetric = mixing.is_symmetric(matrix)
     values = np.linalg.eigvalsh(matrix)[::-1] if symmetric else np.linalg.eigvals(matrix)
@@ -270,7 +273,7 @@ def _draw_spectrum(axes: Any, matrix: np.ndarray) -> None:
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), frameon=False)
 
 
-def _count(axis: Any) -> None:
+def _count(axis: Axis) -> None:
     """Ticks at whole numbers."""
     from matplotlib.ticker import MaxNLocator
 

@@ -8,7 +8,7 @@ pytest = JAX_PLATFORMS=cpu XLA_FLAGS="--xla_force_host_platform_device_count=8 $
 # these are about bits, so the compiler does for them what it does for users; elsewhere it would take most of the time
 BITS := tests/test_engine.py tests/test_store.py tests/test_checkpoints.py
 
-.PHONY: sweep test figures faults fuzz mutants speed clean
+.PHONY: sweep test figures faults fuzz mutants speed ahead ahead-h100 ahead-v5e clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/dopt sweep benchmarks/connectivity_delay.yaml
@@ -40,6 +40,19 @@ mutants: $(VENV)/.installed
 
 speed: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.speed
+
+# every method's program, compiled for an H100 and for a slice of TPU v5e that are not here, and what its loops launch; each has an
+# environment of its own, of 1 GB, since a plug-in is one of JAX's own version
+ahead: ahead-h100 ahead-v5e
+
+WANTS_h100 := jax-cuda13-pjrt jax-cuda13-plugin
+WANTS_v5e := jax[tpu]
+ahead-h100 ahead-v5e: ahead-%: $(VENV)/.installed
+	@test -x .venv-ahead-$*/bin/python || $(PYTHON) -m venv .venv-ahead-$*
+	@jax=$$($(BIN)/python -c 'import jax; print(jax.__version__)'); \
+	if .venv-ahead-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . $(foreach plugin,$(WANTS_$*),"$(plugin)==$$jax") 2> .venv-ahead-$*/refused; then \
+		.venv-ahead-$*/bin/python -m benchmarks.speed.ahead --target $*; \
+	else echo "ahead: $* is left out: the registry does not give $(WANTS_$*) $$jax ($$(grep -m 1 ERROR .venv-ahead-$*/refused))"; fi
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dopt needs Python 3.11 or newer, this is %s; say make PYTHON=python3.12" % sys.version.split()[0])'

@@ -1,7 +1,7 @@
 """Checkpoints of one long run, by orbax: where it was interrupted it goes on, to the same bits.
 
 FOLDER/made_by.json   the run, its devices, and versions: whatever bits depend on
-FOLDER/SEGMENTS/      what the loop carries after so many segments; orbax puts it in place by one rename
+FOLDER/CALLS/         what the loop carries after so many calls of the program; orbax puts it in place by one rename
 
 They are for runs that have not ended yet; results are what the run gives.
 """
@@ -15,7 +15,7 @@ import logging
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -35,14 +35,17 @@ class Checkpoints(NamedTuple):
     """Where a run keeps its checkpoints, and how often it makes one."""
 
     folder: str | Path
-    every: int  # steps from one to the next, at least; a checkpoint is made where a segment ends
+    every: int  # steps from one to the next, at least; a checkpoint is made where a call of the program ends
     keep: int = 2  # the last so many stay
 
 
-def due(start: np.ndarray, count: np.ndarray, every: int) -> np.ndarray:
-    """Numbers of segments after which a checkpoint is made: the first to end at or past each multiple of `every`."""
-    passed = (start + count) // every
-    return 1 + np.flatnonzero(np.diff(passed, prepend=0) > 0)
+def due(ends: Sequence[int], every: int) -> list[int]:
+    """After how many calls a checkpoint is made: the first to end at or past each multiple of `every`.
+
+    Args:
+      ends: of each call, the step at which it ends.
+    """
+    return (1 + np.flatnonzero(np.diff(np.asarray(ends, int) // every, prepend=0) > 0)).tolist()
 
 
 @contextmanager
@@ -119,7 +122,7 @@ class Keeper:
             raise InputError(f"checkpoint: cannot use {str(self.folder)!r} ({error}); choose another folder") from error
 
     def latest(self, carry: Tree) -> tuple[Tree, int]:
-        """(what the loop carried, after how many segments), as NumPy arrays; as given, and 0, where there is none.
+        """(what the loop carried, after how many calls), as NumPy arrays; as given, and 0, where there is none.
 
         Args:
           carry: the loop before its first step, which says of what shape all is.
@@ -138,7 +141,7 @@ class Keeper:
         return jax.tree.unflatten(tree, [found[str(i)] for i in range(len(leaves))]), done
 
     def save(self, done: int, carry: Tree) -> None:
-        """Write down what the loop carries after `done` segments.
+        """Write down what the loop carries after `done` calls.
 
         Raises:
           MachineError: it cannot be written; the checkpoints before it are still there.

@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-Look = Callable[[int, int], int]  # (segments done, of how many) -> how many to do before looking again
+Look = Callable[[int, int], int]  # (calls done, of how many) -> how many to do before looking again
 
 CHUNK = 0.25  # seconds between two looks
 WAIT = 0.1  # seconds of one wait; short ones, since not every system wakes a waiting thread for a signal
@@ -111,7 +111,7 @@ def pace(tell: Callable[[float], None] = lambda share: None) -> Look:
         now = time.perf_counter()
         tell(done / total)
         size = 1
-        if done > 1 and last:  # segment 0 is a record without steps, and says nothing about the others
+        if last:
             then, before = last.pop()
             size = min(round(CHUNK * (done - before) / max(now - then, 1e-6)), 4 * (done - before))
         last[:] = [(now, done)]

@@ -69,7 +69,7 @@ def steps_in(folder: Path) -> list[int]:
 def test_a_run_that_was_cut_ends_in_the_bits_of_one_that_was_not(kind: str, tmp_path: Path) -> None:
     run, where = make(**KINDS[kind]).resolve(), Checkpoints(tmp_path / "kept", every=20)
     group = group_of([run])
-    compiled = engine.compile(group, 1)
+    compiled = engine.compile(group, 1, most=1)
     for share in (0.4, 0.8):
         with pytest.raises(CutError):
             run_slab(compiled, [run], cut_after(share), Keeper(where, "this one", group.devices))
@@ -93,16 +93,13 @@ def test_the_last_two_are_kept(tmp_path: Path) -> None:
     with pytest.raises(CutError):
         dopt.run(make(), checkpoint=Checkpoints(tmp_path, every=6), look=cut_after(0.8))
     assert len(steps_in(tmp_path)) == 2
-    # of ten segments of six steps, after the one of step 0
+    # of ten calls of six steps
     assert steps_in(tmp_path) == [8, 9]
 
 
-def test_a_checkpoint_is_due_at_the_first_end_of_a_segment_past_each_multiple() -> None:
-    start, count = np.array([0, 0, 4, 8, 12]), np.array([0, 4, 4, 4, 1])
-    np.testing.assert_array_equal(due(start, count, 4), [2, 3, 4])
-    np.testing.assert_array_equal(due(start, count, 5), [3, 4])
-    np.testing.assert_array_equal(due(start, count, 13), [5])
-    np.testing.assert_array_equal(due(start, count, 14), [])
+def test_a_checkpoint_is_due_at_the_first_end_of_a_call_past_each_multiple() -> None:
+    ends = [4, 8, 12, 13]
+    assert [due(ends, every) for every in (4, 5, 13, 14)] == [[1, 2, 3], [2, 3], [4], []]
 
 
 def test_other_runs_devices_and_versions_are_refused(tmp_path: Path) -> None:

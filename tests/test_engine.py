@@ -25,7 +25,7 @@ from dopt.engine import Compiled, Group, Outcome, group_of, key, pack, run_slab
 from dopt.engine.compiled import carry_of_one
 from dopt.engine.outcome import axes as clocked
 from dopt.engine.outcome import sent as sent_by
-from dopt.program import LONGEST
+from dopt.segments import LONGEST, Segment
 from dopt.sweep import plan
 from dopt.sweep.store import Store
 
@@ -161,13 +161,13 @@ def test_records_lie_on_the_beat_and_at_the_end_with_axes_by_formula(
     assert set(found) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-12, err_msg=name)
-    # the device's table has one place for each of them
-    slots = group.common.slot[group.common.slot >= 0]
-    np.testing.assert_array_equal(slots, np.arange(len(expected["step"])))
+    # the device's table has one place for each of them; what fills up the last stretch changes nothing
+    made = group.calls(1)
+    slots = [call.slot + r for call in made for r in range(call.segment.records)]
+    assert [0, *slots] == list(range(len(expected["step"])))
     assert group.program.records == len(expected["step"])
-    assert group.common.count.sum() == expected["step"][-1]
-    ends = (group.common.start + group.common.count)[group.common.slot >= 0]
-    np.testing.assert_array_equal(ends, expected["step"])
+    ends = [call.start + r * call.segment.steps for call in made for r in range(1, call.segment.records + 1)]
+    np.testing.assert_array_equal(np.minimum([0, *ends], group.longest_run), expected["step"])
 
 
 @pytest.mark.parametrize(
@@ -282,6 +282,7 @@ def test_bytes_of_a_model_count_all_its_leaves() -> None:
 def test_chunks_and_pacing_change_no_bit() -> None:
     runs = [make(seed=seed, steps=3000, record_every=1500, **NOISE) for seed in range(2)]
     compiled = engine.compile(group_of(runs), 2)
+    assert [call.segment for call in compiled.calls] == [Segment(1, 750)] * 4
     asked: list[tuple[int, int]] = []
 
     def one(done: int, total: int) -> int:
@@ -293,8 +294,7 @@ def test_chunks_and_pacing_change_no_bit() -> None:
     for look in (one, lambda done, total: 3, lambda done, total: 0, watch.pace()):
         for a, b in zip(whole, run_slab(compiled, runs, look), strict=True):
             same(a, b)
-    total = len(compiled.group.common.start)
-    assert asked == [(done, total) for done in range(total)]
+    assert asked == [(done, 4) for done in range(4)]
 
 
 @pytest.mark.parametrize("algorithm", ["gossip_sgd", "async_sgd"])
@@ -303,7 +303,7 @@ def test_a_stretch_between_records_may_be_longer_than_a_segment(algorithm: str) 
     runs = {n: make(algorithm=algorithm, steps=2 * every + 7, record_every=n, **NOISE) for n in (every, 100)}
     far, near = (slab([run])[0] for run in runs.values())
     assert far.history["step"].tolist() == [0, every, 2 * every, 2 * every + 7]
-    assert group_of([runs[every]]).program.longest == LONGEST
+    assert [call.segment.steps for call in group_of([runs[every]]).calls(1)] == [every // 3] * 6 + [7]
     shared = np.isin(near.history["step"], far.history["step"])
     at = np.isin(far.history["step"], near.history["step"])
     for name in ("loss", "consensus_distance", "gradients", "time", "bytes_sent"):

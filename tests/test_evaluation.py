@@ -51,7 +51,7 @@ def test_what_is_left_out_is_said_once_and_only_where_it_is_so(many: None) -> No
     assert notes(eval_samples=10**6) == []
 
 
-def test_the_first_record_comes_before_the_second_chunk_and_is_that_of_the_history() -> None:
+def test_the_first_record_comes_before_the_first_step_and_is_that_of_the_history() -> None:
     seen: list[Any] = []
 
     def look(done: int, total: int) -> int:
@@ -61,7 +61,7 @@ def test_the_first_record_comes_before_the_second_chunk_and_is_that_of_the_histo
     run = Run.from_dict(BASE | {"problem": "logistic", "data": "sparse", "steps": 3, "record_every": 1})
     result = dopt.run(run, look=look, first=seen.append)
     (record,) = (each for each in seen if isinstance(each, Mapping))
-    assert seen.index(record) == 1  # after the first look, at 0, and before the next
+    assert seen.index(record) == 0  # before the first look, at 0
     for name, values in record.items():
         np.testing.assert_array_equal(values, result.history[name][:1])
     assert {"loss", "grad_norm", "accuracy"} <= set(record)

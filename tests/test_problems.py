@@ -437,7 +437,7 @@ def test_with_eval_samples_suboptimality_is_left_out_with_a_note() -> None:
         "suboptimality is left out: f* is known for all samples, not for eval_samples of them",
     )
     assert group.facts.optimum is None
-    assert len(group.common.test["y"]) == 50
+    assert len(group.facts.test["y"]) == 50
 
 
 # -- consensus, and what a user can mend --

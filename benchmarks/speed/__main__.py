@@ -45,7 +45,7 @@ def seconds(call: Callable[[], Any]) -> float:
 
 
 def setting(group: Group) -> Setting:
-    data, test, run = group.facts.data, group.common.test, group.first
+    data, test, run = group.facts.data, group.facts.test, group.first
     return Setting(
         np.asarray(data.samples["x"]),
         np.asarray(data.samples["y"]),
@@ -185,7 +185,7 @@ def transformer(pairs: int) -> dict[str, Any]:
     horizon: dict[str, Any] = {"steps": 40, "record_every": 20, "metrics": ("loss", "accuracy"), "eval_samples": 64}
     run = Run.from_dict({**fields, **horizon, **scale}).resolve()
     group = group_of([run])
-    data, seen, test = group.facts.data, group.facts.data.seen, group.common.test
+    data, seen, test = group.facts.data, group.facts.data.seen, group.facts.test
     there = np.arange(seen.count.max()) < seen.count[:, None]
     looked_at = {name: np.concatenate([seen.head[name], seen.tail[name]], 1)[there] for name in ("x", "y")}
     by_hand = TextSetting(
@@ -367,11 +367,13 @@ def main() -> None:
 def machine() -> dict[str, Any]:
     """On what and when it was measured."""
     device = jax.devices()[0]
+    return {**versions(), "device": device.device_kind, "platform": device.platform, "cores": os.cpu_count()}
+
+
+def versions() -> dict[str, Any]:
+    """When it was measured, and with what."""
     return {
         "date": datetime.date.today().isoformat(),
-        "device": device.device_kind,
-        "platform": device.platform,
-        "cores": os.cpu_count(),
         "python": platform.python_version(),
         "versions": {p: installed(p) for p in ("dopt", "jax", "jaxlib", "optax", "numpy")},
     }

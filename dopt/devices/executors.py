@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding
+from jax.sharding import AxisType, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from dopt.devices import EXECUTORS
@@ -100,7 +100,8 @@ def place(
         simulated = jax.vmap(program, *axes, axis_name=AXIS, axis_size=workers)
     several = _over_runs(simulated, in_axes, out_axes)
     if len(devices) == 1:
-        return jax.jit(several, donate_argnums=donated)
+        here = SingleDeviceSharding(devices[0])
+        return jax.jit(several, in_shardings=here, out_shardings=here, donate_argnums=donated)
     layout = _of_mesh(devices, parts) if executor == "mesh" else _of_runs(devices)
     return jax.jit(
         several,

@@ -46,9 +46,10 @@ def check_fits(memory: int | None, device: jax.Device, algorithm: str) -> None:
 
 def device_memory(device: jax.Device) -> int | None:
     """Bytes a device can give to one slab: its own limit, or half of what the host still has, for a CPU."""
-    stats = device.memory_stats() if device.platform != "cpu" else None
-    if stats and "bytes_limit" in stats:
-        return int(0.9 * stats["bytes_limit"])
-    if device.platform != "cpu":
+    if device.platform == "cpu":
+        return available() // 2
+    try:
+        stats = device.memory_stats()
+    except jax.errors.JaxRuntimeError:  # a device that is only described, to compile for
         return None
-    return available() // 2
+    return int(0.9 * stats["bytes_limit"]) if stats and "bytes_limit" in stats else None

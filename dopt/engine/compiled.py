@@ -1,8 +1,9 @@
-"""A group's program at one width, compiled: `begin` makes a slab's first carry, `go` takes it through segments."""
+"""A group's programs at one width, compiled: `begin` makes a slab's first carry, and calls take it from segment to segment."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -13,58 +14,102 @@ from dopt.devices import executors, hosts, memory
 from dopt.devices.axes import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER, state_axes
 from dopt.engine.group import Group
 from dopt.engine.pack import pack
-from dopt.program import Carry, Common, Data, Inputs
+from dopt.program import Carry, Data, Inputs
+from dopt.segments import Call, Segment
 from dopt.types import AXIS, Tree
 
 
+class Lowered(NamedTuple):
+    """A group's programs at one width, as functions that lower them; called, as all tracing, under `flags.fixed`."""
+
+    begin: Callable[[], Any]
+    replay: Callable[[Segment], Any]
+    retrace: Callable[[], Any]
+
+
 class Compiled(NamedTuple):
-    """A group's program at one width."""
+    """A group's programs at one width."""
 
     group: Group
     width: int
+    calls: tuple[Call, ...]  # from start to end
     begin: Any
-    go: Any
+    programs: Mapping[Segment, Any]
+    retrace: Callable[[], Any]  # the program that goes step by step, compiled when it is first asked for
     data: Data  # on the devices, once
-    common: Common
+    test: Tree
+
+    @property
+    def go(self) -> Any:
+        """The program of most calls."""
+        return self.programs[self.calls[0].segment]
 
     @property
     def memory(self) -> int | None:
         """Bytes one slab needs on a device, by the compiler's analysis."""
-        return memory.program_memory(self.go)
+        each = [memory.program_memory(program) for program in self.programs.values() or (self.begin,)]
+        return max((size for size in each if size is not None), default=None)
 
     def start(self, inputs: Inputs) -> Carry:
-        """The slab before its first step."""
+        """The slab before its first step, with the record of step 0."""
         given = inputs, self.group.facts.start, _numbers(self.group)
-        return self.begin(*(hosts.put(given, self.begin.input_shardings[0]) if hosts.several() else given))
+        if hosts.several():
+            given = hosts.put(given, self.begin.input_shardings[0][:3])
+        return self.begin(*given, self.data, self.test)
+
+    def after(self, carry: Carry, inputs: Inputs, call: Call) -> Carry:
+        """The slab after a call; `carry` is used up."""
+        program = self.programs[call.segment]
+        return program(carry, inputs, self.data, self.test, np.int32(call.start), np.int32(call.slot))
 
 
-def compile(group: Group, width: int) -> Compiled:
-    """The program for slabs of `width` runs, compiled for the group's devices."""
+def compile(group: Group, width: int, most: int | None = None) -> Compiled:
+    """The programs for slabs of `width` runs, compiled for the group's devices.
+
+    Args:
+      most: records of a call, where somebody wants to look more often.
+    """
     facts = group.facts
     _ = facts.optimum  # where it cannot be found, nothing is compiled
-    program, events = group.program, group.events
+    calls = group.calls(width, most)
+    with memory.room(), flags.fixed(facts.dtype == np.float64):
+        lowered = lower(group, width)
+        begin = lowered.begin().compile()
+        programs = {segment: lowered.replay(segment).compile() for segment in dict.fromkeys(c.segment for c in calls)}
+        fixed = facts.data, facts.test
+        if group.first.executor != "pmap":  # which takes its arguments apart by itself
+            fixed = hosts.put(fixed, begin.input_shardings[0][3:5])
+    return Compiled(group, width, calls, begin, programs, cache(lambda: lowered.retrace().compile()), *fixed)
+
+
+def lower(group: Group, width: int) -> Lowered:
+    """The programs at this width."""
+    facts, program = group.facts, group.program
     one = pack(group, facts.runs[:1], width)
     carry, inputs, data, start = _axes(group, one)
     where: dict[str, Any] = {
         "executor": group.first.executor,
         "workers": group.first.workers,
         "devices": group.devices,
-        "events": events,
+        "events": group.events,
         "parts": group.parts,
     }
-    init = program.server_init if events else program.worker_init
-    advance = program.server_advance if events else program.worker_advance
-    first = executors.place(init, (inputs, start, COMMON if events else PER_WORKER), carry, **where)
-    rest = executors.place(advance, (carry, inputs, data, COMMON, COMMON, COMMON), carry, donate=True, **where)
-    with memory.room(), flags.fixed(facts.dtype == np.float64):
-        given = hosts.shapes((one, facts.start, _numbers(group)))
-        begin = first.lower(*given).compile()
-        shape = jax.eval_shape(first, *given)
-        fixed = facts.data, group.common
-        go = rest.lower(shape, given[0], *hosts.shapes(fixed), np.int32(0), np.int32(0)).compile()
-        if group.first.executor != "pmap":  # which takes its arguments apart by itself
-            fixed = hosts.put(fixed, go.input_shardings[0][2:4])
-    return Compiled(group, width, begin, go, *fixed)
+    given = hosts.shapes((one, facts.start, _numbers(group)))
+    fixed = hosts.shapes((facts.data, facts.test))
+    axes = inputs, start, COMMON if group.events else PER_WORKER, data, COMMON
+    first = executors.place(program.begin, axes, carry, **where)
+
+    def later(f: Callable[..., Carry], numbers: int) -> Any:
+        axes = (carry, inputs, data, *[COMMON] * (1 + numbers))
+        placed = executors.place(f, axes, carry, donate=True, **where)
+        shape = jax.eval_shape(first, *given, *fixed)
+        return placed.lower(shape, given[0], *fixed, *[np.int32(0)] * numbers)
+
+    return Lowered(
+        lambda: first.lower(*given, *fixed),
+        lambda segment: later(partial(program.replay, segment=segment), 2),
+        lambda: later(program.retrace, 3),
+    )
 
 
 def _numbers(group: Group) -> np.ndarray:
@@ -92,8 +137,8 @@ def carry_of_one(group: Group, inputs: Inputs) -> Carry:
     one = jax.tree.map(lambda x: x[0], inputs)
     with flags.fixed(facts.dtype == np.float64):
         if group.events:
-            return jax.eval_shape(program.server_init, one, facts.start, np.int32(0))
-        return _of_one(group, lambda start, number: program.worker_init(one, start, number))
+            return jax.eval_shape(program.start, one, facts.start, np.int32(0))
+        return _of_one(group, lambda start, number: program.start(one, start, number))
 
 
 def _of_one(group: Group, f: Callable[[Tree, Any], Any]) -> Any:

@@ -1,8 +1,8 @@
 """At which step a run diverged: looked for only where a record says that it did, by running that stretch again.
 
-A check in every step would cost what the step itself costs. The same compiled program runs again up to the last good
-record, then step by step with a record after each; so the step is exact, and a sweep without divergence pays nothing.
-Step by step, and not by halving: a loss that swings overflows, comes back, and overflows again.
+A check in every step would cost what the step itself costs. The same calls are made again up to the last good record; what is
+left to it, and the stretch after it, is run by a program that goes step by step, which is compiled only now. So the step is exact, and
+a sweep without divergence pays nothing. Step by step, and not by halving: a loss that swings overflows, comes back, and overflows again.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 
 from dopt.engine.compiled import Compiled
@@ -52,24 +51,38 @@ def first_steps(compiled: Compiled, inputs: Any, history: Mapping[str, np.ndarra
     if open_rows:
         carry, done = compiled.start(inputs), 0
         for slot in sorted(open_rows):
-            begin = int(np.searchsorted(group.common.start, steps[slot - 1], side="left"))
-            begin = max(begin, 1)  # segment 0 is the record at step 0
-            carry = compiled.go(carry, inputs, compiled.data, compiled.common, np.int32(done), np.int32(begin))
-            carry, seen = _step_by_step(compiled, inputs, carry, int(steps[slot - 1]), int(steps[slot]))
-            exact |= {row: int(steps[slot - 1]) + 1 + int(seen[row].argmax()) for row in open_rows[slot]}
-            done = int(np.searchsorted(group.common.start, steps[slot], side="left"))
+            begin, end = int(steps[slot - 1]), int(steps[slot])
+            carry = _forward(compiled, inputs, carry, done, begin)
+            carry, seen = _step_by_step(compiled, inputs, carry, begin, end)
+            exact |= {row: begin + 1 + int(seen[row].argmax()) for row in open_rows[slot]}
+            done = end
     return exact
+
+
+def _forward(compiled: Compiled, inputs: Any, carry: Carry, done: int, goal: int) -> Carry:
+    """The slab at step `goal`, from step `done`: by whole calls where they fit, and step by step between them."""
+    begins = {call.start: call for call in compiled.calls}
+    while done < goal:
+        call = begins.get(done)
+        if call is not None and call.end <= goal:
+            carry, done = compiled.after(carry, inputs, call), call.end
+        else:
+            stop = min([goal, *(start for start in begins if start > done)])
+            carry, done = _retraced(compiled, inputs, carry, done, stop - done, -1), stop
+    return carry
+
+
+def _retraced(compiled: Compiled, inputs: Any, carry: Carry, start: int, number: int, slot: int) -> Carry:
+    bounds = (np.int32(x) for x in (start, number, slot))
+    return compiled.retrace()(carry, inputs, compiled.data, compiled.test, *bounds)
 
 
 def _step_by_step(compiled: Compiled, inputs: Any, carry: Carry, begin: int, end: int) -> tuple[Carry, np.ndarray]:
     """The slab at step `end`, from `begin`; and [rows, end - begin] bool: bad after each of these steps."""
-    size = min(compiled.group.program.records, len(compiled.common.start))
+    program = compiled.group.program
     seen = []
-    for start in range(begin, end, size):
-        number = min(size, end - start)
-        table = np.zeros((3, len(compiled.common.start)), np.int32)
-        table[:, :number] = start + np.arange(number), np.ones(number), np.arange(number)
-        single = compiled.common._replace(start=table[0], count=table[1], slot=table[2])
-        carry = compiled.go(carry, inputs, compiled.data, single, np.int32(0), np.int32(number))
-        seen.append(bad(jax.tree.map(np.asarray, carry.history))[:, :number])
+    for start in range(begin, end, program.records):
+        number = min(program.records, end - start)
+        carry = _retraced(compiled, inputs, carry, start, number, 0)
+        seen.append(bad(program.named(np.asarray(carry.history)))[:, :number])
     return carry, np.concatenate(seen, axis=1)

@@ -18,8 +18,13 @@ from dopt.devices import memory as devices_memory
 from dopt.facts import Facts, clock, facts_of, shards
 from dopt.facts import problem as of_problem
 from dopt.facts.replays import Room
-from dopt.program import LONGEST, Common, Program
+from dopt.program import Program
+from dopt.segments import LONGEST, Call, calls
 from dopt.types import InputError, Problem, Tree
+
+# of a segment: multiplications of a few seconds at most, and bytes drawn ahead, by platform: in between the host may look
+WORK, DRAWN = {"cpu": 2**31}, {"cpu": 2**26}
+WORK_ELSEWHERE, DRAWN_ELSEWHERE = 2**36, 2**29
 
 
 @dataclass(frozen=True)
@@ -28,11 +33,11 @@ class Group:
 
     Attributes:
       longest_run: steps of the longest run.
-      ragged: whether runs differ in length.
+      ragged: whether runs end before the last call does, of which each step asks.
       kept: models that a replay keeps.
       gradients: of an update.
       loop: (iterations between two records, iterations in all) of the longest run: steps, or waves.
-      common: what is the same for all: the test set, and the segments.
+      span: iterations that all calls make together.
     """
 
     facts: Facts
@@ -42,7 +47,7 @@ class Group:
     kept: int
     gradients: int
     loop: tuple[int, int]
-    common: Common
+    span: int
     program: Program
 
     @property
@@ -75,12 +80,28 @@ class Group:
         """The shapes of what runs replay."""
         weighs = self.program.weighs == "arrivals"
         return Room(
-            *self.loop,
-            int(self.common.count.max()),
+            self.loop[0],
+            self.span,
             self.gradients,
             self.facts.dtype,
             shards.shares(self.facts.problem) if weighs else None,
         )
+
+    def calls(self, width: int, most: int | None = None) -> tuple[Call, ...]:
+        """The calls of the program at this width. `most`: records of a call, where somebody wants to look more often."""
+        (every, _), run, platform = self.loop, self.first, self.devices[0].platform
+        together = self.gradients * self.program.rounds
+        samples = run.batch_size or int(shards.counts(self.facts.problem).max())
+        work = samples * sum(int(np.prod(x.shape)) for x in jax.tree.leaves(self.facts.model))
+        drawn = 4 * ((run.batch_size or 0) + run.workers * (self.facts.staleness == "edge"))
+        computing = width * (together if self.events else run.workers)
+        longest = max(1, LONGEST // together)
+        steps = min(
+            longest,
+            WORK.get(platform, WORK_ELSEWHERE) // max(1, computing * work),
+            DRAWN.get(platform, DRAWN_ELSEWHERE) // max(1, computing * drawn),
+        )
+        return calls(every, self.span, longest, most or max(1, steps // every))
 
     def record_steps(self, length: int) -> np.ndarray:
         """Steps at which a run of `length` steps is recorded."""
@@ -122,9 +143,10 @@ def grouped(facts: Facts, devices: Sequence[Any] | None = None) -> Group:
     waves = max((replay.waves or 0 for replay in replays), default=0)
     loop = (waves, waves * (records - 1)) if waves else (facts.every, longest)
     local_steps = clock.coordination_of(run).local_steps if events else 1
-    common = _common(facts, loop, max(1, LONGEST // (gradients * local_steps)))
-    program = _program(facts, common, records, len(lengths) > 1, kept, local_steps)
-    return Group(facts, chosen, longest, len(lengths) > 1, kept, gradients, loop, common, program)
+    span = _span(loop, len(lengths) > 1)
+    ragged = len(lengths) > 1 or span > loop[1]
+    program = _program(facts, loop[0], records, ragged, kept, local_steps)
+    return Group(facts, chosen, longest, ragged, kept, gradients, loop, span, program)
 
 
 def _parts(facts: Facts) -> int:
@@ -161,19 +183,18 @@ def _check_room(facts: Facts, devices: Sequence[Any], kept: int) -> None:
         )
 
 
-def _common(facts: Facts, loop: tuple[int, int], longest: int) -> Common:
-    """The segments: a record at step 0, every so many iterations, and at the end; each segment has at most `longest`."""
+def _span(loop: tuple[int, int], differ: bool) -> int:
+    """Iterations that all calls make together.
+
+    A last stretch that is shorter is filled up with steps that change nothing where these are few, and where they cost
+    less than a second program does; in runs that `differ` in length each step is asked anyway whether it counts.
+    """
     every, total = loop
-    rows = [(0, 0, 0)]
-    for slot, begin in enumerate(range(0, total, every), start=1):
-        end = min(begin + every, total)
-        for part in range(begin, end, longest):
-            rows.append((part, min(longest, end - part), slot if part + longest >= end else -1))
-    start, count, slot = np.array(rows, np.int32).T
-    return Common(facts.test, start, count, slot)
+    whole = -(-total // every) * every
+    return whole if 4 * (whole - total) <= total and (differ or total <= LONGEST) else total
 
 
-def _program(facts: Facts, common: Common, records: int, ragged: bool, kept: int, local_steps: int) -> Program:
+def _program(facts: Facts, every: int, records: int, ragged: bool, kept: int, local_steps: int) -> Program:
     run, traits = facts.first, traits_of(facts.first)
     return Program(
         problem=facts.problem,
@@ -183,11 +204,11 @@ def _program(facts: Facts, common: Common, records: int, ragged: bool, kept: int
         batch_size=run.batch_size,
         metrics=of_problem.recorded(run, facts.problem),
         records=records,
-        longest=int(common.count.max()),
+        every=every,
         staleness=facts.staleness,
         ragged=ragged,
-        always_records=bool((common.slot >= 0).all()),
         kept=kept,
+        events=is_event_driven(exchange_of(run)),
         rounds=local_steps,
         peers=_peers(run),
         parts=traits.assemble is not None,

@@ -81,7 +81,7 @@ def run(
       graph: a networkx graph, or a mixing matrix W [n, n], in place of `run.topology`.
       start: models to start from, leaves [workers, ...].
       devices: JAX devices to use; the first one, or as many as the executor needs, by default.
-      look: called between chunks with (segments done, of how many); returns how many to do next, or raises to stop.
+      look: called between calls of the compiled program with (calls done, of how many); returns how many to do next, or raises to stop.
       checkpoint: where to keep checkpoints, and how often; a run that finds its own goes on from the last one, to the
         bits that it would have had without a break.
       first: called with the record at step 0, metric -> [1], as soon as it exists.
@@ -147,7 +147,7 @@ def _made(
     if solved is not None and hosts.first():
         matrices.save(solved, matrices.matrix(resolved))
     try:
-        compiled = compile(group, 1)
+        compiled = compile(group, 1, most=None if keeper is None else 1)  # checkpoints lie where calls end
         memory.check_fits(compiled.memory, group.devices[0], resolved.algorithm)
         if shared:
             hosts.compare({})  # nobody has refused

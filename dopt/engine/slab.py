@@ -34,35 +34,37 @@ def run_slab(
 
     Args:
       runs: resolved runs of the group.
-      look: called between chunks, on the host; it may raise to stop.
+      look: called between calls of the program, on the host; it may raise to stop.
       keeper: keeps checkpoints; None: there are none.
       first: gets the record at step 0 as soon as it exists; of a run of several processes it never is here whole.
     """
     group, runs = compiled.group, Runs.of(runs)
     with memory.room(), flags.fixed(group.facts.dtype == np.float64):
         inputs = pack(group, runs, compiled.width)
-        carry, done, total = compiled.start(inputs), 0, len(group.common.start)
+        carry, done, total = compiled.start(inputs), 0, len(compiled.calls)
+        if first is not None and not hosts.several():
+            first(first_record(group, group.program.named(carry.history), len(runs)))
         due: list[int] = []
         if keeper is not None:
-            due = checkpoints.due(group.common.start, group.common.count, keeper.every).tolist()
+            due = checkpoints.due([call.end for call in compiled.calls], keeper.every)
             carry, done = _resumed(compiled, keeper, carry)
         while done < total:
-            chunk = total - done if look is None else _agreed(group, max(1, min(look(done, total), total - done)))
-            chunk = min([chunk, *(stop - done for stop in due if stop > done)])
-            carry = compiled.go(carry, inputs, compiled.data, compiled.common, np.int32(done), np.int32(done + chunk))
+            number = total - done if look is None else _agreed(group, max(1, min(look(done, total), total - done)))
+            number = min([number, *(stop - done for stop in due if stop > done)])
+            for call in compiled.calls[done : done + number]:
+                carry = compiled.after(carry, inputs, call)
             jax.block_until_ready(carry.ages)
-            if first is not None and not done and not hosts.several():
-                first(first_record(group, carry.history, len(runs)))
-            done += chunk
+            done += number
             if keeper is not None and done in due:
                 keeper.save(done, carry)
         host = hosts.fetch(carry._replace(state=group.program.reported(carry.state)))
+        host = host._replace(history=group.program.named(host.history))
         diverged = divergence.first_steps(compiled, inputs, host.history, len(runs))
     return read(group, runs, host, diverged)
 
 
 def _resumed(compiled: Compiled, keeper: Keeper, carry: Carry) -> tuple[Carry, int]:
-    """The slab at its last checkpoint, and after how many segments that was; `carry` where there is none."""
+    """The slab at its last checkpoint, and after how many calls that was; `carry` where there is none."""
     found, done = keeper.latest(carry)
     if done and hosts.several():
         found = hosts.put(found, compiled.go.input_shardings[0][0])

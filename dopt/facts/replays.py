@@ -18,10 +18,7 @@ class Room(NamedTuple):
     """The shapes that a group gives the arrays of its replays: the most that any of its runs needs."""
 
     stretch: int  # iterations between two records
-    iterations: int  # in all
-    segment: (
-        int  # iterations of the longest segment: arrays are that much longer, so that a slice never runs over the end
-    )
+    iterations: int  # of all calls together
     gradients: int  # of an update
     dtype: np.dtype
     shares: np.ndarray | None  # [workers] what an arrival counts by its worker's share; None: nothing
@@ -112,7 +109,7 @@ class Waves(NamedTuple):
 
         def filled(x: np.ndarray) -> np.ndarray:
             x = np.pad(x, ((0, 0), (0, room.stretch - x.shape[1]), (0, 0))).reshape(-1, x.shape[-1])
-            return np.pad(x, ((0, room.iterations + room.segment - len(x)), (0, 0)))
+            return np.pad(x, ((0, room.iterations - len(x)), (0, 0)))
 
         return {"turns": Turns(filled(self.line.applied), filled(self.line.batch))}
 
@@ -165,7 +162,7 @@ class Arrivals(NamedTuple):
         """Update by update, whose gradients it is made of."""
         line, rows = self.line, self.replay.rows
         steps, wide = rows.shape
-        more = room.iterations + room.segment - steps
+        more = room.iterations - steps
 
         def filled(x: np.ndarray) -> np.ndarray:
             return np.pad(x, ((0, more), (0, room.gradients - wide))[: x.ndim])

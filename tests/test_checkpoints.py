@@ -83,7 +83,7 @@ def test_a_run_that_was_cut_ends_in_the_bits_of_one_that_was_not(kind: str, tmp_
 def test_a_run_that_diverged_before_its_checkpoint_says_at_the_same_step(tmp_path: Path) -> None:
     run = make(learning_rate=30.0)
     with pytest.raises(CutError):
-        dopt.run(run, checkpoint=Checkpoints(tmp_path / "kept", every=10), look=cut_after(0.9))
+        dopt.run(run, checkpoint=Checkpoints(tmp_path / "kept", every=10), look=cut_after(0.8))
     again, whole = dopt.run(run, checkpoint=Checkpoints(tmp_path / "kept", every=10)), dopt.run(run)
     assert whole.diverged
     assert again.diverged_step == whole.diverged_step

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import optax.contrib
 from jax import lax
@@ -152,7 +153,7 @@ class Program:
                 t = record * segment.steps + j
                 return self.stepped(pieces, inputs, start + t, jax.tree.map(lambda x: x[t], (drawn, staleness)), model)
 
-            model = lax.fori_loop(0, segment.steps, one, model)
+            model = lax.fori_loop(np.int32(0), np.int32(segment.steps), one, model)
             return model, self.row(pieces.record(*model), columns)
 
         model, rows = lax.scan(stretch, (carry.params, carry.state), jnp.arange(segment.records, dtype=jnp.int32))
@@ -162,7 +163,7 @@ class Program:
             said = pieces.together(each)
             rows = jnp.concatenate([rows, jnp.stack([said.sum / jnp.maximum(said.number, 1), said.largest], 1)], 1)
             ages = jax.tree.map(lambda x: x[-1], each)
-        return Carry(*model, ages, lax.dynamic_update_slice(carry.history, rows, (slot, 0)))
+        return Carry(*model, ages, lax.dynamic_update_slice_in_dim(carry.history, rows, slot, 0))
 
     def retrace(
         self, carry: Carry, inputs: Inputs, data: Data, test: Tree, start: Any, number: Any, slot: Any
@@ -181,7 +182,7 @@ class Program:
                 found = pieces.record(params, state)
                 said = {name: found[name] for name in ("loss", "finite") if name in self.columns}
                 row = self.row(dict.fromkeys(self.columns, jnp.nan) | said)
-                return lax.dynamic_update_slice(carry.history, row[None], (slot + j, 0))
+                return lax.dynamic_update_slice_in_dim(carry.history, row[None], slot + j, 0)
 
             return Carry(params, state, carry.ages, lax.cond(slot >= 0, written, lambda: carry.history))
 

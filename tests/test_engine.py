@@ -156,8 +156,7 @@ def test_records_lie_on_the_beat_and_at_the_end_with_axes_by_formula(
     run = make(**method, **horizon)
     group = group_of([run])
     expected = axes(run)
-    steps = group.record_steps(group.facts.replay(0, run.seed).length)
-    found = {"step": steps, **clocked(group, 0, run.seed, steps)}
+    found = clocked(group, 0, run.seed)
     assert set(found) == set(expected)
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, rtol=1e-12, err_msg=name)
@@ -267,7 +266,7 @@ def test_bytes_follow_the_graph_and_the_precision() -> None:
     ]:
         run = make(**changes)
         group = group_of([run])
-        sent = sent_by(group, 0, run.seed, np.array([0, 1, 20]))["bytes_sent"]
+        sent = sent_by(group.facts, 0, run.seed, np.array([0, 1, 20]))["bytes_sent"]
         np.testing.assert_allclose(sent, [0, per_step, 20 * per_step], err_msg=str(changes))
 
 

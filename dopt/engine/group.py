@@ -27,7 +27,7 @@ WORK, DRAWN = {"cpu": 2**31}, {"cpu": 2**26}
 WORK_ELSEWHERE, DRAWN_ELSEWHERE = 2**36, 2**29
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Group:
     """Runs with equal keys. What they stand for is in `facts`; what is here says of which shape the program is.
 

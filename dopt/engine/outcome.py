@@ -12,9 +12,9 @@ import numpy as np
 
 from dopt import flags, mixing
 from dopt.config.exchanges import traits_of
-from dopt.config.runs import Runs, numbered
+from dopt.config.runs import Runs
 from dopt.engine.group import Group
-from dopt.facts import clock, wiring
+from dopt.facts import Facts, clock, wiring
 from dopt.facts import problem as of_problem
 from dopt.facts.replays import Arrivals, Waves
 from dopt.program import Carry, averaged
@@ -73,20 +73,21 @@ def read(group: Group, runs: Runs, carry: Carry, diverged: Mapping[int, int]) ->
       diverged: row -> the step at which it did.
     """
     facts, number = group.facts, len(runs)
-    first, kind = numbered(facts.numbers(runs), runs.seed)
-    template = facts.numbers(runs)
-    kinds = [(int(template[row]), int(runs.seed[row])) for row in first]
-    length = np.array([facts.replay(*which).length for which in kinds])[kind]
-    steps = group.record_steps(int(length.max()))
-    steps = np.minimum(steps, length[:, None])  # of a shorter run the last record stands in for those that it lacks
-    there = np.arange(steps.shape[1]) < 1 + (steps < length[:, None]).sum(1, keepdims=True)
-    clocked = [axes(group, *which, steps[row]) for which, row in zip(kinds, first, strict=True)]
-    history, lacks = {"step": steps}, {}
+    kinds, kind = facts.kinds(runs)
+    clocked = [axes(group, *which) for which in kinds]
+    length = np.array([len(found["step"]) for found in clocked])
+    place = np.minimum(
+        np.arange(length.max()), length[:, None] - 1
+    )  # the last record stands in for those that a run lacks
+    there = (np.arange(length.max()) < length[:, None])[kind]
+    history, lacks = {}, {}
     for name in dict.fromkeys(name for found in clocked for name in found):
         missing = np.array([name not in found for found in clocked])
-        history[name] = np.stack([found.get(name, np.full(steps.shape[1], np.nan)) for found in clocked])[kind]
+        none = np.full(length.max(), np.nan)
+        history[name] = np.stack([f[name][p] if name in f else none for f, p in zip(clocked, place, strict=True)])[kind]
         if missing.any():
             lacks[name] = missing[kind]
+    steps = history["step"]
     step = np.array([diverged.get(row, -1) for row in range(number)])
     lost = (step >= 0)[:, None] & (steps >= step[:, None])
     recorded = {name: np.asarray(h[:number, : steps.shape[1]], np.float64) for name, h in carry.history.items()}
@@ -131,15 +132,19 @@ def _reported(group: Group, recorded: Mapping[str, np.ndarray]) -> list[str]:
 # -- axes: what of a history follows from the clock --
 
 
-def axes(group: Group, template: int, seed: int, steps: np.ndarray) -> dict[str, np.ndarray]:
-    """gradients, time and bytes_sent at the records of a run, and ages, where they come from the clock."""
-    replay = group.facts.replay(template, seed)
-    return replay.axes(steps, group.program.rounds) | sent(group, template, seed, steps)
+def axes(group: Group, template: int, seed: int) -> dict[str, np.ndarray]:
+    """step, gradients, time and bytes_sent at the records of a run, and ages, where they come from the clock."""
+    return group.facts.once(_axes, group.program.rounds, template, seed)
 
 
-def sent(group: Group, template: int, seed: int, steps: np.ndarray) -> dict[str, np.ndarray]:
+def _axes(facts: Facts, local_steps: int, template: int, seed: int) -> dict[str, np.ndarray]:
+    replay = facts.replay(template, seed)
+    steps = clock.record_steps(facts.every, replay.length)
+    return {"step": steps, **replay.axes(steps, local_steps), **sent(facts, template, seed, steps)}
+
+
+def sent(facts: Facts, template: int, seed: int, steps: np.ndarray) -> dict[str, np.ndarray]:
     """Bytes sent by a worker in the mean, and by a server, after so many steps."""
-    facts = group.facts
     run, replay = facts.run(template, seed), facts.replay(template, seed)
     n, size, bits = run.workers, float(facts.sizes.bytes), facts.sizes.bits
     if isinstance(replay, Arrivals):

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from dopt import delays
-from dopt.config.runs import Runs, numbered
+from dopt.config.runs import Runs
 from dopt.engine.group import Group
 from dopt.program import Inputs
 from dopt.types import Tree
@@ -18,19 +18,18 @@ from dopt.types import Tree
 def pack(group: Group, runs: Runs, width: int) -> Inputs:
     """Inputs [width, ...] of some runs of a group; a short slab is filled up with its last run."""
     facts, filled = group.facts, np.minimum(np.arange(width), len(runs) - 1)
-    template, seed = facts.numbers(runs)[filled], runs.seed[filled]
-    first, kind = numbered(template, seed)
-    kinds = [(int(template[row]), int(seed[row])) for row in first]
+    kinds, of_run = facts.kinds(runs)
+    kind = of_run[filled]
 
     def each(make: Callable[[int, int], Tree]) -> Tree:
-        """One value for each run, made once for each template and seed."""
+        """One value for each run, made once for each kind."""
         return _stacked([make(*which) for which in kinds], kind)
 
     room = group.room
     replayed = each(lambda t, s: facts.replay(t, s).arrays(room))
     drawn = facts.building.delayed and facts.staleness != "fixed"
     return Inputs(
-        seed=seed.astype(np.int32),
+        seed=runs.seed[filled].astype(np.int32),
         learning_rate=runs.learning_rate[filled].astype(facts.dtype),
         form=each(lambda t, s: _forms(group, t, s)),
         modulus=each(lambda t, s: _modulus(group, t)),

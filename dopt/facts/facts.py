@@ -29,7 +29,7 @@ from dopt.types import Problem, Tree
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Facts:
     """What runs of one group stand for. A *template* is a resolved run without its learning rate and seed.
 
@@ -49,7 +49,7 @@ class Facts:
     notes: tuple[str, ...]
     _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    @property
+    @cached_property
     def first(self) -> Run:
         """A run whose static fields all have."""
         return self.runs[0]
@@ -58,24 +58,24 @@ class Facts:
     def dtype(self) -> np.dtype:
         return of_problem.dtype_of(self.first)
 
-    def _once(self, make: Callable[..., T], *key: Any) -> T:
-        """`make(*key)`, made once for each distinct key."""
+    def once(self, make: Callable[..., T], *key: Any) -> T:
+        """`make(facts, *key)`, made once for each distinct key."""
         if (make, key) not in self._made:
-            self._made[make, key] = make(*key)
+            self._made[make, key] = make(self, *key)
         return self._made[make, key]
 
     # -- for each template --
 
     def matrix(self, template: int) -> Any:
         """W: [n, n], a period [period, n, n], random `Matchings`, or a pair (R, C); None: the method has none."""
-        return self._once(self._matrix, template)
+        return self.once(Facts._matrix, template)
 
     def _matrix(self, template: int) -> Any:
         return wiring.wanted(self.runs.templates[template], self.own_matrix)
 
     def gap(self, template: int) -> float:
         """The spectral gap of W, of R where there are two; NaN without one."""
-        return self._once(self._gap, template)
+        return self.once(Facts._gap, template)
 
     def _gap(self, template: int) -> float:
         w = self.matrix(template)
@@ -83,7 +83,7 @@ class Facts:
 
     def modulus(self, template: int) -> float:
         """‖W - J‖₂."""
-        return self._once(self._modulus, template)
+        return self.once(Facts._modulus, template)
 
     def _modulus(self, template: int) -> float:
         return mixing.second_modulus(self.matrix(template))
@@ -96,6 +96,21 @@ class Facts:
         """Whether who talks to whom is drawn from the seed."""
         return isinstance(self.matrix(template), Matchings)
 
+    def draws(self, template: int) -> bool:
+        """Whether something else than batches and starts is drawn from the seed: the clock, the graph, or how old models are."""
+        drawn = self.runs.templates[template].cluster is not None or self.staleness == "fixed"
+        return drawn or self.is_random_graph(template)
+
+    def kinds(self, runs: Runs) -> tuple[list[tuple[int, int]], np.ndarray]:
+        """(each distinct template and seed among runs of the group; [runs] which of them): the seed is 0 where nothing is drawn."""
+        template = self.numbers(runs)
+        draws = np.zeros(len(self.runs.templates), bool)
+        for number in np.unique(template).tolist():
+            draws[number] = self.draws(number)
+        seed = np.where(draws[template], runs.seed, 0)
+        first, kind = numbered(template, seed)
+        return list(zip(template[first].tolist(), seed[first].tolist(), strict=True)), kind
+
     # -- for each template and seed --
 
     def run(self, template: int, seed: int) -> Run:
@@ -105,14 +120,14 @@ class Facts:
 
     def link_ages(self, template: int, seed: int) -> np.ndarray:
         """[n, n] int32: how old each reader reads each sender, for good."""
-        return self._once(self._link_ages, template, seed)
+        return self.once(Facts._link_ages, template, seed)
 
     def _link_ages(self, template: int, seed: int) -> np.ndarray:
         return ages.of_links(self.run(template, seed), self.matrix(template), self.graph)
 
     def forms(self, template: int, seed: int, iterations: int) -> tuple[mixing.Form, ...]:
         """The forms in which W runs, in the run's precision."""
-        return self._once(self._forms, template, seed if self.is_random_graph(template) else 0, iterations)
+        return self.once(Facts._forms, template, seed if self.is_random_graph(template) else 0, iterations)
 
     def _forms(self, template: int, seed: int, iterations: int) -> tuple[mixing.Form, ...]:
         found = wiring.forms(self.run(template, seed), self.matrix(template), iterations)
@@ -120,15 +135,12 @@ class Facts:
 
     def replay(self, template: int, seed: int) -> Replay:
         """What the loop replays: the run's clock."""
-        drawn = self.runs.templates[template].cluster is not None
-        return self._once(self._replay, template, seed if drawn else 0)
+        return self.once(Facts._replay, template, seed if self.draws(template) else 0)
 
     @cached_property
     def replays(self) -> list[Replay]:
         """Those of all runs, each once."""
-        rows = numbered(self.runs.template, self.runs.seed)[0]
-        found = [self.replay(int(self.runs.template[row]), int(self.runs.seed[row])) for row in rows]
-        return list({id(replay): replay for replay in found}.values())
+        return [self.replay(*which) for which in self.kinds(self.runs)[0]]
 
     def _replay(self, template: int, seed: int) -> Replay:
         return clock.replayed(self.run(template, seed), self.matrix(template), self.sizes.bits, self.every)

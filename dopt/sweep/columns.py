@@ -19,8 +19,9 @@ EXACT = 2**53  # up to here floats are exact, as which pandas keeps whole number
 
 def write(table: pd.DataFrame, path: Path) -> None:
     """The table as a parquet file."""
-    mixed = [str(name) for name in table if not _alike(table[name])]
-    kept = table.assign(**{name: [_text(value) for value in table[name]] for name in mixed})
+    mixed = [str(name) for name, column in table.items() if not _alike(column)]
+    texts = {name: [_text(value) for value in table[name]] for name in mixed}
+    kept = table.assign(**texts) if texts else table.copy(deep=False)
     kept.attrs = {MARK: mixed}
     with path.open("wb") as file:  # opened by Python, which knows names that are no UTF-8
         kept.to_parquet(file, index=False)

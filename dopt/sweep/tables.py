@@ -18,19 +18,28 @@ def tables(runs: Sequence[Run], found: Columns, ids: Sequence[str] | None = None
     runs = Runs.of(runs)
     ids = runs.ids if ids is None else ids
     last = np.arange(len(runs)), found.there.sum(1) - 1
-    fields = {name: _objects(values) for name, values in {"id": ids, **_fields(runs)}.items()}
-    # objects first: whole numbers beside missing ones stay exact
-    table = pd.DataFrame(fields, dtype=object).infer_objects()
+    fields = {name: _typed(values) for name, values in {"id": ids, **_fields(runs)}.items()}
     ends = {
         "spectral_gap": found.spectral_gap,
         "diverged": found.diverged >= 0,
         "diverged_step": _steps(found.diverged),
         "stalled_step": _steps(found.stalled),
-        **{f"final.{name}": h[last] for name, h in found.history.items()},
     }
+    final = {f"final.{name}": h[last] for name, h in found.history.items()}
     columns = {name: h[found.there] for name, h in found.history.items()}
-    history = pd.DataFrame({"id": np.repeat(_objects(ids), found.there.sum(1)), **columns})
-    return table.assign(**ends), history
+    of_record = np.repeat(np.arange(len(runs)), found.there.sum(1))
+    history = pd.DataFrame({"id": fields["id"].take(of_record), **columns})
+    return pd.DataFrame({**fields, **ends, **final}), history
+
+
+def _typed(values: Sequence[Any]) -> Any:
+    """A column of its values' own type; as objects where they have none in common, so that whole numbers stay exact."""
+    kinds = set(map(type, values))
+    if kinds == {str}:
+        return pd.array(values, "str")
+    if kinds in ({float}, {bool}):
+        return np.array(values)
+    return pd.Series(np.fromiter(values, object, len(values))).infer_objects().array
 
 
 def _steps(found: np.ndarray) -> pd.arrays.IntegerArray:
@@ -51,11 +60,6 @@ def _united(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Rows as columns, names in the order in which they come; what a row lacks is NaN."""
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name, np.nan) for row in rows] for name in names}
-
-
-def _objects(values: Sequence[Any]) -> np.ndarray:
-    """Values as they are, lists among them, one a place."""
-    return np.fromiter(values, object, len(values))
 
 
 def of_result(result: Result) -> tuple[pd.DataFrame, pd.DataFrame]:

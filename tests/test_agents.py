@@ -14,7 +14,7 @@ from dopt import Run
 from dopt.cli import main, words
 from dopt.cli.run import AGENT, run_of
 from dopt.engine import Compiled
-from dopt.sweep import spec
+from dopt.sweep import plain, spec
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "benchmarks").glob("*.yaml"))
@@ -39,7 +39,7 @@ def fields(run: Run) -> tuple[tuple[str, Any], ...]:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_every_value_of_a_shipped_file_is_read_from_a_flag_as_from_the_file(file: Path) -> None:
-    for name, parameter in spec.content_of(file)["parameters"].items():
+    for name, parameter in plain.read(file)["parameters"].items():
         for value in values(parameter):
             assert words.value(name, str(value)) == value
 
@@ -50,7 +50,7 @@ def test_an_agent_gets_a_run_of_the_sweep_at_every_point_of_a_shipped_file(
 ) -> None:
     """Points that differ in seed or rate resolve alike, so that one of each stands for all."""
     monkeypatch.setenv(AGENT, "abc")
-    content = spec.content_of(file)
+    content = plain.read(file)
     parameters = {**content["parameters"], "seed": {"value": 7}, "learning_rate": {"value": 0.1}}
     asked = spec.parse({**content, "parameters": parameters})
     assert content["command"] == ["${env}", "dopt", "run", "${args}"]

@@ -50,7 +50,15 @@ def test_a_run_needs_neither_tables_nor_pictures_nor_networks() -> None:
 
 def test_help_version_and_what_is_refused_import_nothing_that_takes_time() -> None:
     words = [["--help"], ["--version"], *([c, "--help"] for c in ("sweep", "run", "list", "show", "figures", "doctor"))]
-    words += [["run", "--steps"], ["run", "--step=3"], ["run", "--workers=2"], ["sweep"], ["lsit"], ["list", "methods"]]
+    words += [
+        ["run", "--steps"],
+        ["run", "--step=3"],
+        ["run", "--workers=2"],
+        ["sweep"],
+        ["sweep", "no.yaml"],
+        ["lsit"],
+        ["list", "methods"],
+    ]
     words += [["show", "schedule"], ["figures", "--jobs=0"], ["run", "--seed=1", "--seed=2"]]
     code = f"""
 from dopt.cli import main

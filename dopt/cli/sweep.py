@@ -35,6 +35,9 @@ def add_flags(parser: Parser) -> None:
 def run(args: argparse.Namespace, _: Values) -> int:
     """Run the sweep, print what came of it, and draw its figure."""
     changes = _changes(args.set)
+    from dopt.sweep import plain
+
+    plain.read(args.file)  # one that cannot be read is refused before seconds of imports
     from dopt.report.terminal import summary
     from dopt.sweep import spec
     from dopt.sweep.engine import sweep

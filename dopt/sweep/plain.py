@@ -9,10 +9,12 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any
 
 import yaml
 
+from dopt.registry import did_you_mean
 from dopt.text import quoted, shown
 from dopt.types import InputError
 
@@ -97,6 +99,24 @@ for _name, _pattern, _first, _make in KINDS:
         _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _make)
 _Loader.add_constructor("tag:yaml.org,2002:str", _Loader.text)
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)
+
+
+def read(path: str | Path) -> Any:
+    """What a sweep file says, as data.
+
+    Raises:
+      InputError: it is missing, or no YAML of plain data.
+    """
+    path = Path(path)
+    if not path.is_file():
+        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
+        raise InputError(f"sweep: no file {str(path)!r}{near}")
+    try:
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LARGEST + 1)  # of a larger one the rest need not be read to be refused
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"sweep: {path} is not YAML that can be read ({error})") from error
+    return load(text, f"sweep: {path}")
 
 
 def load(text: str, what: str) -> Any:

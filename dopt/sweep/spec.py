@@ -59,21 +59,7 @@ def read(path: str | Path, changes: Mapping[str, Any] | None = None) -> Sweep:
     Raises:
       InputError: the file is missing, is not YAML, or says something that no run can mean.
     """
-    return parse(content_of(path), default_name=Path(path).stem, changes=changes)
-
-
-def content_of(path: str | Path) -> Any:
-    """What a sweep file says, as data."""
-    path = Path(path)
-    if not path.is_file():
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
-        raise InputError(f"sweep: no file {str(path)!r}{near}")
-    try:
-        with path.open(encoding="utf-8") as file:
-            text = file.read(plain.LARGEST + 1)  # of a larger one the rest need not be read to be refused
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"sweep: {path} is not YAML that can be read ({error})") from error
-    return plain.load(text, f"sweep: {path}")
+    return parse(plain.read(path), default_name=Path(path).stem, changes=changes)
 
 
 def load_yaml(text: str) -> Any:

@@ -5,17 +5,21 @@ from __future__ import annotations
 import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dopt import InputError, group
+from dopt import InputError
 from dopt.config import Resolved, Run, Runs
-from dopt.config.identity import fields_of
-from dopt.sweep import plan, spec
+from dopt.config.identity import fields_of, identify
+from dopt.config.runs import missing_in
+from dopt.engine.key import key
+from dopt.sweep import plan, seal, spec
 from dopt.sweep.points import Points, listed, product, runs_of
 
 BASE: dict[str, list[Any]] = {"workers": [4], "problem": ["consensus"], "steps": [6]}
@@ -135,9 +139,42 @@ def test_groups_of_columns_are_those_of_each_run(schedule: str) -> None:
     runs = runs_of(product(BASE | swept | options, 100))
     expected: dict[str, list[Resolved]] = {}
     for run in runs:
-        expected.setdefault(group.key(run), []).append(run)
+        expected.setdefault(key(run), []).append(run)
     found = plan.groups_of(runs)
     assert list(found) == list(expected)
     assert [list(part) for part in found.values()] == list(expected.values())
     assert all(isinstance(part, Runs) for part in found.values())
     assert len(found) == (4 if more else 2)
+
+
+def test_a_plan_of_many_runs_is_made_written_and_read_without_making_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    at, looked = Resolved.at, list[int]()
+
+    def counted(like: Resolved, learning_rate: float, seed: int) -> Resolved:
+        looked.append(seed)
+        return at(like, learning_rate, seed)
+
+    swept = {"topology": ["ring", "complete"], "learning_rate": list(np.geomspace(0.01, 1, 50)), "seed": range(100)}
+    asked = spec.parse(
+        {"parameters": spec.grid({"algorithm": "gossip_sgd"} | {k: v for k, (v,) in BASE.items()}, swept)}
+    )
+    identify(asked.runs.templates)
+    monkeypatch.setattr(Resolved, "at", counted)
+    groups = plan.groups_of(asked.runs).items()
+    planned = [plan.Planned(key, runs, 64, None, 1, plan.cut(i, runs, 64)) for i, (key, runs) in enumerate(groups)]
+    text = seal.seal(plan.write(asked, planned, jax.devices()))
+    (found,) = plan.read(seal.unseal(text), Path("plan.json"))
+    assert found.runs.ids == asked.runs.ids
+    assert [(name, runs.ids) for name, runs in found.slabs] == [(name, runs.ids) for name, runs in planned[0].slabs]
+    assert missing_in(found.runs, asked.runs).ids == []
+    assert len(looked) == 2  # a key for each template
+    assert text.count(b"\n") < 10 * len(found.slabs)
+
+
+def test_what_one_sweep_asks_for_and_another_does_not_is_told_by_fields() -> None:
+    grid = BASE | {"algorithm": ["gossip_sgd"], "topology": ["ring", "star"], "learning_rate": [0.1, 0.2]}
+    one, other = (runs_of(product(grid | {"seed": seeds}, 100)) for seeds in ([0, 1], [1, 2]))
+    assert [(run.topology, run.learning_rate, run.seed) for run in missing_in(one, other)] == [
+        (topology, rate, 2) for topology in ("ring", "star") for rate in (0.1, 0.2)
+    ]
+    assert not len(missing_in(one, one[::-1]))

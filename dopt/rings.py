@@ -19,7 +19,7 @@ def write(slots: Tree, clock: Clock, tree: Tree) -> Tree:
     return jax.tree.map(lambda s, x: lax.dynamic_update_index_in_dim(s, x, clock.step % s.shape[0], 0), slots, tree)
 
 
-def read(slots: Tree, clock: Clock, staleness: jax.Array) -> Tree:
+def read(slots: Tree, clock: Clock, staleness: jax.Array | int) -> Tree:
     """The value written `staleness` steps ago; what the ring was filled with where that is before the first step."""
     return jax.tree.map(
         lambda s: lax.dynamic_index_in_dim(s, (clock.step - staleness) % s.shape[0], 0, keepdims=False), slots

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.typing import ArrayLike
 
 from dopt import draws
 from dopt.algorithms.traits import ALGORITHMS, AllReduce, Server, Traits, check_scheduled
@@ -95,7 +96,7 @@ def chain(*parts: optax.GradientTransformation) -> Method:
     return Method(whole.init, update, lambda state, params, **extra: read(state[i], params, **extra))
 
 
-def compressed(shrink: Compressor, tree: Tree, state: Any, seed: Any, step: Any) -> tuple[Tree, Any]:
+def compressed(shrink: Compressor, tree: Tree, state: Tree, seed: ArrayLike, step: jax.Array) -> tuple[Tree, Tree]:
     """(message, state) of a worker's operator at a step: its key is of (seed, worker, step), or common, as it asks."""
     who = draws.EVERYONE if shrink.shared else lax.axis_index(AXIS)
     return shrink.apply(tree, state, draws.key(seed, who, step, draws.MESSAGES))
@@ -112,7 +113,7 @@ def at_boundary(step: Any, period: int, make: Callable[[], Any], otherwise: Call
     return lax.cond((step - begin + 1) % period == 0, make, otherwise)
 
 
-def is_count(state: Any) -> bool:
+def is_count(state: object) -> bool:
     """Whether a part of an optimizer's state is a count and nothing else: that of a schedule. Moments have theirs beside them."""
     return getattr(state, "_fields", None) == ("count",)
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import optax
 
 from dopt.algorithms.method import Method, at_boundary, at_least, clock
@@ -30,7 +31,7 @@ def rounds(optimizer: optax.GradientTransformation, local_steps: int, outer: opt
         return RoundsState(inner.init(params), outside.init(params), params, clock())
 
     def update(
-        grads: Tree, state: RoundsState, params: Tree, *, share: Any = None, **extra: object
+        grads: Tree, state: RoundsState, params: Tree, *, share: jax.Array | None = None, **extra: object
     ) -> tuple[Tree, RoundsState]:
         updates, new = inner.update(grads, state.inner, params, **extra)
         step = state.clock.step

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, overload
 
 import jax
 import jax.numpy as jnp
@@ -52,15 +52,15 @@ class ServerProgram(NamedTuple):
     event: Callable[..., Tables]
 
 
-def at(table: Tree, i: Any) -> Tree:
+def at(table: Tree, i: jax.Array | int) -> Tree:
     return jax.tree.map(lambda x: x[i], table)
 
 
-def put(table: Tree, i: Any, tree: Tree) -> Tree:
+def put(table: Tree, i: jax.Array | int, tree: Tree) -> Tree:
     return jax.tree.map(lambda x, new: x.at[i].set(new), table, tree)
 
 
-def one_gradient(stale: Tree, gradient: Callable, version: Any) -> Tree:
+def one_gradient(stale: Tree, gradient: Callable, version: jax.Array) -> Tree:
     """A worker's work between pull and push: one gradient."""
     return gradient(stale, 0)
 
@@ -78,7 +78,7 @@ def server(rule: optax.GradientTransformation, work: Callable = one_gradient) ->
         return Tables(params, rule.init(params), rings.ring(params, kept))
 
     def event(tables: Tables, arrivals: Arrivals, gradient: Callable) -> Tables:
-        def message(k: Any) -> tuple[Tree, Tree]:
+        def message(k: jax.Array | int) -> tuple[Tree, Tree]:
             stale = at(tables.models, arrivals.read[k])
             return work(stale, lambda params, h: gradient(params, k, h), arrivals.version[k]), stale
 
@@ -114,9 +114,9 @@ def server_of(rule: Method) -> ServerProgram:
 
 def stepping(
     optimizer: optax.GradientTransformation,
-    factor: Callable[[Any], Any] | None = None,
-    accepts: Callable[[Any], Any] = lambda staleness: True,
-    **more: Any,
+    factor: Callable[[jax.Array], jax.Array] | None = None,
+    accepts: Callable[[jax.Array | int], jax.Array | bool] = lambda staleness: True,
+    **more: Callable[..., Tree],
 ) -> Method:
     """Step on each gradient that is applied, x <- x + factor(τ) u(g).
 
@@ -131,8 +131,8 @@ def stepping(
         state: optax.OptState,
         params: Tree = None,
         *,
-        applied: Any = None,
-        staleness: Any = 0,
+        applied: jax.Array | bool | None = None,
+        staleness: jax.Array | int = 0,
         **extra: object,
     ) -> tuple[Tree, Any]:
         updates, new = inner.update(grads, state, params, **extra)
@@ -154,8 +154,8 @@ class CollectingState(NamedTuple):
 def collecting(
     optimizer: optax.GradientTransformation,
     size: int | None,
-    weight_of: Callable[[Any], Any] = lambda staleness: 1.0,
-    **more: Any,
+    weight_of: Callable[[jax.Array | int], jax.Array | float] = lambda staleness: 1.0,
+    **more: Callable[..., Tree],
 ) -> Method:
     """Step on several gradients together, x <- x + u(Σ weight g), once an update is full; nothing before.
 
@@ -173,9 +173,9 @@ def collecting(
         state: CollectingState,
         params: Tree = None,
         *,
-        applied: Any = None,
-        weight: Any = None,
-        staleness: Any = 0,
+        applied: jax.Array | bool | None = None,
+        weight: jax.Array | float | None = None,
+        staleness: jax.Array | int = 0,
         **extra: object,
     ) -> tuple[Tree, CollectingState]:
         if size is None and (applied is None or weight is None):
@@ -199,8 +199,10 @@ def local_descent(optimizer: optax.GradientTransformation, local_steps: int) -> 
     """
     inner = optax.with_extra_args_support(optimizer)
 
-    def descend(start: Tree, gradient: Callable, state: Any = None, count: Any = None) -> tuple[Tree, Any]:
-        def step(h: Any, carry: tuple[Tree, Any]) -> tuple[Tree, Any]:
+    def descend(
+        start: Tree, gradient: Callable, state: optax.OptState = None, count: jax.Array | None = None
+    ) -> tuple[Tree, optax.OptState]:
+        def step(h: jax.Array | int, carry: tuple[Tree, optax.OptState]) -> tuple[Tree, optax.OptState]:
             params, state = carry
             state = state if count is None else at_count(state, count)
             updates, state = inner.update(gradient(params, h), state, params)
@@ -226,7 +228,11 @@ def first(**rule: Any) -> Callable[[Options, int], Server]:
     return sends
 
 
-def default_k(k: Any, workers: Any) -> Any:
+@overload
+def default_k(k: int | None, workers: int) -> int: ...
+@overload
+def default_k(k: int | None, workers: int | None) -> int | None: ...
+def default_k(k: int | None, workers: int | None) -> int | None:
     """K; where it is not given, half of the workers, rounded up; None where nothing is known."""
     if k is None:
         return None if workers is None else (workers + 1) // 2

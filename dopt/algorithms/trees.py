@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.typing import ArrayLike
 
 from dopt.types import AXIS, Tree
 
@@ -16,7 +15,7 @@ def mean(tree: Tree) -> Tree:
     return lax.pmean(tree, AXIS)
 
 
-def mean_model(tree: Tree, share: Any = None) -> Tree:
+def mean_model(tree: Tree, share: jax.Array | None = None) -> Tree:
     """Average of the workers' models; where each has a `share` [], Σ share x / Σ share: McMahan et al. 2017, algorithm 1."""
     if share is None:
         return mean(tree)
@@ -32,7 +31,7 @@ def subtract(a: Tree, b: Tree) -> Tree:
     return jax.tree.map(lambda x, y: x - y, a, b)
 
 
-def scale(factor: Any, a: Tree) -> Tree:
+def scale(factor: ArrayLike, a: Tree) -> Tree:
     """`factor` times each leaf, in the leaf's own precision."""
     return jax.tree.map(lambda x: jnp.asarray(factor, x.dtype) * x, a)
 
@@ -41,10 +40,10 @@ def zeros(a: Tree) -> Tree:
     return jax.tree.map(jnp.zeros_like, a)
 
 
-def select(predicate: Any, a: Tree, b: Tree) -> Tree:
+def select(predicate: jax.Array | bool, a: Tree, b: Tree) -> Tree:
     return jax.tree.map(lambda x, y: jnp.where(predicate, x, y), a, b)
 
 
-def when(predicate: Any, new: Tree, old: Tree) -> Tree:
+def when(predicate: jax.Array | bool, new: Tree, old: Tree) -> Tree:
     """`new` where the predicate holds, else `old`; nothing is computed for one that is known to hold."""
     return new if predicate is True else select(predicate, new, old)

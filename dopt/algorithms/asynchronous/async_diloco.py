@@ -9,8 +9,8 @@ over the steps of the run, as in other methods, and for a slow worker as for the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+import jax
 import optax
 
 from dopt.algorithms.method import Method, Rate, arriving, at_least, outer_optimizer
@@ -53,7 +53,7 @@ def async_diloco(
     at_least("local_steps", local_steps)
     descend = local_descent(optimizer, local_steps)
 
-    def work(stale: Tree, gradient: Callable, version: Any) -> Tree:
+    def work(stale: Tree, gradient: Callable, version: jax.Array) -> Tree:
         return subtract(stale, descend(stale, gradient, count=version)[0])
 
     rule = stepping(outer_optimizer(outer, outer_learning_rate, outer_momentum))

@@ -12,7 +12,7 @@ Local optimizers keep their state, and schedules count a worker's own steps, as 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import optax
@@ -69,7 +69,7 @@ def async_easgd(
     def event(tables: Tables, arrivals: Arrivals, gradient: Callable) -> Tables:
         i, (states, before) = arrivals.worker[0], tables.state
 
-        def taken(params: Tree, h: Any) -> Tree:
+        def taken(params: Tree, h: jax.Array | int) -> Tree:
             return gradient(params if before is None else when(h == 0, at(before, i), params), 0, h)
 
         own, state = descend(at(tables.models, i), taken, at(states, i))

@@ -52,7 +52,13 @@ def dc_asgd(
         return CompensatedState(inner.init(params), zeros(params) if variant == "adaptive" else ())
 
     def update(
-        grads: Tree, state: CompensatedState, params: Tree, *, stale_params: Tree, applied: Any = True, **extra: Any
+        grads: Tree,
+        state: CompensatedState,
+        params: Tree,
+        *,
+        stale_params: Tree,
+        applied: jax.Array | bool = True,
+        **extra: Any,
     ) -> tuple[Tree, CompensatedState]:
         moved, square = subtract(params, stale_params), state.square
         cheap = jax.tree.map(lambda g, d: g * g * d, grads, moved)

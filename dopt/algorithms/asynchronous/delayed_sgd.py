@@ -7,7 +7,7 @@ steps later; nothing is applied in the first τ steps (constant τ only).
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -56,7 +56,9 @@ def delayed_sgd(
         fill = params if read == "iterate" else jax.tree.map(jnp.zeros_like, params)
         return DelayedState(inner.init(params), rings.ring(fill, slots), Clock(jnp.zeros((), jnp.int32)))
 
-    def old_model(state: DelayedState, params: Tree, *, staleness: Any = slots - 1, **extra: object) -> Tree:
+    def old_model(
+        state: DelayedState, params: Tree, *, staleness: jax.Array | int = slots - 1, **extra: object
+    ) -> Tree:
         # the same write as the update's, which the compiler does once: a fresh read finds the model of now
         return rings.read(rings.write(state.ring, state.clock, params), state.clock, staleness)
 
@@ -65,7 +67,7 @@ def delayed_sgd(
         return updates, DelayedState(new, rings.write(state.ring, state.clock, params), state.clock.tick())
 
     def queue(
-        grads: Tree, state: DelayedState, params: Tree, *, staleness: Any = slots - 1, **extra: object
+        grads: Tree, state: DelayedState, params: Tree, *, staleness: jax.Array | int = slots - 1, **extra: object
     ) -> tuple[Tree, DelayedState]:
         ring = rings.write(state.ring, state.clock, mean(grads))
         arrived = rings.read(ring, state.clock, staleness)

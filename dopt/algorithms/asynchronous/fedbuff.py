@@ -11,8 +11,8 @@ over the steps of the run, as in other methods, and for a slow worker as for the
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
+import jax
 import optax
 
 from dopt.algorithms.method import Method, Rate, arriving, at_least
@@ -60,7 +60,7 @@ def fedbuff(
         raise InputError(f"algorithm.power: must not be negative, got {power}; 0.5 is usual")
     descend = local_descent(optimizer, local_steps)
 
-    def work(stale: Tree, gradient: Callable, version: Any) -> Tree:
+    def work(stale: Tree, gradient: Callable, version: jax.Array) -> Tree:
         return subtract(descend(stale, gradient, count=version)[0], stale)
 
     rule = collecting(optax.scale(server_learning_rate), buffer, lambda staleness: (1.0 + staleness) ** -power)

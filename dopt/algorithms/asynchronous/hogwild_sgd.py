@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax.flatten_util import ravel_pytree
 
@@ -54,7 +55,7 @@ def hogwild_sgd(
     inner = optax.with_extra_args_support(optimizer)
     law = jnp.asarray(distribution)
 
-    def luck(step: Any, stream: Any, count: int) -> jax.Array:
+    def luck(step: jax.Array, stream: np.uint32, count: int) -> jax.Array:
         return draws.uniforms(seed, draws.EVERYONE, step, stream, count)
 
     def init(params: Tree) -> HogwildState:

@@ -5,12 +5,11 @@ Valiant 1990 (BSP); Dean-Ghemawat 2004 (MapReduce); Zinkevich et al. 2010. The m
 
 from __future__ import annotations
 
-from typing import Any
-
 import optax
 
 from dopt.algorithms.method import Method, Rate, synchronous
 from dopt.algorithms.trees import mean
+from dopt.types import Tree
 
 
 @synchronous(source="bulk-synchronous parallel, Valiant 1990")
@@ -20,7 +19,7 @@ def allreduce_sgd(
     """Synchronous gradient descent: all step on the mean gradient."""
     inner = optax.with_extra_args_support(optimizer)
 
-    def update(grads: Any, state: optax.OptState, params: Any = None, **extra: object) -> tuple[Any, Any]:
+    def update(grads: Tree, state: optax.OptState, params: Tree = None, **extra: object) -> tuple[Tree, optax.OptState]:
         return inner.update(mean(grads), state, params, **extra)
 
     return Method(inner.init, update)

@@ -35,7 +35,7 @@ class Form:
     tree: Any
     shapes: tuple[tuple[int, ...], ...]
 
-    def joined(self, pieces: Any) -> Tree:
+    def joined(self, pieces: jax.Array) -> Tree:
         """The tree of which [n, ⌈d/n⌉] are the pieces."""
         sizes = [math.prod(shape) for shape in self.shapes]
         ends = np.cumsum([0, *sizes])
@@ -61,7 +61,7 @@ def pieces(tree: Tree, n: int) -> jax.Array:
     return jnp.pad(x, (0, n * size - x.size)).reshape(n, size)
 
 
-def assemble(parts: Any, shapes: Tree) -> Tree:
+def assemble(parts: jax.Array, shapes: Tree) -> Tree:
     """The whole model of stacked pieces [workers, ⌈d/n⌉]."""
     return form(shapes).joined(parts)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
@@ -63,7 +64,7 @@ def local_sgd(
         return LocalState(inner.init(params), clock())
 
     def update(
-        grads: Tree, state: LocalState, params: Tree, *, share: Any = None, **extra: object
+        grads: Tree, state: LocalState, params: Tree, *, share: jax.Array | None = None, **extra: object
     ) -> tuple[Tree, LocalState]:
         step, mine = state.clock.step, jnp.array(True)
         own = state.inner if participation == 1 else at_count(state.inner, step)

@@ -6,8 +6,7 @@ switch, and the models after it.
 
 from __future__ import annotations
 
-from typing import Any
-
+import jax
 import optax
 from jax import lax
 
@@ -46,7 +45,7 @@ def post_local_sgd(
         return LocalState(inner.init(params), clock())
 
     def update(
-        grads: Tree, state: LocalState, params: Tree, *, share: Any = None, **extra: object
+        grads: Tree, state: LocalState, params: Tree, *, share: jax.Array | None = None, **extra: object
     ) -> tuple[Tree, LocalState]:
         step = state.clock.step
         together = step < switch_step

@@ -29,10 +29,10 @@ def ring_sum(x: jax.Array) -> jax.Array:
     chunks = jnp.pad(x, (0, n * size - x.size)).reshape(n, size)
     onward = [(j, (j + 1) % n) for j in range(n)]
 
-    def reduce(r: Any, part: jax.Array) -> jax.Array:
+    def reduce(r: jax.Array, part: jax.Array) -> jax.Array:
         return lax.ppermute(part, AXIS, onward) + chunks[(i - r - 1) % n]
 
-    def gather(r: Any, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+    def gather(r: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         part = lax.ppermute(carry[0], AXIS, onward)
         return part, carry[1].at[(i - r) % n].set(part)
 

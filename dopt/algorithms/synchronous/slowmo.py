@@ -6,8 +6,7 @@ state (the paper's "maintain").
 
 from __future__ import annotations
 
-from typing import Any
-
+import jax
 import optax
 
 from dopt.algorithms.method import Method, Rate, synchronous
@@ -49,7 +48,7 @@ def slowmo(
     if not slow_rate > 0:
         raise InputError(f"algorithm.slow_rate: must be positive, got {slow_rate}")
 
-    def update(delta: Tree, slow: Tree, params: Tree = None, *, step: Any, **extra: object) -> tuple[Tree, Tree]:
+    def update(delta: Tree, slow: Tree, params: Tree = None, *, step: jax.Array, **extra: object) -> tuple[Tree, Tree]:
         rate = learning_rate(step) if callable(learning_rate) else learning_rate
         slow = add(scale(momentum, slow), scale(1 / rate, delta))
         return scale(-slow_rate * rate, slow), slow

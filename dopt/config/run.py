@@ -86,8 +86,6 @@ class Run:
         """Whether all fields are equal, be one of the runs resolved or not."""
         return isinstance(other, Run) and self.to_dict() == other.to_dict()
 
-    __hash__ = None  # type: ignore[assignment]  # options are a mapping
-
     def resolve(self, *, problem: Problem | None = None, graph: Any = None, unread: str = "refuse") -> Resolved:
         """This run with every default filled in and every name and value checked.
 

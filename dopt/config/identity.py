@@ -218,7 +218,7 @@ def _value(value: Any) -> str:
 # -- graphs and matrices ----------------------------------------------------------------------------------------------
 
 
-def _graph_of(run: Run) -> str:
+def _graph_of(run: Resolved) -> str:
     return _drawn_digest(matrices.drawn(str(run.topology), run.workers, options_of(run, "topology")))
 
 
@@ -230,7 +230,7 @@ def _drawn_digest(of: matrices.Drawn) -> str:
     return found
 
 
-def _matrix_of(run: Run) -> str:
+def _matrix_of(run: Resolved) -> str:
     of = matrices.source(run)
     return matrix_digest(matrices.matrix_of(of)) if of in matrices.KEPT.get() else _source_digest(of)
 

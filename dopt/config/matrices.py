@@ -1,4 +1,4 @@
-"""A resolved run's graph and its mixing matrix, made once for each distinct set of fields; and what was handed over as one."""
+"""A run's graph and its mixing matrix, made once for each distinct set of fields; and what was handed over as one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import numpy as np
 from dopt import code, files, mixing, topology
 from dopt.algorithms.traits import UNWEIGHTED
 from dopt.config.exchanges import needs_of
-from dopt.config.run import OWN, Run, options_of
+from dopt.config.run import OWN, Resolved, options_of
 from dopt.registry import Registry
 from dopt.types import InputError
 
@@ -48,8 +48,8 @@ class Source(NamedTuple):
 KEPT: ContextVar[Mapping[Source, Any]] = ContextVar("KEPT", default=MappingProxyType({}))  # solved for once
 
 
-def source(run: Run) -> Source:
-    """What the mixing matrix of a resolved run follows from."""
+def source(run: Resolved) -> Source:
+    """What the mixing matrix of a run follows from."""
     rule, options = run.weights, options_of(run, "weights")
     is_file = rule is not None and mixing.is_file(rule)
     base = options.get("base")
@@ -76,8 +76,8 @@ def _made(known: Registry, name: Any) -> Maker:
     return make, code.version(make)
 
 
-def network(run: Run) -> topology.Network:
-    """The graph of a resolved run."""
+def network(run: Resolved) -> topology.Network:
+    """The graph of a run."""
     return network_of(str(run.topology), run.workers, options_of(run, "topology"))
 
 
@@ -91,8 +91,8 @@ def drawn_network(of: Drawn) -> topology.Network:
     return topology.make(of.name, of.workers, **json.loads(of.options))
 
 
-def matrix(run: Run) -> Any:
-    """W of a resolved run, as its fields say: [n, n], a period [period, n, n], random `Matchings`, or a pair (R, C)."""
+def matrix(run: Resolved) -> Any:
+    """W of a run, as its fields say: [n, n], a period [period, n, n], random `Matchings`, or a pair (R, C)."""
     return matrix_of(source(run))
 
 
@@ -102,8 +102,8 @@ def matrix_of(of: Source) -> Any:
     return _matrix(of) if kept is None else kept
 
 
-def has_matrix(run: Run) -> bool:
-    """Whether the fields of a resolved run say its mixing matrix, be it a file alone: not where it was handed over."""
+def has_matrix(run: Resolved) -> bool:
+    """Whether the fields of a run say its mixing matrix, be it a file alone: not where it was handed over."""
     return run.topology not in (None, OWN) or _is_alone(run.topology, run.weights)
 
 
@@ -159,13 +159,13 @@ def load(path: Path) -> Any:
     return parts[0] if len(parts) == 1 else parts
 
 
-def kept(run: Run, path: Path) -> dict[Source, Any]:
+def kept(run: Resolved, path: Path) -> dict[Source, Any]:
     """What a file keeps for a run, if it is there: for `keeping`."""
     w = load(path)
     return {} if w is None else {source(run): w}
 
 
-def is_solved(run: Run) -> bool:
+def is_solved(run: Resolved) -> bool:
     """Whether the matrix is a solver's answer, of which another machine or version may find another one."""
     rules = (run.weights, run.options.get("weights.base"))
     return needs_of(run) not in (None, *UNWEIGHTED) and any(
@@ -195,7 +195,7 @@ def _paired(w: Any, needs: str | None) -> Any:
     return w, w
 
 
-def own_matrix(graph: Any, run: Run) -> Any:
+def own_matrix(graph: Any, run: Resolved) -> Any:
     """W of what was handed over: a graph, a sequence of them, a matrix, or a pair (R, C) of matrices."""
     needs = needs_of(run)
     if isinstance(graph, topology.Network):

@@ -155,7 +155,7 @@ def optimizer_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def make_optimizer(run: Run, rate: Any, keys: Keys) -> optax.GradientTransformation:
-    """The local optimizer of a resolved run, its rate possibly traced; `keys` is what one draws from that draws."""
+    """The local optimizer of a run, its rate possibly traced; `keys` is what one draws from that draws."""
     options = of(run.options, "optimizer")
     if run.optimizer in NOISY:
         options["keys"] = keys

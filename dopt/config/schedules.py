@@ -59,7 +59,7 @@ def _rate_parameter(parameters: Mapping[str, Any]) -> str:
 
 
 def make_rate(run: Run, rate: Any) -> Any:
-    """The learning rate of a resolved run, possibly traced; a function of the step where it has a schedule."""
+    """The learning rate of a run, possibly traced; a function of the step where it has a schedule."""
     options = of(run.options, "learning_rate")
     if not options:
         return rate
@@ -74,7 +74,7 @@ def make_rate(run: Run, rate: Any) -> Any:
 
 
 def first_zero(run: Run, steps: np.ndarray) -> int | None:
-    """The first of the steps at which the rate of a resolved run is 0; None: at none."""
+    """The first of the steps at which the rate of a run is 0; None: at none."""
     with flags.fixed(run.precision == "float64"):
         rates = np.broadcast_to(make_rate(run, run.learning_rate)(jnp.asarray(steps)), steps.shape)
     return next(iter(steps[rates == 0].tolist()), None)

@@ -11,7 +11,7 @@ import numpy as np
 
 from dopt import memory
 from dopt.algorithms.traits import is_event_driven, is_peer_to_peer
-from dopt.config import Run, averages
+from dopt.config import Resolved, averages
 from dopt.config.exchanges import exchange_of, traits_of
 from dopt.devices import executors
 from dopt.devices import memory as devices_memory
@@ -51,7 +51,7 @@ class Group:
     program: Program
 
     @property
-    def first(self) -> Run:
+    def first(self) -> Resolved:
         """A run whose static fields all have."""
         return self.facts.first
 
@@ -109,14 +109,14 @@ class Group:
 
 
 def group_of(
-    runs: Sequence[Run],
+    runs: Sequence[Resolved],
     *,
     problem: Problem | None = None,
     graph: Any = None,
     start: Tree = None,
     devices: Sequence[Any] | None = None,
 ) -> Group:
-    """The group of resolved runs with equal keys; every check is made, and nothing is compiled.
+    """The group of runs with equal keys; every check is made, and nothing is compiled.
 
     Args:
       runs: all runs of the group: the longest buffer and the longest horizon among them set the shapes.
@@ -158,12 +158,12 @@ def _models(facts: Facts, kept: int) -> int:
     return kept if events and not facts.building.delayed else facts.building.slots
 
 
-def _peers(run: Run) -> bool:
+def _peers(run: Resolved) -> bool:
     """Driven by arrivals, and no server."""
     return is_peer_to_peer(exchange_of(run))
 
 
-def _devices(run: Run, parts: int, devices: Sequence[Any] | None) -> tuple[Any, ...]:
+def _devices(run: Resolved, parts: int, devices: Sequence[Any] | None) -> tuple[Any, ...]:
     if run.executor == "vmap":
         return tuple(devices or jax.local_devices()[:1])
     return tuple(devices or jax.devices())[: run.workers * (parts if run.executor == "mesh" else 1)]

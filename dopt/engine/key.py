@@ -16,8 +16,8 @@ TRACED = ("learning_rate", "seed", "topology", "weights", "delay", "link_loss", 
 PREFIXES = ("topology.", "weights.", "delay.", "cluster.")  # of options that may, too
 
 
-def key(run: Run) -> str:
-    """The static description of a resolved run: equal keys share one compilation."""
+def key(run: Resolved) -> str:
+    """The static description of a run: equal keys share one compilation."""
     traced = (*TRACED, *(f"algorithm.{name}" for name in traits_of(run).scheduled))
     static = {k: v for k, v in run.to_dict().items() if k not in traced and not k.startswith(PREFIXES)}
     if run.record_seconds is not None:

@@ -36,7 +36,7 @@ class Result:
       notes: what was left out, and why.
     """
 
-    run: Run
+    run: Resolved
     id: str
     history: dict[str, np.ndarray]
     params: Tree
@@ -51,7 +51,7 @@ class Result:
         return self.diverged_step is not None
 
 
-def stalling(run: Run, step: int | None) -> tuple[str, ...]:
+def stalling(run: Resolved, step: int | None) -> tuple[str, ...]:
     """One line on who was waited for in vain, if anybody was."""
     if step is None:
         return ()

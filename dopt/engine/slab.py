@@ -33,7 +33,7 @@ def run_slab(
     """At most `width` runs of a group, from start to end, or from the last checkpoint.
 
     Args:
-      runs: resolved runs of the group.
+      runs: runs of the group.
       look: called between calls of the program, on the host; it may raise to stop.
       keeper: keeps checkpoints; None: there are none.
       first: gets the record at step 0 as soon as it exists; of a run of several processes it never is here whole.

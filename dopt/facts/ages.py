@@ -1,4 +1,4 @@
-"""How old the models are that a resolved run reads: who draws it, its law, and the longest ring of old models. Host."""
+"""How old the models are that a run reads: who draws it, its law, and the longest ring of old models. Host."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import numpy as np
 
 from dopt import delays, mixing, topology
 from dopt.algorithms.traits import is_event_driven
-from dopt.config import OWN, Run, options_of
+from dopt.config import OWN, Resolved, options_of
 from dopt.config.exchanges import exchange_of, traits_of
 from dopt.config.runs import Runs, numbered
 from dopt.facts import wiring
 from dopt.types import InputError
 
 
-def form(run: Run) -> str | None:
+def form(run: Resolved) -> str | None:
     """Who draws the delay: one for all in a step, or (of a law that is not constant) one for each sender, now or for good."""
     traits = traits_of(run)
     if wiring.needs_of(run) == "tree" or run.delay == "edges" or run.options.get("delay.fixed"):
@@ -32,7 +32,7 @@ def form(run: Run) -> str | None:
     return traits.staleness
 
 
-def staleness(runs: Sequence[Run]) -> str | None:
+def staleness(runs: Sequence[Resolved]) -> str | None:
     """Where the staleness of a step comes from, in runs of one group; drawn only where some law is not constant."""
     kind = form(runs[0])
     if is_event_driven(exchange_of(runs[0])):
@@ -45,7 +45,7 @@ def is_kept(staleness: str | None) -> bool:
     return staleness not in (None, "schedule")
 
 
-def table(run: Run) -> np.ndarray:
+def table(run: Resolved) -> np.ndarray:
     """[slots] the law of a run's delay, as probabilities."""
     return delays.table(run.delay, options_of(run, "delay"))
 
@@ -58,7 +58,7 @@ def slots(runs: Runs, staleness: str | None, own: Any, graph: Any) -> int:
     return max(len(table(run)) for run in runs.kinds) if is_kept(staleness) else 1
 
 
-def of_links(run: Run, w: Any, graph: Any) -> np.ndarray:
+def of_links(run: Resolved, w: Any, graph: Any) -> np.ndarray:
     """[n, n] int32: how old each reader reads each sender, for good. `graph`: what was handed over, or None."""
     if wiring.needs_of(run) == "tree":
         return mixing.relay_ages(w)
@@ -67,7 +67,7 @@ def of_links(run: Run, w: Any, graph: Any) -> np.ndarray:
     return delays.draw(run.delay, options_of(run, "delay"), run.seed, run.workers)
 
 
-def _graph(run: Run, graph: Any) -> nx.Graph:
+def _graph(run: Resolved, graph: Any) -> nx.Graph:
     if graph is None and run.topology != OWN:
         graph = wiring.network(run)
     if not isinstance(graph, nx.Graph):
@@ -75,7 +75,7 @@ def _graph(run: Run, graph: Any) -> nx.Graph:
     return graph
 
 
-def notes(run: Run) -> tuple[str, ...]:
+def notes(run: Resolved) -> tuple[str, ...]:
     """What a reader should know of how old the models are."""
     if traits_of(run).staleness == "coordinate" and run.delay == 0:
         return (

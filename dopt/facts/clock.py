@@ -1,4 +1,4 @@
-"""A resolved run's clock: what its method, its cluster and its graph say of when each step lands. Host, NumPy."""
+"""A run's clock: what its method, its cluster and its graph say of when each step lands. Host, NumPy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 
 from dopt import cluster, code, draws, files, schedule, theory
 from dopt.algorithms import traits
-from dopt.config import Run, options_of
+from dopt.config import Resolved, options_of
 from dopt.config.exchanges import exchange_of
 from dopt.facts.replays import Replay, replay
 from dopt.facts.wiring import links_of, mixings
@@ -22,29 +22,29 @@ from dopt.types import Coordination, InputError, Reduction
 Timeline = schedule.Schedule | schedule.Barrier | schedule.Waves
 
 
-def coordination_of(run: Run) -> Coordination:
-    """What a resolved run's method tells the clock, where it is driven by arrivals."""
+def coordination_of(run: Resolved) -> Coordination:
+    """What a run's method tells the clock, where it is driven by arrivals."""
     return traits.coordination_of(exchange_of(run))
 
 
-def reduction_of(run: Run) -> Reduction:
-    """What the workers of a resolved run reduce together, where its method is synchronous."""
+def reduction_of(run: Resolved) -> Reduction:
+    """What the workers of a run reduce together, where its method is synchronous."""
     return traits.reduction_of(exchange_of(run))
 
 
-def reduced_bytes(run: Run, bits: tuple[int, ...]) -> tuple[float, float]:
-    """(sent by a worker in the mean, by the server) when a resolved run reduces; `bits`: of each message."""
+def reduced_bytes(run: Resolved, bits: tuple[int, ...]) -> tuple[float, float]:
+    """(sent by a worker in the mean, by the server) when a run reduces; `bits`: of each message."""
     how, reduce = reduction_of(run), run.options.get("cluster.reduce", "ring")
     each = cluster.links.reduce_messages(reduce, run.workers, how.gathers, how.participants(run.workers))
     own, servers = (factor * sum(bits) / 8 for factor in each)
     return own, servers
 
 
-def _horizon_of(run: Run) -> dict[str, Any]:
+def _horizon_of(run: Resolved) -> dict[str, Any]:
     return {"steps": run.steps, "gradients": run.gradients, "seconds": run.seconds}
 
 
-def served(run: Run, size: float) -> tuple[schedule.Schedule, schedule.Batches]:
+def served(run: Resolved, size: float) -> tuple[schedule.Schedule, schedule.Batches]:
     """A server's schedule and its replay."""
     return _arrivals(*_clock_of(run), coordination_of(run), tuple(_horizon_of(run).items()), size, standing(run))
 
@@ -66,16 +66,16 @@ def _arrivals(
     return line, schedule.batches(line)
 
 
-def standing(run: Run) -> tuple[str, ...]:
-    """What the names and files of a resolved run's cluster stand for today."""
+def standing(run: Resolved) -> tuple[str, ...]:
+    """What the names and files of a run's cluster stand for today."""
     named = ((cluster.LAWS, run.cluster), (cluster.PROFILES, run.options.get("cluster.profile")))
     makes = [known[name].make for known, name in named if isinstance(name, str) and name in known]
     paths = [run.options[name] for name in ("cluster.file", "cluster.links") if run.options.get(name)]
     return (*map(code.version, makes), *map(files.content, paths))
 
 
-def timeline(run: Run, w: Any = None, bits: tuple[int, ...] = (0,), every: int = 1) -> Timeline:
-    """When each step of a resolved run lands: arrivals, the times of a barrier, or waves without any.
+def timeline(run: Resolved, w: Any = None, bits: tuple[int, ...] = (0,), every: int = 1) -> Timeline:
+    """When each step of a run lands: arrivals, the times of a barrier, or waves without any.
 
     Args:
       w: its mixing matrix, for methods that have one.
@@ -96,13 +96,13 @@ def timeline(run: Run, w: Any = None, bits: tuple[int, ...] = (0,), every: int =
     return schedule.barrier(machines, workers=n, computing=computing, **waiting(run, w, machines, bits), **horizon)
 
 
-def waits_for_neighbours(run: Run) -> bool:
+def waits_for_neighbours(run: Resolved) -> bool:
     """Whether a worker goes on as soon as its neighbours are there; else it waits for all who reduce with it."""
     return traits.neighbours_of(exchange_of(run)) is not None
 
 
-def replayed(run: Run, w: Any, bits: tuple[int, ...], every: int) -> Replay:
-    """What the loop replays of a resolved run's clock; arguments as of `timeline`."""
+def replayed(run: Resolved, w: Any, bits: tuple[int, ...], every: int) -> Replay:
+    """What the loop replays of a run's clock; arguments as of `timeline`."""
     line = timeline(run, w, bits, every)
     if not isinstance(line, schedule.Schedule):
         return replay(line)
@@ -111,7 +111,7 @@ def replayed(run: Run, w: Any, bits: tuple[int, ...], every: int) -> Replay:
     return replay(line, served(run, sum(bits) / 8)[1])
 
 
-def _partners(run: Run, line: schedule.Schedule, near: np.ndarray) -> np.ndarray:
+def _partners(run: Resolved, line: schedule.Schedule, near: np.ndarray) -> np.ndarray:
     """[steps] int32: whom the worker of each update meets."""
     rows = schedule.batches(line).rows[:, 0]
     worker, number, met = line.worker[rows], line.batch[rows], np.zeros(len(rows), np.int32)
@@ -121,8 +121,8 @@ def _partners(run: Run, line: schedule.Schedule, near: np.ndarray) -> np.ndarray
     return met
 
 
-def every_of(run: Run, w: Any, bits: tuple[int, ...]) -> int:
-    """Steps between two records of a resolved run."""
+def every_of(run: Resolved, w: Any, bits: tuple[int, ...]) -> int:
+    """Steps between two records of a run."""
     if run.record_seconds is None:
         return run.record_every or 1
     # of one seed, so that runs that differ in it share a beat; a power of two, so that many others do
@@ -135,7 +135,7 @@ def record_steps(every: int, length: int) -> np.ndarray:
     return np.unique(np.minimum(np.arange(0, length + every, every), length))
 
 
-def waiting(run: Run, w: Any, machines: cluster.Cluster, bits: tuple[int, ...]) -> dict[str, Any]:
+def waiting(run: Resolved, w: Any, machines: cluster.Cluster, bits: tuple[int, ...]) -> dict[str, Any]:
     """For whom each worker waits at a step (None: for all), what its messages cost then, and who rests: `barrier`'s."""
     if w is not None and waits_for_neighbours(run):
         links = links_of(run, w)
@@ -172,7 +172,7 @@ def telling(machines: cluster.Cluster, near: np.ndarray, size: float) -> Any:
 
 
 def _without_barriers(
-    run: Run, machines: cluster.Cluster, near: np.ndarray, size: float, horizon: dict[str, Any], every: int
+    run: Resolved, machines: cluster.Cluster, near: np.ndarray, size: float, horizon: dict[str, Any], every: int
 ) -> Timeline:
     """Gossip in pairs, or with the last models of all neighbours. `near`: [n, n] bool, [i, j]: i hears j."""
     if run.delay == "cluster":
@@ -189,11 +189,11 @@ def _without_barriers(
     return schedule.arrivals(machines, coordination_of(run), **horizon, size=2 * size, sending=meeting)
 
 
-def _clock_of(run: Run) -> tuple[str, str, int, int, float]:
+def _clock_of(run: Resolved) -> tuple[str, str, int, int, float]:
     return str(run.cluster), json.dumps(options_of(run, "cluster")), run.workers, run.seed, work_of(run)
 
 
-def work_of(run: Run) -> float:
+def work_of(run: Resolved) -> float:
     """Seconds that a computation takes a worker's devices, for each second that it would take one alone.
 
     As if all the work were split evenly and what the devices tell each other took no time.
@@ -206,7 +206,7 @@ def work_of(run: Run) -> float:
 
 
 def _cost(
-    run: Run, links: Callable[[int], np.ndarray], machines: cluster.Cluster, size: float
+    run: Resolved, links: Callable[[int], np.ndarray], machines: cluster.Cluster, size: float
 ) -> Callable[[int], np.ndarray]:
     """Step -> [n] seconds that its messages take each worker, through all the rounds of that step."""
 
@@ -221,7 +221,7 @@ def _cost(
     return cost
 
 
-def _waits(run: Run, links: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
+def _waits(run: Resolved, links: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
     """Step -> [n, n] bool: for whom each worker waits, through all the rounds of that step."""
     oneself = np.eye(run.workers, dtype=bool)
 
@@ -238,6 +238,6 @@ def _machines(law: str, options: str, workers: int, seed: int, work: float) -> c
     return cluster.scaled(cluster.make(law, workers, seed, **json.loads(options)), work)
 
 
-def machines_of(run: Run) -> cluster.Cluster:
-    """The cluster of a resolved run."""
+def machines_of(run: Resolved) -> cluster.Cluster:
+    """The cluster of a run."""
     return _machines(*_clock_of(run))

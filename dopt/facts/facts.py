@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 from dopt import flags, mixing
-from dopt.config import Run
+from dopt.config import Resolved
 from dopt.config.identity import around
 from dopt.config.runs import Runs, numbered
 from dopt.facts import ages, clock, shards, wiring
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, eq=False)
 class Facts:
-    """What runs of one group stand for. A *template* is a resolved run without its learning rate and seed.
+    """What runs of one group stand for. A *template* is a run without its learning rate and seed.
 
     Whatever takes `template` takes its number in `runs.templates`.
     """
@@ -50,7 +50,7 @@ class Facts:
     _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @cached_property
-    def first(self) -> Run:
+    def first(self) -> Resolved:
         """A run whose static fields all have."""
         return self.runs[0]
 
@@ -113,7 +113,7 @@ class Facts:
 
     # -- for each template and seed --
 
-    def run(self, template: int, seed: int) -> Run:
+    def run(self, template: int, seed: int) -> Resolved:
         """A run of that template and seed; its learning rate is anybody's."""
         found = self.runs.templates[template]
         return found.at(found.learning_rate, seed)
@@ -174,8 +174,10 @@ class Facts:
         return mine[runs.template]
 
 
-def facts_of(runs: Sequence[Run], *, problem: Problem | None = None, graph: Any = None, start: Tree = None) -> Facts:
-    """What resolved runs with equal keys stand for; every check is made that needs no devices.
+def facts_of(
+    runs: Sequence[Resolved], *, problem: Problem | None = None, graph: Any = None, start: Tree = None
+) -> Facts:
+    """What runs with equal keys stand for; every check is made that needs no devices.
 
     Args:
       runs: of one group.

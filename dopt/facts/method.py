@@ -11,7 +11,7 @@ from jax import lax
 from dopt import draws, mixing
 from dopt.algorithms import ALGORITHMS, Method
 from dopt.algorithms.traits import is_event_driven
-from dopt.config import Run, make_optimizer, make_rate, options_of
+from dopt.config import Resolved, make_optimizer, make_rate, options_of
 from dopt.config.exchanges import exchange_of, traits_of
 from dopt.program import Inputs
 from dopt.types import AXIS, Key
@@ -21,7 +21,7 @@ from dopt.types import AXIS, Key
 class Building:
     """What a method is built of, besides the values of a run. Callable: inputs -> the method."""
 
-    run: Run  # whose static fields all runs of a group have
+    run: Resolved  # whose static fields all runs of a group have
     needs: str | None  # the kind of mixing matrix
     slots: int  # length of the ring of old models
     delayed: bool  # whether old models are kept

@@ -1,4 +1,4 @@
-"""The problem of resolved runs: made, checked, and what follows from it alone. Host."""
+"""The problem of a group of runs: made, checked, and what follows from it alone. Host."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from dopt import data, flags, metrics
-from dopt.config import COUPLED, LINEAR, Run, options_of
+from dopt.config import COUPLED, LINEAR, Resolved, options_of
 from dopt.config.exchanges import traits_of
 from dopt.config.identity import check_drawn
 from dopt.facts import shards
@@ -16,8 +16,8 @@ from dopt.problems import PROBLEMS, Shards, sound
 from dopt.types import InputError, Problem, Tree
 
 
-def make_problem(run: Run) -> Problem:
-    """The problem of a resolved run, its data split over the workers.
+def make_problem(run: Resolved) -> Problem:
+    """The problem of a run, its data split over the workers.
 
     Raises:
       InputError: another one comes out each time.
@@ -27,7 +27,7 @@ def make_problem(run: Run) -> Problem:
     return made
 
 
-def _make_problem(run: Run) -> Problem:
+def _make_problem(run: Resolved) -> Problem:
     entry = PROBLEMS[str(run.problem)]
     options = options_of(run, "problem")
     if not entry.traits["data"]:
@@ -38,12 +38,12 @@ def _make_problem(run: Run) -> Problem:
     return entry.make(Shards(train, counts, dataset.test, dataset.classes), run.workers, **options)
 
 
-def dtype_of(run: Run) -> np.dtype:
+def dtype_of(run: Resolved) -> np.dtype:
     """The run's precision."""
     return np.dtype(run.precision)
 
 
-def checked(run: Run, own: Problem | None) -> Problem:
+def checked(run: Resolved, own: Problem | None) -> Problem:
     """The problem that was handed over, or the run's own, refused where the run cannot minimize it."""
     with flags.fixed(run.precision == "float64"):
         problem = own or make_problem(run)
@@ -56,14 +56,14 @@ def checked(run: Run, own: Problem | None) -> Problem:
     return problem
 
 
-def _check_batch(run: Run, counts: np.ndarray) -> None:
+def _check_batch(run: Resolved, counts: np.ndarray) -> None:
     if run.batch_size is not None and run.batch_size > counts.min():
         raise InputError(
             f"batch_size: must not exceed the smallest shard, {counts.min()} samples (worker {np.argmin(counts)}), got {run.batch_size}; use batch_size={counts.min()} or fewer workers"
         )
 
 
-def _check_layout(run: Run, problem: Problem) -> None:
+def _check_layout(run: Resolved, problem: Problem) -> None:
     """Refuse an optimizer or a batch that does not fit a model that is cut into parts."""
     if problem.layout is None:
         return
@@ -78,7 +78,7 @@ def _check_layout(run: Run, problem: Problem) -> None:
         )
 
 
-def _check_weighing(run: Run, problem: Problem) -> None:
+def _check_weighing(run: Resolved, problem: Problem) -> None:
     """Refuse weights of workers that the method, or its local optimizer, would not mind."""
     if not problem.weighted:
         return
@@ -94,24 +94,24 @@ def _check_weighing(run: Run, problem: Problem) -> None:
         )
 
 
-def weighs(run: Run, problem: Problem) -> str:
+def weighs(run: Resolved, problem: Problem) -> str:
     """What counts by a worker's share of the samples; a problem that is not weighted has equal ones."""
     return (traits_of(run).weighs or "") if problem.weighted else "gradients"
 
 
-def is_asked(run: Run, metric: str) -> bool:
-    """Whether a resolved run asks for a metric."""
+def is_asked(run: Resolved, metric: str) -> bool:
+    """Whether a run asks for a metric."""
     return run.metrics is None or metric in run.metrics
 
 
-def is_recorded(run: Run, problem: Problem, metric: str) -> bool:
+def is_recorded(run: Resolved, problem: Problem, metric: str) -> bool:
     """Whether a run's history has that metric."""
     there = metric in metrics.CHOICES or metric in problem.metrics
     compares = problem.optimum is not None and run.eval_samples is None
     return is_asked(run, metric) and there and (compares or metric != "suboptimality")
 
 
-def recorded(run: Run, problem: Problem) -> tuple[str, ...]:
+def recorded(run: Resolved, problem: Problem) -> tuple[str, ...]:
     """The metrics that the program takes; f, too, where its distance to f* is asked for."""
     asked = [name for name in ("loss", "grad_norm", "consensus_distance") if is_asked(run, name)]
     if is_asked(run, "suboptimality"):
@@ -120,7 +120,7 @@ def recorded(run: Run, problem: Problem) -> tuple[str, ...]:
     return tuple(dict.fromkeys(asked))
 
 
-def optimum(run: Run, problem: Problem) -> float | None:
+def optimum(run: Resolved, problem: Problem) -> float | None:
     """f*, where it is known, asked for, and comparable with what metrics look at."""
     f = problem.optimum
     if f is None or not is_asked(run, "suboptimality") or run.eval_samples is not None:
@@ -128,13 +128,13 @@ def optimum(run: Run, problem: Problem) -> float | None:
     return sound.check_optimum(f() if callable(f) else f)
 
 
-def model_of(run: Run, problem: Problem) -> Tree:
+def model_of(run: Resolved, problem: Problem) -> Tree:
     """One worker's model, as shapes in the run's precision."""
     with flags.fixed(run.precision == "float64"):
         return sound.model_of(problem, dtype_of(run))
 
 
-def start_of(run: Run, problem: Problem, own: Tree, model: Tree) -> Tree:
+def start_of(run: Resolved, problem: Problem, own: Tree, model: Tree) -> Tree:
     """Models to start from, leaves [workers, ...] in the run's precision; None: each worker makes its own."""
     start = problem.start if own is None else own
     if start is not None:
@@ -143,7 +143,7 @@ def start_of(run: Run, problem: Problem, own: Tree, model: Tree) -> Tree:
     return jax.tree.map(lambda x: shards.cast(x, dtype_of(run)), start)
 
 
-def test_of(run: Run, problem: Problem) -> Tree:
+def test_of(run: Resolved, problem: Problem) -> Tree:
     """The held-out samples that metrics look at, evenly spaced where `eval_samples` bounds them."""
     test, wanted = problem.test, run.eval_samples
     if wanted is not None and test is not None:
@@ -152,7 +152,7 @@ def test_of(run: Run, problem: Problem) -> Tree:
     return jax.tree.map(lambda x: shards.cast(x, dtype_of(run)), test)
 
 
-def notes(run: Run, problem: Problem, own: bool) -> Sequence[str]:
+def notes(run: Resolved, problem: Problem, own: bool) -> Sequence[str]:
     """What is left out of a run's metrics, and why. `own`: the problem was handed over."""
     found = [problem.note] if problem.note and is_asked(run, "suboptimality") else []
     if run.eval_samples is not None and problem.optimum is not None and is_asked(run, "suboptimality"):
@@ -166,6 +166,6 @@ def notes(run: Run, problem: Problem, own: bool) -> Sequence[str]:
     return found
 
 
-def _looked_at(run: Run) -> int | None:
+def _looked_at(run: Resolved) -> int | None:
     """Samples that metrics look at where nobody says."""
     return PROBLEMS[str(run.problem)].traits.get("eval_samples")

@@ -9,7 +9,7 @@ import numpy as np
 
 from dopt import flags, mixing
 from dopt.algorithms.traits import is_event_driven, is_peer_to_peer
-from dopt.config import Run, options_of
+from dopt.config import Resolved, options_of
 from dopt.config.exchanges import exchange_of, traits_of
 from dopt.facts import clock, shards
 from dopt.facts.method import Building
@@ -40,7 +40,7 @@ def sizes(building: Building, problem: Problem, model: Tree) -> Sizes:
     return Sizes(size, _mixed(building, model))
 
 
-def _bytes(run: Run, problem: Problem, model: Tree) -> int:
+def _bytes(run: Resolved, problem: Problem, model: Tree) -> int:
     whole = sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(model))
     exchange, touched = exchange_of(run), problem.touched
     served = is_event_driven(exchange) and not is_peer_to_peer(exchange)

@@ -1,4 +1,4 @@
-"""A resolved run's mixing matrix: whether it serves, in which form it runs, and who hears whom when it mixes. Host."""
+"""A run's mixing matrix: whether it serves, in which form it runs, and who hears whom when it mixes. Host."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from dopt import mixing, topology
-from dopt.config import Run, options_of
+from dopt.config import Resolved, options_of
 from dopt.config.matrices import (
     KEPT,
     Source,
@@ -28,22 +28,22 @@ from dopt.types import InputError
 ON_DEVICES = ("pmap", "shard_map")  # a worker each, so that permutations can travel
 
 
-def notes(runs: Sequence[Run], graph: Any = None) -> tuple[str, ...]:
-    """What a reader should know of how graphs and matrices were taken: those of resolved runs, or what was handed over."""
+def notes(runs: Sequence[Resolved], graph: Any = None) -> tuple[str, ...]:
+    """What a reader should know of how graphs and matrices were taken: those of runs, or what was handed over."""
     if graph is not None:
         return (*topology.notes(graph), *mixing.notes(graph))
     return tuple(dict.fromkeys(note for run in runs if has_matrix(run) for note in notes_of(source(run))))
 
 
-def wanted(run: Run, own: Any) -> Any:
-    """The mixing matrix of a resolved run: the one that was handed over, or its own; None: it has none."""
+def wanted(run: Resolved, own: Any) -> Any:
+    """The mixing matrix of a run: the one that was handed over, or its own; None: it has none."""
     if own is not None:
         return own
     return matrix(run) if run.topology is not None else None
 
 
-def check_wanted(run: Run, own: Any) -> None:
-    """Refuse a matrix with which a resolved run is not defined. `own`: the one that was handed over, or None."""
+def check_wanted(run: Resolved, own: Any) -> None:
+    """Refuse a matrix with which a run is not defined. `own`: the one that was handed over, or None."""
     if run.strict and own is not None:
         mixing.check(own, run.algorithm, needs_of(run) or "")
     elif run.strict:
@@ -61,7 +61,7 @@ def check_stays(w: Any) -> None:
         raise InputError("delay: cluster needs one graph that stays, got a sequence; use a static topology")
 
 
-def forms(run: Run, w: Any, steps: int) -> tuple[mixing.Form, ...]:
+def forms(run: Resolved, w: Any, steps: int) -> tuple[mixing.Form, ...]:
     """The forms in which W runs: one, or two of a pair. `steps`: of the loop."""
     needs = needs_of(run)
     if needs == "tree":
@@ -75,7 +75,7 @@ def forms(run: Run, w: Any, steps: int) -> tuple[mixing.Form, ...]:
     )
 
 
-def check(run: Run) -> None:
+def check(run: Resolved) -> None:
     """Refuse a matrix with which the run's method is not defined."""
     of = source(run)
     if of in KEPT.get():
@@ -89,13 +89,13 @@ def _check(method: str, of: Source) -> None:
     mixing.check(matrix_of(of), method, of.needs or "")
 
 
-def mixings(run: Run, steps: Any) -> Any:
-    """How often a resolved run has mixed after so many steps."""
+def mixings(run: Resolved, steps: Any) -> Any:
+    """How often a run has mixed after so many steps."""
     options = options_of(run, "algorithm")
     return steps // options.get("local_steps", 1) * options.get("rounds", 1)
 
 
-def links_of(run: Run, w: Any) -> Callable[[int], np.ndarray]:
+def links_of(run: Resolved, w: Any) -> Callable[[int], np.ndarray]:
     """Mixing -> [n, n] bool: whom each worker hears."""
     return mixing.links(w[0] if isinstance(w, tuple) else w, run.seed)
 

@@ -12,7 +12,7 @@ import numpy as np
 from dopt import schedule
 from dopt.algorithms import ALGORITHMS
 from dopt.cluster import Cluster
-from dopt.config import HORIZONS, Run, options_of
+from dopt.config import HORIZONS, Resolved, Run, options_of
 from dopt.facts import clock, wiring
 from dopt.files import writing
 from dopt.paths import slug
@@ -53,7 +53,7 @@ TICK: dict[str, Any] = {"color": "black", "linestyle": "none", "marker": "|", "m
 # -- the clock of any method --
 
 
-def asked(given: Mapping[str, Any]) -> Run:
+def asked(given: Mapping[str, Any]) -> Resolved:
     """The resolved run of names, dotted ones for options; what is not given is a cluster that is easy to look at.
 
     Raises:
@@ -112,7 +112,7 @@ def counted(workers: int) -> str:
     return f"{workers} worker{'s' * (workers > 1)}"
 
 
-def timetable(run: Run, w: Any = None, size: int = 0) -> Schedule:
+def timetable(run: Resolved, w: Any = None, size: int = 0) -> Schedule:
     """What `clock.timeline` sums up, worker by worker: the schedule of a resolved run that has a cluster.
 
     Args:
@@ -131,7 +131,7 @@ def timetable(run: Run, w: Any = None, size: int = 0) -> Schedule:
     return line
 
 
-def _without_barriers(run: Run, w: Any, size: int) -> Schedule:
+def _without_barriers(run: Resolved, w: Any, size: int) -> Schedule:
     """Each worker mixes with the last models of its neighbours; a step is as many updates as there are workers."""
     wiring.check_stays(w)
     machines, near = clock.machines_of(run), wiring.links_of(run, w)(0)
@@ -145,7 +145,7 @@ def _without_barriers(run: Run, w: Any, size: int) -> Schedule:
     return line._replace(bytes=1.0 * size * near.sum(0)[line.worker] * line.applied)
 
 
-def _behind_barrier(run: Run, line: Barrier, w: Any, size: int) -> Schedule:
+def _behind_barrier(run: Resolved, line: Barrier, w: Any, size: int) -> Schedule:
     """Steps that all have done by the end are applied, what some are ahead is pending, and what a crash broke is aborted."""
     machines, n = clock.machines_of(run), run.workers
     how = clock.waiting(run, w, machines, (8 * size,))

@@ -13,7 +13,7 @@ from typing import Any
 import jax
 
 from dopt import code, memory
-from dopt.config import Resolved, Run, Runs, cost, matrices
+from dopt.config import Resolved, Runs, cost, matrices
 from dopt.config.identity import (
     Memo,
     code_digests,
@@ -183,7 +183,7 @@ def _check_metric(name: str | None, built: Sequence[Group]) -> None:
         raise InputError(f"sweep.metric.name: no run of this sweep has {name}; see the metrics in a run's history")
 
 
-def _group(runs: Sequence[Run], devices: Sequence[Any] | None) -> Group:
+def _group(runs: Sequence[Resolved], devices: Sequence[Any] | None) -> Group:
     return group_of(runs, devices=devices or spread(runs[0].executor))
 
 

@@ -1,4 +1,4 @@
-# make sweep: the main job. make test: all checks. make figures, faults, fuzz, mutants: longer ones. PYTHON=python3.12 takes another interpreter, and its own environment.
+# make sweep: the main job. make test: all checks, make check: the quick ones. make figures, faults, fuzz, mutants: longer ones. PYTHON=python3.12 takes another interpreter, and its own environment.
 PYTHON ?= python3
 VENV ?= .venv$(if $(filter-out python3,$(notdir $(PYTHON))),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
@@ -7,19 +7,33 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 pytest = JAX_PLATFORMS=cpu XLA_FLAGS="--xla_force_host_platform_device_count=8 $(1)" $(BIN)/python -m pytest -n 2 --dist worksteal
 # these are about bits, so the compiler does for them what it does for users; elsewhere it would take most of the time
 BITS := tests/test_engine.py tests/test_store.py tests/test_checkpoints.py
+# these compile little: a minute on two cores together with the types
+QUICK := $(patsubst %,tests/test_%.py,agents barriers cells cluster columns cost curves delays files graphs identity \
+	memory names options plain plan readers runs sequences sound spectrum stairs start style topology weights)
 
-.PHONY: sweep test figures faults fuzz mutants speed ahead ahead-h100 ahead-v5e clean
+.PHONY: sweep test check style types quick figures faults fuzz mutants speed ahead ahead-h100 ahead-v5e clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/dopt sweep benchmarks/connectivity_delay.yaml
 
-test: $(VENV)/.installed-dev
+test: style types
+	$(call pytest,) $(BITS)
+	$(call pytest,--xla_backend_optimization_level=0) $(addprefix --ignore=,$(BITS))
+
+# what can be said at once of a change: style, types, and the tests that compile little
+check: style
+	+$(MAKE) --no-print-directory --jobs=2 types quick
+
+style: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
+
+types: $(VENV)/.installed-dev
 	$(BIN)/mypy
-	$(call pytest,) $(BITS)
-	$(call pytest,--xla_backend_optimization_level=0) $(addprefix --ignore=,$(BITS))
+
+quick: $(VENV)/.installed-dev
+	$(call pytest,--xla_backend_optimization_level=0) $(QUICK)
 
 # all figures; fails where a claim that we say holds does not
 figures: $(VENV)/.installed

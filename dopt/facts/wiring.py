@@ -10,13 +10,13 @@ import numpy as np
 
 from dopt import mixing, topology
 from dopt.config import Resolved, options_of
+from dopt.config.exchanges import needs_of
 from dopt.config.matrices import (
     KEPT,
     Source,
     has_matrix,
     matrix,
     matrix_of,
-    needs_of,
     network,
     notes_of,
     own_matrix,

@@ -13,8 +13,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
 Look = Callable[[int, int], int]  # (calls done, of how many) -> how many to do before looking again
@@ -93,6 +94,31 @@ def _leave(done: threading.Event) -> None:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(INTERRUPTED)
+
+
+class Aside(Protocol):
+    """Takes work, and gives what will come of it."""
+
+    def __call__(self, work: Callable[[], T]) -> Future[T]: ...
+
+
+@contextmanager
+def aside(name: str) -> Iterator[Aside]:
+    """A thread of its own that does one thing after the other, with the caller's context variables and JAX settings.
+
+    At the end what has begun is waited for, and what has not is left.
+    """
+    settings, context = _settings(), contextvars.copy_context()
+
+    def alike(work: Callable[[], T]) -> T:
+        with _set(settings):
+            return work()
+
+    pool = ThreadPoolExecutor(1, thread_name_prefix=name)
+    try:
+        yield lambda work: pool.submit(context.copy().run, alike, work)  # type: ignore[arg-type]
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def check() -> None:

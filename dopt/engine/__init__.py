@@ -5,7 +5,7 @@ from dopt.engine.group import Group, group_of, grouped
 from dopt.engine.key import TRACED, key
 from dopt.engine.outcome import Columns, Outcome, Outcomes
 from dopt.engine.pack import pack
-from dopt.engine.slab import First, run_slab
+from dopt.engine.slab import First, Slab, advanced, collected, packed, run_slab
 
 __all__ = [
     "TRACED",
@@ -15,10 +15,14 @@ __all__ = [
     "Group",
     "Outcome",
     "Outcomes",
+    "Slab",
+    "advanced",
+    "collected",
     "compile",
     "group_of",
     "grouped",
     "key",
     "pack",
+    "packed",
     "run_slab",
 ]

@@ -1,15 +1,16 @@
-"""One slab, from start to end: packed, run stretch by stretch, fetched, and read."""
+"""One slab, from start to end: packed, advanced call by call, collected. While one is advanced, others can be packed and collected."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from dopt import checkpoints, flags
 from dopt.checkpoints import Keeper
+from dopt.config import Run
 from dopt.config.runs import Runs
 from dopt.devices import ALONE, hosts, memory
 from dopt.engine import divergence
@@ -17,7 +18,7 @@ from dopt.engine.compiled import Compiled
 from dopt.engine.group import Group
 from dopt.engine.outcome import Outcomes, first_record, read
 from dopt.engine.pack import pack
-from dopt.program import Carry
+from dopt.program import Carry, Inputs
 from dopt.watch import Look
 
 First = Callable[[Mapping[str, np.ndarray]], None]  # takes the record at step 0, metric -> [runs]
@@ -25,7 +26,7 @@ First = Callable[[Mapping[str, np.ndarray]], None]  # takes the record at step 0
 
 def run_slab(
     compiled: Compiled,
-    runs: Any,
+    runs: Sequence[Run],
     look: Look | None = None,
     keeper: Keeper | None = None,
     first: First | None = None,
@@ -38,12 +39,32 @@ def run_slab(
       keeper: keeps checkpoints; None: there are none.
       first: gets the record at step 0 as soon as it exists; of a run of several processes it never is here whole.
     """
-    group, runs = compiled.group, Runs.of(runs)
+    slab = packed(compiled, Runs.of(runs))
+    return collected(slab, advanced(slab, look, keeper, first))
+
+
+class Slab(NamedTuple):
+    """Runs of a group, and their values on the way to the devices."""
+
+    compiled: Compiled
+    runs: Runs
+    inputs: Inputs
+
+
+def packed(compiled: Compiled, runs: Runs) -> Slab:
+    """A slab that is ready to run. It needs the host alone."""
+    with flags.fixed(compiled.group.facts.dtype == np.float64):
+        return Slab(compiled, runs, pack(compiled.group, runs, compiled.width))
+
+
+def advanced(slab: Slab, look: Look | None = None, keeper: Keeper | None = None, first: First | None = None) -> Carry:
+    """What the slab's last call leaves on the devices. Arguments as of `run_slab`."""
+    compiled, inputs = slab.compiled, slab.inputs
+    group = compiled.group
     with memory.room(), flags.fixed(group.facts.dtype == np.float64):
-        inputs = pack(group, runs, compiled.width)
         carry, done, total = compiled.start(inputs), 0, len(compiled.calls)
         if first is not None and not hosts.several():
-            first(first_record(group, group.program.named(carry.history), len(runs)))
+            first(first_record(group, group.program.named(carry.history), len(slab.runs)))
         due: list[int] = []
         if keeper is not None:
             due = checkpoints.due([call.end for call in compiled.calls], keeper.every)
@@ -57,9 +78,17 @@ def run_slab(
             done += number
             if keeper is not None and done in due:
                 keeper.save(done, carry)
+    return carry
+
+
+def collected(slab: Slab, carry: Carry) -> Outcomes:
+    """What the slab gave, read from what its last call left; where a run diverged, its step is looked for."""
+    compiled, runs = slab.compiled, slab.runs
+    group = compiled.group
+    with memory.room(), flags.fixed(group.facts.dtype == np.float64):
         host = hosts.fetch(carry._replace(state=group.program.reported(carry.state)))
         host = host._replace(history=group.program.named(host.history))
-        diverged = divergence.first_steps(compiled, inputs, host.history, len(runs))
+        diverged = divergence.first_steps(compiled, slab.inputs, host.history, len(runs))
     return read(group, runs, host, diverged)
 
 

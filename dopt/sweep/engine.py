@@ -7,12 +7,15 @@ import math
 import platform
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
-from dopt import code, memory
+from dopt import code, engine, memory
 from dopt.config import Resolved, Runs, cost, matrices
 from dopt.config.identity import (
     Memo,
@@ -25,7 +28,7 @@ from dopt.config.identity import (
 )
 from dopt.config.runs import joined, missing_in, numbered
 from dopt.devices.executors import spread
-from dopt.engine import Group, compile, group_of, run_slab
+from dopt.engine import Group, group_of
 from dopt.engine.single import Result
 from dopt.facts.problem import is_recorded
 from dopt.files import whole, writing
@@ -39,7 +42,7 @@ from dopt.sweep.tables import of_result, tables
 from dopt.sweep.tracking import Tracker
 from dopt.types import InputError, MachineError
 from dopt.version import ENGINE, installed
-from dopt.watch import check, in_thread, pace
+from dopt.watch import Aside, aside, check, in_thread, pace
 
 PACKAGES = ("dopt", "jax", "jaxlib", "optax", "flax", "networkx", "numpy", "scipy", "scikit-learn")
 
@@ -274,38 +277,29 @@ def _work(
 ) -> None:
     """Do every slab that is missing; those that another process works on are waited for, and done if it dies."""
     total = sum(len(p.runs) for p in planned)
-    ids = {name: runs.ids for p in planned for name, runs in p.slabs}
-    there = {name for name in ids if store.finished(name, ids[name], show.say)}
-    show.start(total, sum(len(runs) for p in planned for name, runs in p.slabs if name in there))
+    slabs = [Todo(p, name, runs) for p in planned for name, runs in p.slabs]
+    there = {todo.name for todo in slabs if store.finished(todo.name, todo.runs.ids, show.say)}
+    show.start(total, sum(len(todo.runs) for todo in slabs if todo.name in there))
     try:
-        for name, runs in ((name, runs) for p in planned for name, runs in p.slabs if name in there):
-            if _unlogged(store, tracker, name, runs):
-                with store.locked(name, wait=False) as mine:
+        for todo in slabs:
+            if todo.name in there and _unlogged(store, tracker, todo.name, todo.runs):
+                with store.locked(todo.name, wait=False) as mine:
                     if mine:  # else somebody else is at it
-                        _log(store, tracker, name, runs)
+                        _log(store, tracker, todo.name, todo.runs)
     except MachineError as error:
         show.say(f"wandb: what is finished is not logged, since nobody could remember it ({error})")
-    missing = [(p, name, runs) for p in planned for name, runs in p.slabs if name not in there]
+    missing = [todo for todo in slabs if todo.name not in there]
     if missing:  # a finished folder may be one that nobody can write
         store.create()
         _name_engines(store, there, show)
-    while missing:
-        left = []
-        for p, name, runs in missing:
-            check()
-            with store.locked(name, wait=False) as mine:
-                if not mine:
-                    left.append((p, name, runs))
-                    continue
-                if not store.finished(name, ids[name], show.say):
-                    show.slab(name, len(runs))
-                    _slab(p, name, runs, store, devices, show)
-                diverged = int(store.read_slab(name, ids[name])[0]["diverged"].sum())
-                _log(store, tracker, name, runs)
-            show.done(len(runs), diverged)
-        if len(left) == len(missing):
-            time.sleep(0.2)
-        missing = left
+    with aside("pack") as pack, aside("write") as write:
+        work = _Pipeline(store, tracker, devices, show, pack, write)
+        while missing:
+            left = [todo for todo, after in zip(missing, [*missing[1:], None], strict=True) if not work.do(todo, after)]
+            if len(left) == len(missing):
+                time.sleep(0.2)
+            missing = left
+        work.finish()
 
 
 def _name_engines(store: Store, there: Iterable[str], show: Show) -> None:
@@ -333,41 +327,116 @@ def _log(store: Store, tracker: Tracker, name: str, runs: Runs) -> None:
         tracker.log(*store.read_slab(name, runs.ids), _marks(store, name))
 
 
-def _slab(
-    p: planning.Planned,
-    name: str,
-    runs: Runs,
-    store: Store,
-    devices: Sequence[Any] | None,
-    show: Show,
-) -> None:
-    if p.group is None:
-        p.group = _group(p.runs, devices)
-    _compare(runs.where(lambda like: not fresh(like.digests)), store)  # after it was made, from what lay there then
-    for line in p.group.facts.notes:
-        show.note(line)
-    width = math.ceil(p.width / p.group.spread) * p.group.spread  # the plan may be from a machine with fewer devices
-    if width not in p.compiled:
-        begin = time.perf_counter()
-        p.compiled[width] = compile(p.group, width)
-        p.compile_seconds = time.perf_counter() - begin
-    begin = time.perf_counter()
-    outcomes = run_slab(p.compiled[width], runs, pace(show.chunk), first=show.first)
-    seconds = time.perf_counter() - begin
-    manifest = {
-        "slab": name,
-        "runs": runs.ids,
+class Todo(NamedTuple):
+    """A slab that is to be done."""
+
+    planned: planning.Planned
+    name: str
+    runs: Runs
+
+
+class _Pipeline:
+    """While the devices run a slab, the next one is packed, and the one before is read, written and logged.
+
+    A slab is claimed when it goes to the devices, and its claim is held until it is written. An error of the writer ends the sweep.
+    """
+
+    def __init__(
+        self, store: Store, tracker: Tracker, devices: Sequence[Any] | None, show: Show, pack: Aside, write: Aside
+    ):
+        self.store, self.tracker, self.devices, self.show = store, tracker, devices, show
+        self.pack, self.write = pack, write
+        self.ahead: tuple[str, Future[engine.Slab]] | None = None  # what is being packed
+        self.behind: Future[None] | None = None  # what is being written
+        self.first: engine.First | None = show.first  # until a first record was seen
+
+    def do(self, todo: Todo, after: Todo | None) -> bool:
+        """Whether the slab is done, or on its way to the disk; not where another process works on it. `after`: the next one."""
+        check()
+        with ExitStack() as claim:
+            if not claim.enter_context(self.store.locked(todo.name, wait=False)):
+                return False
+            if self.store.finished(todo.name, todo.runs.ids, self.show.say):
+                self._show_done(todo, int(self.store.read_slab(todo.name, todo.runs.ids)[0]["diverged"].sum()))
+                return True
+            self.show.slab(todo.name, len(todo.runs))
+            compiled = self._compiled(todo)
+            begin = time.perf_counter()
+            slab = self._packed(todo, compiled)
+            if after is not None and after.planned is todo.planned:
+                self.ahead = after.name, self.pack(partial(engine.packed, compiled, after.runs))
+            carry = engine.advanced(slab, pace(self.show.chunk), first=self.first)
+            self.first, seconds = None, time.perf_counter() - begin
+            self.finish()
+            self.behind = self.write(partial(self._keep, todo, slab, carry, seconds, claim.pop_all()))
+        return True
+
+    def finish(self) -> None:
+        """Wait for the writer.
+
+        Raises:
+          MachineError: it could not write.
+        """
+        if self.behind is not None:
+            self.behind.result()
+        self.behind = None
+
+    def _compiled(self, todo: Todo) -> engine.Compiled:
+        """The slab's program; what it was planned of is compared with what there is now."""
+        p, runs = todo.planned, todo.runs
+        if p.group is None:
+            p.group = _group(p.runs, self.devices)
+        # after it was made, from what lay there then
+        _compare(runs.where(lambda like: not fresh(like.digests)), self.store)
+        for line in p.group.facts.notes:
+            self.show.note(line)
+        width = (
+            math.ceil(p.width / p.group.spread) * p.group.spread
+        )  # the plan may be from a machine with fewer devices
+        if width not in p.compiled:
+            begin = time.perf_counter()
+            p.compiled[width] = engine.compile(p.group, width)
+            p.compile_seconds = time.perf_counter() - begin
+        return p.compiled[width]
+
+    def _packed(self, todo: Todo, compiled: engine.Compiled) -> engine.Slab:
+        """The slab's values, which may have been packed while the one before ran."""
+        ahead, self.ahead = self.ahead, None
+        if ahead is not None and ahead[0] == todo.name:
+            return ahead[1].result()
+        return engine.packed(compiled, todo.runs)
+
+    def _keep(self, todo: Todo, slab: engine.Slab, carry: Any, seconds: float, claim: ExitStack) -> None:
+        """Read a slab, write it, look whether it is there, and log it; then give its claim back."""
+        with claim:
+            found = engine.collected(slab, carry).columns
+            runs, history = tables(todo.runs, found)
+            check()
+            self.store.write_slab(todo.name, runs, history, _manifest(todo, slab.compiled, seconds))
+            self.store.check_slab(todo.name, todo.runs.ids)
+            if self.tracker.lacks(todo.runs.ids, _marks(self.store, todo.name)):
+                self.tracker.log(runs, history, _marks(self.store, todo.name))
+        self._show_done(todo, int((found.diverged >= 0).sum()))
+
+    def _show_done(self, todo: Todo, diverged: int) -> None:
+        self.show.done(len(todo.runs), diverged)
+
+
+def _manifest(todo: Todo, compiled: engine.Compiled, seconds: float) -> dict[str, Any]:
+    """What made a slab."""
+    p, group = todo.planned, compiled.group
+    return {
+        "slab": todo.name,
+        "runs": todo.runs.ids,
         "group": p.key,
         "engine": ENGINE,
-        "width": width,
-        "device": p.group.devices[0].device_kind,
-        "devices": len(p.group.devices),
+        "width": compiled.width,
+        "device": group.devices[0].device_kind,
+        "devices": len(group.devices),
         "seconds": {"compile": p.compile_seconds, "run": seconds},
         "versions": {
             "python": platform.python_version(),
             **{package: installed(package) or "missing" for package in PACKAGES},
         },
-        "notes": p.group.facts.notes,
+        "notes": group.facts.notes,
     }
-    check()
-    store.write_slab(name, *tables(runs, outcomes.columns), manifest)

@@ -134,7 +134,9 @@ class Store:
         """Hold the lock `name` (True), or find it held by a living process (False; never where `wait`)."""
         path = self.folder / "locks" / f"{slug(name)}.lock"
         # files that stand for locks would outlive a killed process, so there is no falling back to them
-        lock = filelock.FileLock(path, fallback_to_soft=False)
+        lock = filelock.FileLock(
+            path, fallback_to_soft=False, thread_local=False
+        )  # one thread claims, another gives back
         try:
             lock.acquire(timeout=-1 if wait else 0)
         except filelock.Timeout:
@@ -250,6 +252,10 @@ class Store:
         found = self._verified(name, ids)
         runs, history = (columns.read(io.BytesIO(found[file])) for file in TABLES)
         return runs, history
+
+    def check_slab(self, name: str, ids: Sequence[str]) -> None:
+        """MachineError where a slab that was just written is not there whole."""
+        self._verified(name, ids)
 
     def manifest(self, name: str) -> dict[str, Any]:
         """What made a slab; SlabError where it cannot be told."""

@@ -88,7 +88,7 @@ def readable(given: Mapping[str, Any], own: Iterable[str], registry: Mapping[str
 
 
 @cache
-def _keyword_only(function: Callable) -> tuple[dict[str, Any], dict[str, Any]]:
+def _keyword_only(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(type hints, defaults) of a function's keyword-only parameters."""
     parameters = inspect.signature(function).parameters.values()
     return typing.get_type_hints(function, include_extras=True), {
@@ -183,7 +183,7 @@ def _numeric(name: str, value: int | float, hint: Any) -> int | float:
     if value != value:
         raise InputError(f"{name}: must be finite, got {value}")
     try:
-        found = hint(value)
+        found: int | float = hint(value)
     except OverflowError as error:  # of infinity as an int, or of an int past the floats
         raise InputError(f"{name}: must be {_called(hint)} that is finite, got {quoted(value)}") from error
     if hint is int and (found != value or abs(found) >= LARGEST):

@@ -44,8 +44,8 @@ class Method(optax.GradientTransformationExtraArgs):
 
     def __new__(
         cls,
-        init: Callable,
-        update: Callable,
+        init: Callable[[Tree], optax.OptState],
+        update: Callable[..., tuple[Tree, optax.OptState]],
         read: Callable[..., Tree] = own_params,
         server: Any = None,
         place: Callable[[Tree], Tree] = lambda params: params,

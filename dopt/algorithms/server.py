@@ -60,12 +60,12 @@ def put(table: Tree, i: jax.Array | int, tree: Tree) -> Tree:
     return jax.tree.map(lambda x, new: x.at[i].set(new), table, tree)
 
 
-def one_gradient(stale: Tree, gradient: Callable, version: jax.Array) -> Tree:
+def one_gradient(stale: Tree, gradient: Callable[..., Tree], version: jax.Array) -> Tree:
     """A worker's work between pull and push: one gradient."""
     return gradient(stale, 0)
 
 
-def server(rule: optax.GradientTransformation, work: Callable = one_gradient) -> ServerProgram:
+def server(rule: optax.GradientTransformation, work: Callable[..., Tree] = one_gradient) -> ServerProgram:
     """The event of a server rule: what arrives is worked into the model, which is then there to be pulled.
 
     `work(stale, gradient, version)` makes a worker's message, `gradient(params, h)` being its h-th computation, and `stale` the model
@@ -77,7 +77,7 @@ def server(rule: optax.GradientTransformation, work: Callable = one_gradient) ->
     def init(params: Tree, workers: int, kept: int) -> Tables:
         return Tables(params, rule.init(params), rings.ring(params, kept))
 
-    def event(tables: Tables, arrivals: Arrivals, gradient: Callable) -> Tables:
+    def event(tables: Tables, arrivals: Arrivals, gradient: Callable[..., Tree]) -> Tables:
         def message(k: jax.Array | int) -> tuple[Tree, Tree]:
             stale = at(tables.models, arrivals.read[k])
             return work(stale, lambda params, h: gradient(params, k, h), arrivals.version[k]), stale
@@ -192,7 +192,9 @@ def collecting(
     return Method(init, update, **more)
 
 
-def local_descent(optimizer: optax.GradientTransformation, local_steps: int) -> Callable:
+def local_descent(
+    optimizer: optax.GradientTransformation, local_steps: int
+) -> Callable[..., tuple[Tree, optax.OptState]]:
     """(start, gradient, state) -> (model after so many steps of the optimizer, its state).
 
     Where `count` is given, the optimizer starts afresh, but for its schedules, which have counted so far.
@@ -200,7 +202,7 @@ def local_descent(optimizer: optax.GradientTransformation, local_steps: int) -> 
     inner = optax.with_extra_args_support(optimizer)
 
     def descend(
-        start: Tree, gradient: Callable, state: optax.OptState = None, count: jax.Array | None = None
+        start: Tree, gradient: Callable[..., Tree], state: optax.OptState = None, count: jax.Array | None = None
     ) -> tuple[Tree, optax.OptState]:
         def step(h: jax.Array | int, carry: tuple[Tree, optax.OptState]) -> tuple[Tree, optax.OptState]:
             params, state = carry

@@ -53,7 +53,7 @@ def async_diloco(
     at_least("local_steps", local_steps)
     descend = local_descent(optimizer, local_steps)
 
-    def work(stale: Tree, gradient: Callable, version: jax.Array) -> Tree:
+    def work(stale: Tree, gradient: Callable[..., Tree], version: jax.Array) -> Tree:
         return subtract(stale, descend(stale, gradient, count=version)[0])
 
     rule = stepping(outer_optimizer(outer, outer_learning_rate, outer_momentum))

@@ -66,7 +66,7 @@ def async_easgd(
         models = rings.ring(params, workers)
         return Tables(params, ElasticState(jax.vmap(inner.init)(models), models if order == "joint" else None), models)
 
-    def event(tables: Tables, arrivals: Arrivals, gradient: Callable) -> Tables:
+    def event(tables: Tables, arrivals: Arrivals, gradient: Callable[..., Tree]) -> Tables:
         i, (states, before) = arrivals.worker[0], tables.state
 
         def taken(params: Tree, h: jax.Array | int) -> Tree:

@@ -60,7 +60,7 @@ def fedbuff(
         raise InputError(f"algorithm.power: must not be negative, got {power}; 0.5 is usual")
     descend = local_descent(optimizer, local_steps)
 
-    def work(stale: Tree, gradient: Callable, version: jax.Array) -> Tree:
+    def work(stale: Tree, gradient: Callable[..., Tree], version: jax.Array) -> Tree:
         return subtract(descend(stale, gradient, count=version)[0], stale)
 
     rule = collecting(optax.scale(server_learning_rate), buffer, lambda staleness: (1.0 + staleness) ** -power)

@@ -73,7 +73,7 @@ def hogwild_sgd(
     def begin(params: Tree, workers: int, kept: int) -> Tables:
         return Tables(params, init(params), rings.ring(ravel_pytree(params)[0], slots))
 
-    def event(tables: Tables, arrivals: Arrivals, gradient: Callable) -> Tables:
+    def event(tables: Tables, arrivals: Arrivals, gradient: Callable[..., Tree]) -> Tables:
         now, (flat, back) = tables.state.clock, ravel_pytree(tables.params)
         ring = rings.write(tables.models, now, flat)
         age = delays.at(law, luck(now.step, draws.DELAYS, flat.size))

@@ -25,7 +25,7 @@ def ad_psgd(optimizer: optax.GradientTransformation, mix: Mix | None, *, learnin
     def init(params: Tree, workers: int, kept: int) -> Tables:
         return Tables(params, jax.vmap(inner.init)(params), params)
 
-    def event(tables: Tables, arrivals: Arrivals, gradient: Callable) -> Tables:
+    def event(tables: Tables, arrivals: Arrivals, gradient: Callable[..., Tree]) -> Tables:
         i, j, models = arrivals.worker[0], arrivals.partner, tables.params
         grads = gradient(at(tables.models, i), 0, 0)
         mean = jax.tree.map(lambda x: (x[i] + x[j]) / 2, models)

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
         topology,
     )
     from dopt.algorithms import Method, chain
-    from dopt.checkpoints import Checkpoints
     from dopt.config import Run
+    from dopt.engine.checkpoints import Checkpoints
     from dopt.engine.single import Result, run
     from dopt.sweep.engine import sweep
     from dopt.sweep.results import Results, load
@@ -65,7 +65,7 @@ on_demand(
         **dict.fromkeys(("Method", "chain"), "dopt.algorithms"),
         **dict.fromkeys(("Result", "run"), "dopt.engine.single"),
         **dict.fromkeys(("Results", "load"), "dopt.sweep.results"),
-        "Checkpoints": "dopt.checkpoints",
+        "Checkpoints": "dopt.engine.checkpoints",
         "Run": "dopt.config.run",
         "sweep": "dopt.sweep.engine",
     },

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import pytest
 
 from benchmarks.speed.ahead import Seen, loops, seen
-from dopt.segments import Segment
+from dopt.engine.segments import Segment
 
 TEXT = """\
 HloModule jit_f, entry_computation_layout={(f32[4]{0})->f32[4]{0}}

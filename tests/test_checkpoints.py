@@ -19,9 +19,9 @@ from refusals import refused
 
 import dopt
 from dopt import Checkpoints, InputError, Run, engine
-from dopt.checkpoints import MADE_BY, Keeper, due
 from dopt.cli import main
 from dopt.engine import Outcome, group_of, run_slab
+from dopt.engine.checkpoints import MADE_BY, Keeper, due
 
 ROOT = Path(__file__).parents[1]
 BASE: dict[str, Any] = {"workers": 8, "problem": "quadratic", "problem.noise": 0.1, "learning_rate": 0.05, "steps": 60}

@@ -25,7 +25,7 @@ from dopt.engine import Compiled, Group, Outcome, group_of, key, pack, run_slab
 from dopt.engine.compiled import carry_of_one
 from dopt.engine.outcome import axes as clocked
 from dopt.engine.outcome import sent as sent_by
-from dopt.segments import LONGEST, Segment
+from dopt.engine.segments import LONGEST, Segment
 from dopt.sweep import plan
 from dopt.sweep.store import Store
 

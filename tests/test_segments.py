@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dopt.segments import LONGEST, Segment, calls, pieces
+from dopt.engine.segments import LONGEST, Segment, calls, pieces
 
 
 @given(st.integers(0, 10**5), st.integers(1, 2000))

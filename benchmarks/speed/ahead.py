@@ -31,7 +31,7 @@ from dopt.devices import EXECUTORS
 from dopt.devices.memory import program_memory
 from dopt.engine import group_of
 from dopt.engine.compiled import lower
-from dopt.segments import Segment
+from dopt.engine.segments import Segment
 
 TARGETS = {"h100": "jax-cuda13-plugin", "v5e": "jax[tpu]"}  # and what brings it
 DESCRIBED = Path(__file__).with_name("h100.txtpb")

@@ -20,8 +20,8 @@ from dopt.types import InputError
 if TYPE_CHECKING:
     import jax
 
-    from dopt.checkpoints import Checkpoints
     from dopt.config import Run
+    from dopt.engine.checkpoints import Checkpoints
     from dopt.engine.single import Result
     from dopt.report.terminal import PlainConsole
 
@@ -162,7 +162,7 @@ def _join(args: argparse.Namespace, executor: str) -> bool:
 def _checkpoints(args: argparse.Namespace) -> Checkpoints | None:
     if args.checkpoint_every is None:
         return None
-    from dopt.checkpoints import Checkpoints
+    from dopt.engine.checkpoints import Checkpoints
 
     return Checkpoints(Path(args.results) / "checkpoints", args.checkpoint_every)
 

@@ -14,8 +14,9 @@ from dopt.devices import executors, hosts, memory
 from dopt.devices.axes import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER, state_axes
 from dopt.engine.group import Group
 from dopt.engine.pack import pack
-from dopt.program import Carry, Data, Inputs
-from dopt.segments import Call, Segment
+from dopt.engine.program import Carry
+from dopt.engine.segments import Call, Segment
+from dopt.facts.inputs import Data, Inputs
 from dopt.types import AXIS, Tree
 
 

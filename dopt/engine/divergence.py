@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dopt.engine.compiled import Compiled
-from dopt.program import Carry
+from dopt.engine.program import Carry
 
 
 def bad(history: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -15,11 +15,11 @@ from dopt.config import Resolved, averages
 from dopt.config.exchanges import exchange_of, traits_of
 from dopt.devices import executors
 from dopt.devices import memory as devices_memory
+from dopt.engine.program import Program
+from dopt.engine.segments import LONGEST, Call, calls
 from dopt.facts import Facts, clock, facts_of, shards
 from dopt.facts import problem as of_problem
 from dopt.facts.replays import Room
-from dopt.program import Program
-from dopt.segments import LONGEST, Call, calls
 from dopt.types import InputError, Problem, Tree
 
 # of a segment: multiplications of a few seconds at most, and bytes drawn ahead, by platform: in between the host may look

@@ -14,10 +14,10 @@ from dopt import flags, mixing
 from dopt.config.exchanges import traits_of
 from dopt.config.runs import Runs
 from dopt.engine.group import Group
+from dopt.engine.program import Carry, averaged
 from dopt.facts import Facts, clock, wiring
 from dopt.facts import problem as of_problem
 from dopt.facts.replays import Arrivals, Waves
-from dopt.program import Carry, averaged
 from dopt.types import Tree
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from dopt import delays
 from dopt.config.runs import Runs
 from dopt.engine.group import Group
-from dopt.program import Inputs
+from dopt.facts.inputs import Inputs
 from dopt.types import Tree
 
 

@@ -10,10 +10,10 @@ from typing import Any
 import jax
 import numpy as np
 
-from dopt.checkpoints import Checkpoints, Keeper
 from dopt.config import Resolved, Run, matrices
 from dopt.config.identity import digests, fresh, hashed
 from dopt.devices import ALONE, hosts, memory
+from dopt.engine.checkpoints import Checkpoints, Keeper
 from dopt.engine.compiled import compile
 from dopt.engine.group import group_of
 from dopt.engine.slab import First, run_slab

@@ -8,17 +8,18 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from dopt import checkpoints, flags
-from dopt.checkpoints import Keeper
+from dopt import flags
 from dopt.config import Run
 from dopt.config.runs import Runs
 from dopt.devices import ALONE, hosts, memory
-from dopt.engine import divergence
+from dopt.engine import checkpoints, divergence
+from dopt.engine.checkpoints import Keeper
 from dopt.engine.compiled import Compiled
 from dopt.engine.group import Group
 from dopt.engine.outcome import Outcomes, first_record, read
 from dopt.engine.pack import pack
-from dopt.program import Carry, Inputs
+from dopt.engine.program import Carry
+from dopt.facts.inputs import Inputs
 from dopt.watch import Look
 
 First = Callable[[Mapping[str, np.ndarray]], None]  # takes the record at step 0, metric -> [runs]

@@ -19,10 +19,10 @@ from dopt.config.identity import around
 from dopt.config.runs import Runs, numbered
 from dopt.facts import ages, clock, shards, wiring
 from dopt.facts import problem as of_problem
+from dopt.facts.inputs import Data
 from dopt.facts.method import Building
 from dopt.facts.replays import Replay
 from dopt.facts.sizes import Sizes, sizes
-from dopt.program import Data
 from dopt.topology.sequences import Matchings
 from dopt.types import Problem, Tree
 

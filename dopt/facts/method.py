@@ -13,7 +13,7 @@ from dopt.algorithms import ALGORITHMS, Method
 from dopt.algorithms.traits import is_event_driven
 from dopt.config import Resolved, make_optimizer, make_rate, options_of
 from dopt.config.exchanges import exchange_of, traits_of
-from dopt.program import Inputs
+from dopt.facts.inputs import Inputs
 from dopt.types import AXIS, Key
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dopt import schedule
 from dopt.algorithms.server import Arrivals as Updates
-from dopt.program import Turns
+from dopt.facts.inputs import Turns
 
 
 class Room(NamedTuple):

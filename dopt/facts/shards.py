@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dopt.program import Data, Shard
+from dopt.facts.inputs import Data, Shard
 from dopt.types import Problem, Tree
 
 

@@ -12,9 +12,9 @@ from dopt.algorithms.traits import is_event_driven, is_peer_to_peer
 from dopt.config import Resolved, options_of
 from dopt.config.exchanges import exchange_of, traits_of
 from dopt.facts import clock, shards
+from dopt.facts.inputs import Inputs
 from dopt.facts.method import Building
 from dopt.facts.problem import dtype_of
-from dopt.program import Inputs
 from dopt.types import AXIS, Problem, Tree
 
 INDEX = 4  # bytes of a row's number

@@ -1,6 +1,6 @@
 """What one worker does: draw a batch, take a gradient, update, and now and then record. Written once for all executors.
 
-A trajectory is made by calls of one program, a *segment* each (`dopt.segments`): all its batches are drawn ahead (drawing in
+A trajectory is made by calls of one program, a *segment* each (`dopt.engine.segments`): all its batches are drawn ahead (drawing in
 the loop is 1.4 to 1.9 times slower), then come stretches of steps, with a record at the end of each. Both loops have bounds
 that the compiler knows, since a device that does not know them asks the host before each step.
 """
@@ -21,51 +21,12 @@ from jax import lax
 from dopt import delays, draws, metrics, mixing, rings
 from dopt.algorithms.method import Method
 from dopt.algorithms.server import Arrivals, Tables, at, server_of
+from dopt.engine.segments import Segment
+from dopt.facts.inputs import Data, Inputs, Shard
 from dopt.problems.sound import takes_key
-from dopt.segments import Segment
 from dopt.types import AXIS, Clock, Key, Problem, Tree
 
 AGES = ("staleness_mean", "staleness_max")
-
-
-class Inputs(NamedTuple):
-    """What may differ between the runs of a group; stacked [runs, ...]."""
-
-    seed: Any  # [] int32
-    learning_rate: Any  # []
-    form: Any  # the mixing matrix, or two of them; None: no mix
-    modulus: Any  # [] ‖W - J‖₂, for methods that ask for it
-    link_loss: Any  # [] probability with which a link fails; None: none does
-    delay: Any  # [slots] distribution function of the delay; None: no delay, or one that is not drawn
-    ages: Any  # [workers, workers] int32: how old each reader reads each sender, for good; None: it changes
-    turns: Any  # Turns, leaves [waves, workers]: whose turn it is, where nobody waits; None: everyone's
-    arrivals: Any  # Arrivals, leaves [steps, ...]: the schedule of a server; None: none
-    length: Any  # [] int32 steps of this run, where the runs of a group differ in it; None: all alike
-
-
-class Turns(NamedTuple):
-    """Workers that wait for nobody: who updates in which wave."""
-
-    applied: Any  # bool
-    batch: Any  # int32: which of the worker's computations it is
-
-
-class Shard(NamedTuple):
-    """All samples of one worker, or those that metrics look at."""
-
-    head: Tree  # leaves [common, ...]: true on every worker
-    tail: Tree  # leaves [rest, ...]: true up to `count`, then padding
-    count: Any  # [] int32 true samples, head and tail together
-
-
-class Data(NamedTuple):
-    """One worker's samples (of an event-driven method: all workers', stacked)."""
-
-    samples: Tree  # leaves [samples, ...]: where batches are drawn from
-    count: Any  # [] int32 true samples
-    whole: Shard | None  # for full local gradients; None: batches are drawn
-    seen: Shard  # what metrics look at
-    share: Any  # [] the worker's weight in f, mean 1
 
 
 class Ages(NamedTuple):
@@ -455,4 +416,4 @@ def keep(predicate: Any, new: Tree, old: Tree) -> Tree:
     )
 
 
-__all__ = ["Carry", "Data", "Inputs", "Program", "Reported", "Tables", "averaged"]
+__all__ = ["Carry", "Program", "Reported", "averaged"]

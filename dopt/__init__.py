@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from dopt.config import Run
     from dopt.engine.checkpoints import Checkpoints
     from dopt.engine.single import Result, run
-    from dopt.sweep.engine import sweep
-    from dopt.sweep.results import Results, load
+    from dopt.sweeps.results import Results, load
+    from dopt.sweeps.work import sweep
     from dopt.types import AXIS, Clock, Coordination, InputError, Layout, Problem
 
 __version__ = VERSION
@@ -64,9 +64,9 @@ on_demand(
         **dict.fromkeys(("AXIS", "Clock", "Coordination", "InputError", "Layout", "Problem"), "dopt.types"),
         **dict.fromkeys(("Method", "chain"), "dopt.algorithms"),
         **dict.fromkeys(("Result", "run"), "dopt.engine.single"),
-        **dict.fromkeys(("Results", "load"), "dopt.sweep.results"),
+        **dict.fromkeys(("Results", "load"), "dopt.sweeps.results"),
         "Checkpoints": "dopt.engine.checkpoints",
         "Run": "dopt.config.run",
-        "sweep": "dopt.sweep.engine",
+        "sweep": "dopt.sweeps.work",
     },
 )

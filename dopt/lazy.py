@@ -1,6 +1,6 @@
 """Packages whose names are imported when somebody asks for them, so that nobody waits for what nobody uses: JAX takes seconds.
 
-Importing a module binds it in its package, under whose name a function may stand: importing `dopt.sweep.plan` would hide `dopt.sweep`.
+Importing a module binds it in its package, under whose name a function may stand: importing `dopt.config.identity` would hide the function `identity`.
 Here a name that stands for something else stays what it is, whichever modules are imported, and in which order.
 """
 

@@ -29,7 +29,7 @@ from dopt.figures import Claim, over
 from dopt.report.cells import scores
 from dopt.report.curves import line, quartiles
 from dopt.report.style import COLOURS, WIDTHS
-from dopt.sweep.spec import grid
+from dopt.sweeps.spec import grid
 
 
 class Model(NamedTuple):

@@ -31,7 +31,7 @@ from dopt.figures import over as ratio
 from dopt.report.cells import tuned
 from dopt.report.curves import history, line, quartiles
 from dopt.report.style import COLOURS, WIDTHS, look
-from dopt.sweep.spec import grid
+from dopt.sweeps.spec import grid
 
 WORKERS, SAMPLES, BATCH = 9, 4500, 5
 EPOCH = SAMPLES // (WORKERS * BATCH)  # steps

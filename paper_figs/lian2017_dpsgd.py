@@ -31,7 +31,7 @@ from dopt import Results
 from dopt.figures import Claim, over
 from dopt.report.cells import scores
 from dopt.report.style import WIDTHS, look
-from dopt.sweep.spec import grid
+from dopt.sweeps.spec import grid
 
 WORKERS = 16
 MODEL = 269_722  # numbers of ResNet-20 (problem resnet, 3 blocks of width 16), the paper's network on CIFAR-10

@@ -32,7 +32,7 @@ from dopt.figures import Claim
 from dopt.report import curves
 from dopt.report.cells import best
 from dopt.report.style import COLOURS, WIDTHS, shade
-from dopt.sweep.spec import grid
+from dopt.sweeps.spec import grid
 
 SEEDS = {
     1: 10,

@@ -32,7 +32,7 @@ from dopt.figures import Claim, over
 from dopt.report.cells import scores, tuned
 from dopt.report.curves import quartiles
 from dopt.report.style import WIDTHS, look
-from dopt.sweep.spec import grid
+from dopt.sweeps.spec import grid
 
 
 class Entrant(NamedTuple):

@@ -27,7 +27,7 @@ from dopt.report import schedule as report
 from dopt.report.style import WIDTHS
 from dopt.schedule import Schedule, intervals
 from dopt.schedule import table as kinds
-from dopt.sweep.spec import grid
+from dopt.sweeps.spec import grid
 
 WORKERS, SLACK, LATENCY = 8, 3, 0.1
 SHORT, LONG = 20.0, 1200.0  # seconds that are drawn, and that claims are averaged over

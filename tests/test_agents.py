@@ -14,7 +14,7 @@ from dopt import Run
 from dopt.cli import main, words
 from dopt.cli.run import AGENT, run_of
 from dopt.engine import Compiled
-from dopt.sweep import plain, spec
+from dopt.sweeps import plain, spec
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "benchmarks").glob("*.yaml"))

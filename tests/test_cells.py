@@ -13,8 +13,8 @@ from rich.console import Console
 
 from dopt.report.cells import best, cost, first_at, place_at, scores, tuned
 from dopt.report.terminal import summary
-from dopt.sweep.results import Results
-from dopt.sweep.spec import grid, parse
+from dopt.sweeps.results import Results
+from dopt.sweeps.spec import grid, parse
 from dopt.types import InputError
 
 

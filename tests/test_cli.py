@@ -28,7 +28,7 @@ from dopt.data import files
 from dopt.devices import executors
 from dopt.figures import Claim, claims, fill, gallery
 from dopt.figures import files as figures
-from dopt.sweep.show import Show
+from dopt.sweeps.show import Show
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "benchmarks" / "connectivity_delay.yaml"

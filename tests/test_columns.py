@@ -10,7 +10,7 @@ import pytest
 
 import dopt
 from dopt.engine import Compiled
-from dopt.sweep import columns, spec
+from dopt.sweeps import columns, spec
 
 MIXES: dict[str, list[Any]] = {
     "numbers and lists": [0.1, (0.1, 0.2)],

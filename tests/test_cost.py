@@ -18,8 +18,8 @@ from dopt.data import SETS
 from dopt.devices import memory as devices_memory
 from dopt.engine import group_of
 from dopt.problems import PROBLEMS
-from dopt.sweep import spec
-from dopt.sweep.engine import prepare
+from dopt.sweeps import spec
+from dopt.sweeps.work import prepare
 from dopt.topology import TOPOLOGIES
 from dopt.types import InputError
 

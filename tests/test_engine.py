@@ -26,8 +26,8 @@ from dopt.engine.compiled import carry_of_one
 from dopt.engine.outcome import axes as clocked
 from dopt.engine.outcome import sent as sent_by
 from dopt.engine.segments import LONGEST, Segment
-from dopt.sweep import plan
-from dopt.sweep.store import Store
+from dopt.sweeps import plan
+from dopt.sweeps.store import Store
 
 DIM = 4
 BASE: dict[str, Any] = {

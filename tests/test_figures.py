@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from dopt.figures import files as figures
-from dopt.sweep import spec
+from dopt.sweeps import spec
 
 FOLDER = Path(__file__).parents[1] / "paper_figs"
 NAMES = sorted(figures.available(FOLDER))

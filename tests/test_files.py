@@ -14,7 +14,7 @@ from refusals import refused
 from dopt import files
 from dopt.cli.parser import COMMANDS
 from dopt.report import topology
-from dopt.sweep.store import Store
+from dopt.sweeps.store import Store
 from dopt.types import InputError, MachineError
 
 

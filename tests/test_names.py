@@ -12,7 +12,7 @@ from dopt import text
 from dopt.cli import main
 from dopt.figures import files as figures
 from dopt.report.terminal import PlainConsole, table
-from dopt.sweep import spec
+from dopt.sweeps import spec
 
 PARAMETERS = spec.grid(
     {"algorithm": "allreduce_sgd", "workers": 4, "learning_rate": 0.1, "problem": "consensus", "steps": 10}

@@ -11,8 +11,8 @@ import pytest
 
 import dopt
 from dopt import engine
-from dopt.sweep import plan
-from dopt.sweep.store import Store
+from dopt.sweeps import plan
+from dopt.sweeps.store import Store
 from dopt.types import MachineError
 
 SLABS, RUNS = 3, 6

@@ -14,7 +14,7 @@ import pytest
 from refusals import refused
 
 from dopt import InputError
-from dopt.sweep import plain, spec
+from dopt.sweeps import plain, spec
 
 BASE = {"algorithm": "allreduce_sgd", "workers": 4, "learning_rate": 0.1, "problem": "consensus", "steps": 10}
 PARAMETERS = spec.grid(BASE)

@@ -23,9 +23,9 @@ from dopt.config.identity import _source_digest, digests
 from dopt.data import files
 from dopt.devices import executors
 from dopt.mixing import rules
-from dopt.sweep import engine, plan, seal
-from dopt.sweep.results import find
-from dopt.sweep.store import SlabError, Store
+from dopt.sweeps import plan, seal, work
+from dopt.sweeps.results import find
+from dopt.sweeps.store import SlabError, Store
 from dopt.types import MachineError
 from dopt.version import ENGINE
 
@@ -63,7 +63,7 @@ def nothing_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executors, "place", lambda *a, **k: pytest.fail("compiled"))
 
 
-class Said(engine.Show):
+class Said(work.Show):
     def __init__(self) -> None:
         self.lines: list[str] = []
 
@@ -367,14 +367,14 @@ def test_a_graph_that_changed_is_found_before_a_slab_runs(tmp_path: Path, monkey
 
 
 def test_a_file_that_changes_while_a_sweep_is_planned_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, group = tmp_path / "graph.edgelist", engine._group
+    file, group = tmp_path / "graph.edgelist", work._group
     nx.write_edgelist(nx.cycle_graph(4), file, data=False)
 
     def late(*args: Any) -> Any:
         nx.write_edgelist(nx.complete_graph(4), file, data=False)
         return group(*args)
 
-    monkeypatch.setattr(engine, "_group", late)
+    monkeypatch.setattr(work, "_group", late)
     with pytest.raises(InputError, match=r"graph, matrix of run \w{16} .*no longer"):
         again(tmp_path / "results", topology=str(file))
 

@@ -19,8 +19,8 @@ from dopt.config import Resolved, Run, Runs
 from dopt.config.identity import fields_of, identify
 from dopt.config.runs import missing_in
 from dopt.engine.key import key
-from dopt.sweep import plan, seal, spec
-from dopt.sweep.points import Points, listed, product, runs_of
+from dopt.sweeps import plan, seal, spec
+from dopt.sweeps.points import Points, listed, product, runs_of
 
 BASE: dict[str, list[Any]] = {"workers": [4], "problem": ["consensus"], "steps": [6]}
 SCHEDULED = {

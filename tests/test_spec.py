@@ -21,8 +21,8 @@ import dopt
 from dopt import InputError, Problem, Run
 from dopt.cli import main
 from dopt.config import identity
-from dopt.sweep import spec
-from dopt.sweep.spec import Sweep, load_yaml, parse
+from dopt.sweeps import spec
+from dopt.sweeps.spec import Sweep, load_yaml, parse
 
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "benchmarks").glob("*.yaml"))
@@ -156,7 +156,7 @@ def test_the_same_file_means_the_same_runs_in_another_process(tmp_path: Path) ->
         [
             sys.executable,
             "-c",
-            "import sys; from dopt.sweep.spec import read; print(*(r.id for r in read(sys.argv[1]).runs))",
+            "import sys; from dopt.sweeps.spec import read; print(*(r.id for r in read(sys.argv[1]).runs))",
             file,
         ],
         env={**os.environ, "PYTHONHASHSEED": "12345"},

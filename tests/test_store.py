@@ -28,8 +28,8 @@ from dopt import InputError, Results
 from dopt.cli import main
 from dopt.devices import executors
 from dopt.paths import slug
-from dopt.sweep import engine, plan
-from dopt.sweep.store import TABLES, Store
+from dopt.sweeps import plan, work
+from dopt.sweeps.store import TABLES, Store
 
 ROOT = Path(__file__).parents[1]
 LIMIT = 120  # seconds until a process counts as hung
@@ -38,8 +38,8 @@ LIMIT = 120  # seconds until a process counts as hung
 DRIVER = """
 import os, sys
 from dopt.cli import main
-from dopt.sweep import plan
-from dopt.sweep.store import Store
+from dopt.sweeps import plan
+from dopt.sweeps.store import Store
 
 plan.PREFERRED["cpu"] = 2
 write = Store.write_slab
@@ -308,7 +308,7 @@ def test_a_damaged_file_is_named_set_aside_and_made_again(
     assert dopt.load(copy).missing == 2  # it is not served
 
     said: list[str] = []
-    show = engine.Show()
+    show = work.Show()
     show.say = said.append  # type: ignore[method-assign]
     again = dopt.sweep(quadratic(), results=copy, show=show)
     (line,) = said
@@ -369,7 +369,7 @@ def test_a_damaged_plan_is_one_line_and_nothing_is_run(copy: Path, monkeypatch: 
 def test_set_takes_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     names = [
-        engine.default_folder("small", changes)
+        work.default_folder("small", changes)
         for changes in (None, {"steps": 10}, {"steps": 11}, {"steps": 10, "seed": 1}, {"topology": "../.."})
     ]
     assert names[0] == Path("results/small")

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dopt.sweep import spec, tracking
-from dopt.sweep.engine import sweep
-from dopt.sweep.tracking import AXES, NAME, TAG, Tracker, fit, login_status, project_name, run_id, thin
+from dopt.sweeps import spec, tracking
+from dopt.sweeps.tracking import AXES, NAME, TAG, Tracker, fit, login_status, project_name, run_id, thin
+from dopt.sweeps.work import sweep
 
 wandb = pytest.importorskip("wandb")
 
@@ -304,7 +304,7 @@ def test_an_agent_keeps_its_own_id_and_group(tmp_path: Path, monkeypatch: pytest
 def test_auto_without_login_is_off_says_so_once_and_costs_no_import(tmp_path: Path) -> None:
     code = f"""
 import sys, pathlib, pandas as pd
-from dopt.sweep.tracking import Tracker, login_status
+from dopt.sweeps.tracking import Tracker, login_status
 for mode in ("auto", "off"):
     tracker = Tracker(mode, group="g", folder=pathlib.Path({str(tmp_path)!r}))
     tracker.log(pd.DataFrame({{"id": ["a"]}}), pd.DataFrame({{"id": []}}))

@@ -22,8 +22,8 @@ from dopt.algorithms.traits import coordination_of, is_event_driven, is_peer_to_
 from dopt.engine import Group, group_of, run_slab
 from dopt.facts.clock import machines_of
 from dopt.facts.wiring import matrix
-from dopt.sweep import plan, spec
-from dopt.sweep.engine import tables
+from dopt.sweeps import plan, spec
+from dopt.sweeps.work import tables
 from dopt.version import installed
 
 HERE = Path(__file__).parent

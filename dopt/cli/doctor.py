@@ -107,13 +107,13 @@ def _own_data(folder: str | None) -> Finding:
 
 
 def _login() -> Finding:
-    from dopt.sweep.tracking import login_status
+    from dopt.sweeps.tracking import login_status
 
     return Finding("W&B", login_status())
 
 
 def _results(folder: str) -> Finding:
-    from dopt.sweep.store import Store
+    from dopt.sweeps.store import Store
 
     try:
         Store(folder).check_writable()

@@ -11,8 +11,8 @@ from dopt.cli.screen import console
 if TYPE_CHECKING:
     import jax
 
-    from dopt.sweep.plan import Planned
-    from dopt.sweep.spec import Sweep
+    from dopt.sweeps.plan import Planned
+    from dopt.sweeps.spec import Sweep
 
 COLUMNS = ("group", "runs", "slabs", "width", "memory of a slab", "of the host, about", "models kept", "compiled in")
 # what is said of a group that is the only one
@@ -36,7 +36,7 @@ def show(asked: Sweep, devices: Sequence[jax.Device] | None) -> int:
     from dopt.config import cost
     from dopt.memory import available, size
     from dopt.report.terminal import table
-    from dopt.sweep.engine import prepare
+    from dopt.sweeps.work import prepare
 
     planned = prepare(asked, devices)
     out = console()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dopt.figures.claims import Claim
     from dopt.figures.files import Part
     from dopt.report.terminal import PlainConsole
-    from dopt.sweep.results import Results
+    from dopt.sweeps.results import Results
 
 SIZES = {
     "fast": "a tenth of the seeds; claims are widened, or left out where they could not fail any more",

@@ -112,7 +112,7 @@ def _by_id(identity: str, given: Mapping[str, Any], named: str | None) -> Run:
     """The run of that id: of the results below results/, or of the figures and sweep files there are."""
     from dopt.config.identity import check_same
     from dopt.figures import files
-    from dopt.sweep import results
+    from dopt.sweeps import results
 
     if given:
         raise InputError(f"{next(iter(given))}: an id says everything; leave it out")
@@ -135,7 +135,7 @@ def _without(left_out: Sequence[str]) -> str:
 
 def _dry_run(one: Run, left_out: Sequence[str], on: Sequence[jax.Device] | None) -> int:
     from dopt.config import Runs
-    from dopt.sweep.spec import Sweep
+    from dopt.sweeps.spec import Sweep
 
     resolved = one.resolve()
     if left_out:
@@ -172,7 +172,7 @@ def _made(one: Run, args: argparse.Namespace, checkpoint: Checkpoints | None, wr
     import dopt
     from dopt.devices import hosts
     from dopt.report.terminal import first_record
-    from dopt.sweep.store import Store
+    from dopt.sweeps.store import Store
 
     out = console()
 
@@ -203,7 +203,7 @@ def _print(out: PlainConsole, result: Result, left_out: Sequence[str]) -> None:
 
 def _keep(out: PlainConsole, result: Result, args: argparse.Namespace) -> None:
     """Its tables and its W&B run, where they are asked for."""
-    from dopt.sweep.engine import keep_one
+    from dopt.sweeps.work import keep_one
 
     print_written(out, keep_one(result, args.results, args.wandb, say=complain))
 

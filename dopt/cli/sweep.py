@@ -14,7 +14,7 @@ from dopt.text import quoted
 from dopt.types import InputError
 
 if TYPE_CHECKING:
-    from dopt.sweep.results import Results
+    from dopt.sweeps.results import Results
 
 
 def add_flags(parser: Parser) -> None:
@@ -35,12 +35,12 @@ def add_flags(parser: Parser) -> None:
 def run(args: argparse.Namespace, _: Values) -> int:
     """Run the sweep, print what came of it, and draw its figure."""
     changes = _changes(args.set)
-    from dopt.sweep import plain
+    from dopt.sweeps import plain
 
     plain.read(args.file)  # one that cannot be read is refused before seconds of imports
     from dopt.report.terminal import summary
-    from dopt.sweep import spec
-    from dopt.sweep.engine import sweep
+    from dopt.sweeps import spec
+    from dopt.sweeps.work import sweep
 
     if args.dry_run:
         return dry_run.show(spec.read(args.file, changes), devices.of(args.devices))

@@ -57,6 +57,6 @@ def _is_dotted(name: str, prefixes: Sequence[str] | None) -> bool:
 
 def value(name: str, text: str) -> Any:
     """A value as YAML reads it: a number, true, none, a list, a word."""
-    from dopt.sweep import plain
+    from dopt.sweeps import plain
 
     return None if text in ("None", "none", "null") else plain.load(text, f"{name}: {quoted(text)}")

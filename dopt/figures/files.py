@@ -25,13 +25,13 @@ from dopt.config import Resolved
 from dopt.figures.claims import Claim, of_fewer
 from dopt.paths import slug
 from dopt.registry import did_you_mean
-from dopt.sweep import plain, spec
+from dopt.sweeps import plain, spec
 from dopt.types import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dopt.sweep.results import Results
+    from dopt.sweeps.results import Results
 
     Table = Callable[[Mapping[str, Results]], pd.DataFrame]
 

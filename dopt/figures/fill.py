@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 
 from dopt.figures.files import Part
-from dopt.sweep.engine import sweep
-from dopt.sweep.results import Results
-from dopt.sweep.show import Show
-from dopt.sweep.store import Store
+from dopt.sweeps.results import Results
+from dopt.sweeps.show import Show
+from dopt.sweeps.store import Store
+from dopt.sweeps.work import sweep
 from dopt.types import InputError
 
 

@@ -15,7 +15,7 @@ from dopt.report.style import save, style
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dopt.sweep.results import Results
+    from dopt.sweeps.results import Results
 
 HEAD = """# Gallery
 

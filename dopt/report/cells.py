@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from dopt.report.curves import quantile
-from dopt.sweep.results import Results
+from dopt.sweeps.results import Results
 
 TUNED = ("learning_rate", "seed")
 AXES = {"seconds": "time", "gradients": "gradients", "steps": "step"}  # horizon -> the column that counts towards it

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from dopt.sweep.results import Results
+from dopt.sweeps.results import Results
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,13 +12,13 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from dopt.sweep.show import Show
+from dopt.sweeps.show import Show
 from dopt.text import lines
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dopt.sweep.results import Results
+    from dopt.sweeps.results import Results
 
 COARSE = 0.1  # of the answer: records that lie further apart are told
 

@@ -36,7 +36,7 @@ with dopt_command.ends_at_once(sys.argv[1:]):
     from dopt.devices import executors
     from dopt.engine import Compiled
     from dopt.cli import main
-    from dopt.sweep import store
+    from dopt.sweeps import store
 
 topology.make = marked("graph", topology.make)
 executors.place = marked("compile", executors.place)

@@ -16,7 +16,7 @@ import yaml
 import dopt
 from dopt import files
 from dopt.cli import main
-from dopt.sweep import plan
+from dopt.sweeps import plan
 from dopt.types import MachineError
 
 from .processes import end, start

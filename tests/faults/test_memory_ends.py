@@ -14,7 +14,7 @@ from dopt import InputError
 from dopt.cli import main
 from dopt.devices import memory
 from dopt.engine import Compiled
-from dopt.sweep import plan
+from dopt.sweeps import plan
 from dopt.types import MachineError
 
 from .processes import end, start

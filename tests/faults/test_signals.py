@@ -46,7 +46,7 @@ executors.place = slow
     "device": ({"steps": 3_000_000, "record_every": 3_000_000, "workers": 16, "problem.dim": 256}, ""),
     "write": (
         {},
-        "import time\nfrom dopt.sweep import columns\ncolumns.write = lambda *a: (a[1].write_text('half'), time.sleep(100))\n",
+        "import time\nfrom dopt.sweeps import columns\ncolumns.write = lambda *a: (a[1].write_text('half'), time.sleep(100))\n",
     ),
 }
 MARK = {"compile": "xla"}

@@ -25,7 +25,7 @@ import yaml
 import dopt
 from dopt import cluster, data, mixing, schedule, topology
 from dopt.cli import main
-from dopt.sweep import engine, seal, spec
+from dopt.sweeps import seal, spec, work
 from dopt.types import InputError
 
 from . import mutate
@@ -82,7 +82,7 @@ def sweeps(rng: Random, folder: Path) -> tuple[object, Read]:
     else:
         text = mutate.of_text(rng, yaml.safe_dump(content))
     _write(path, text)
-    return text, lambda: engine.grouped(spec.read(path))
+    return text, lambda: work.grouped(spec.read(path))
 
 
 # -- arguments ------------------------------------------------------------------------------------------------------
@@ -146,7 +146,7 @@ def graphs(rng: Random, folder: Path) -> tuple[object, Read]:
         mixing.as_matrix(mixing.weights(network), len(network))
         delay = "edges" if "delay" in name else 0
         run = {"algorithm": "gossip_sgd", "workers": len(network), "topology": str(folder / name), "delay": delay}
-        engine.grouped(spec.parse(_sweep(run)))
+        work.grouped(spec.parse(_sweep(run)))
 
     return content, read
 
@@ -290,7 +290,7 @@ def whole(sound: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def finished(folder: Path) -> Path:
     """A sweep of four runs, each in a slab of its own."""
-    from dopt.sweep import plan
+    from dopt.sweeps import plan
 
     width = dict(plan.PREFERRED)
     plan.PREFERRED["cpu"] = 1

@@ -8,7 +8,7 @@ from pathlib import Path
 from dopt.figures import Claim, fill
 from dopt.figures import files as figures
 from dopt.paths import slug
-from dopt.sweep.show import Show
+from dopt.sweeps.show import Show
 
 from .catalogue import MUTANTS
 

@@ -17,9 +17,9 @@ from dopt.config.identity import SCHEMA
 from dopt.config.runs import bits, numbered
 from dopt.devices import memory as devices_memory
 from dopt.paths import slug
-from dopt.sweep.columns import frozen
-from dopt.sweep.spec import Sweep
-from dopt.sweep.store import FORMAT
+from dopt.sweeps.columns import frozen
+from dopt.sweeps.spec import Sweep
+from dopt.sweeps.store import FORMAT
 from dopt.types import InputError
 
 PREFERRED = {"cpu": 32}  # runs vmapped together: wider is slower on a CPU

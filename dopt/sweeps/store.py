@@ -28,7 +28,7 @@ import pandas as pd
 from dopt.config.identity import SCHEMA
 from dopt.files import TEMPORARY, digest, reason, sync, write, writing
 from dopt.paths import slug
-from dopt.sweep import columns, seal
+from dopt.sweeps import columns, seal
 from dopt.types import InputError, MachineError
 
 FORMAT = 3  # of the plan

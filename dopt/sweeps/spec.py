@@ -19,8 +19,8 @@ from dopt.data import SETS
 from dopt.metrics import CHOICES as METRICS
 from dopt.problems import PROBLEMS
 from dopt.registry import coerce, did_you_mean
-from dopt.sweep import plain
-from dopt.sweep.points import Points, constant, listed, product, runs_of
+from dopt.sweeps import plain
+from dopt.sweeps.points import Points, constant, listed, product, runs_of
 from dopt.text import quoted, shown
 from dopt.types import InputError
 

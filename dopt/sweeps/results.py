@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from dopt.config import Resolved
-from dopt.sweep import plan as planning
-from dopt.sweep import spec
-from dopt.sweep.store import SlabError, Store
+from dopt.sweeps import plan as planning
+from dopt.sweeps import spec
+from dopt.sweeps.store import SlabError, Store
 from dopt.types import InputError, MachineError
 
 if TYPE_CHECKING:

@@ -33,13 +33,13 @@ from dopt.engine.single import Result
 from dopt.facts.problem import is_recorded
 from dopt.files import whole, writing
 from dopt.paths import slug
-from dopt.sweep import columns, spec
-from dopt.sweep import plan as planning
-from dopt.sweep.results import Results, load
-from dopt.sweep.show import Show
-from dopt.sweep.store import Store
-from dopt.sweep.tables import of_result, tables
-from dopt.sweep.tracking import Tracker
+from dopt.sweeps import columns, spec
+from dopt.sweeps import plan as planning
+from dopt.sweeps.results import Results, load
+from dopt.sweeps.show import Show
+from dopt.sweeps.store import Store
+from dopt.sweeps.tables import of_result, tables
+from dopt.sweeps.tracking import Tracker
 from dopt.types import InputError, MachineError
 from dopt.version import ENGINE, installed
 from dopt.watch import Aside, aside, check, in_thread, pace

@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 import numpy as np
 
@@ -50,7 +50,7 @@ class UnknownError(Exception):
     """Something of which no digest can be made; the message says what."""
 
 
-def digest(value: Any) -> str:
+def digest(value: object) -> str:
     """64 hex digits of a value.
 
     Raises:
@@ -64,7 +64,7 @@ def digest(value: Any) -> str:
     return walk.hash.hexdigest()
 
 
-def is_outside(value: Any) -> bool:
+def is_outside(value: object) -> bool:
     """Whether a plug-in's function was written outside dopt."""
     return not isinstance(value, types.FunctionType) or _top(value.__globals__.get("__name__")) != OWN
 
@@ -112,7 +112,7 @@ class _Walk:
             self.hash.update(b"%d:" % len(content))
             self.hash.update(content)
 
-    def again(self, value: Any) -> bool:
+    def again(self, value: object) -> bool:
         """Whether the value was met before, which is said then: so circles end."""
         if id(value) in self.met:
             self.say("again", self.met[id(value)])
@@ -121,7 +121,7 @@ class _Walk:
         self.kept.append(value)
         return False
 
-    def feed(self, value: Any) -> None:
+    def feed(self, value: object) -> None:
         if type(value) in PLAIN:
             self.say(type(value).__name__, repr(value))
         elif type(value) is int:
@@ -133,7 +133,7 @@ class _Walk:
         else:
             self.thing(value)
 
-    def array(self, value: Any) -> None:
+    def array(self, value: object) -> None:
         if _is_of_jax(value):
             value = self.of_jax(value)
         if isinstance(value, np.ndarray) and type(value) is not np.ndarray:
@@ -174,7 +174,7 @@ class _Walk:
         self.feed(getattr(value, "default_factory", None))
         del self.met[id(value)]  # what is shared is no other than what is equal
 
-    def kind(self, value: Any) -> None:
+    def kind(self, value: object) -> None:
         if type(value) in (list, tuple, dict, set, frozenset):
             self.say(type(value).__name__)
         else:
@@ -295,7 +295,7 @@ class _Walk:
         self.feed(value.__func__)
         self.feed(value.__self__)
 
-    def custom(self, value: Any) -> None:
+    def custom(self, value: object) -> None:
         """A function with a derivative of its own."""
         self.kind(value)
         self.mapping({k: v for k, v in vars(value).items() if not k.startswith("__")})
@@ -320,7 +320,7 @@ class _Walk:
         self.feed(dict(value.nodes(data=True)))
         self.feed(list(value.edges(data=True)))
 
-    def text(self, value: Any) -> None:
+    def text(self, value: object) -> None:
         self.say(type(value).__name__, str(value))
 
 
@@ -344,7 +344,7 @@ def _kinds() -> tuple[tuple[Any, Callable[[_Walk, Any], None]], ...]:
     )
 
 
-def _is_of_jax(value: Any) -> bool:
+def _is_of_jax(value: object) -> TypeGuard[jax.Array]:
     """Whether it is an array of JAX's; where JAX is not imported there is none."""
     if "jax" not in sys.modules:
         return False
@@ -353,7 +353,7 @@ def _is_of_jax(value: Any) -> bool:
     return isinstance(value, jax.Array)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     return " ".join(repr(value).split())[:80]
 
 
@@ -373,7 +373,7 @@ def _through(module: Any, attributes: Set[str], path: str = "") -> Iterator[tupl
         yield from _through(vars(module)[name], attributes, f"{path}.{name}")
 
 
-def _is_made_from_more(value: Any) -> bool:
+def _is_made_from_more(value: object) -> bool:
     """Whether a dataclass takes what becomes no field."""
     return any(isinstance(kind, dataclasses.InitVar) or "InitVar" in str(kind) for kind in _annotations(type(value)))
 
@@ -382,7 +382,7 @@ def _annotations(kind: type) -> list[Any]:
     return [each for base in kind.__mro__ for each in vars(base).get("__annotations__", {}).values()]
 
 
-def _is_value(member: Any) -> bool:
+def _is_value(member: object) -> bool:
     """Whether what a class holds is a value that may change, and no part of how it works."""
     return type(member) in (*PLAIN, int, list, tuple, dict, set, frozenset, np.ndarray) or _is_of_jax(member)
 
@@ -508,7 +508,7 @@ def _origin_of(value: type) -> tuple[str, ...] | None:
     return _origin("", vars(module)) if module is not None else None
 
 
-def _installed_name(value: Any) -> tuple[str, ...] | None:
+def _installed_name(value: object) -> tuple[str, ...] | None:
     """Module and name of something that a library has under that name, with the library's version; None: it is no such thing."""
     name = getattr(value, "__qualname__", None) or getattr(value, "__name__", None)
     module = sys.modules.get(str(getattr(value, "__module__", None)))

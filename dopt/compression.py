@@ -42,7 +42,7 @@ class Compressor(NamedTuple):
     shared: bool = False
 
 
-def make(name: str, **options: Any) -> Compressor:
+def make(name: str, **options: object) -> Compressor:
     """The operator `name`; its options stand beside the method's, as in `algorithm.fraction`.
 
     Raises:
@@ -66,7 +66,7 @@ def _on_vector(
 ) -> Compressor:
     """The operator that takes a tree as one vector: `message(x, key)` of x [d], `bits(d, finfo of the dtype)`."""
 
-    def apply(tree: Tree, state: Any, key: Key) -> tuple[Tree, Any]:
+    def apply(tree: Tree, state: Tree, key: Key) -> tuple[Tree, Any]:
         x, unravel = ravel_pytree(tree)
         return unravel(message(x, key)), state
 
@@ -188,17 +188,17 @@ class LowRank(NamedTuple):
 
     rank: int
 
-    def sides(self, x: Any) -> tuple[int, int]:
+    def sides(self, x: jax.Array) -> tuple[int, int]:
         return math.prod(x.shape[:1]), math.prod(x.shape[1:])
 
-    def factored(self, x: Any) -> bool:
+    def factored(self, x: jax.Array) -> bool:
         a, b = self.sides(x)
         return self.rank * (a + b) < a * b
 
     def start(self, tree: Tree) -> tuple[jax.Array | None, ...]:
         """Q [b, r] of each leaf, the same on all workers; None where the leaf is taken whole."""
 
-        def one(leaf: int, x: Any) -> jax.Array | None:
+        def one(leaf: int, x: jax.Array) -> jax.Array | None:
             draw = np.random.default_rng(leaf).standard_normal
             return jnp.asarray(draw((self.sides(x)[1], self.rank)), x.dtype) if self.factored(x) else None
 

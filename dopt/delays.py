@@ -69,7 +69,7 @@ def _within(table: np.ndarray, largest: int | None) -> np.ndarray:
     return np.pad(table, (0, largest + 1 - len(table)))
 
 
-def resolve(delay: int | str, options: Mapping[str, Any], edges: bool = False) -> tuple[int | str, dict[str, Any]]:
+def resolve(delay: int | str, options: Mapping[str, object], edges: bool = False) -> tuple[int | str, dict[str, Any]]:
     """(delay, its full options): a constant law is written as the int itself, whose buffer is `max`, by default the int.
 
     Args:
@@ -98,7 +98,7 @@ def resolve(delay: int | str, options: Mapping[str, Any], edges: bool = False) -
     return delay, full | ({"fixed": True} if fixed else {})
 
 
-def draw(delay: int | str, options: Mapping[str, Any], seed: int, workers: int) -> np.ndarray:
+def draw(delay: int | str, options: Mapping[str, object], seed: int, workers: int) -> np.ndarray:
     """[n, n] int32: what each link draws from a law once and for all, [reader, sender]; on the host."""
     steps = np.cumsum(table(delay, options))
     u = np.random.Generator(np.random.Philox(key=[seed, DRAWN_ONCE])).random((workers, workers))

@@ -49,7 +49,7 @@ class Entry(Generic[T]):
         """Names of its options, implied ones among them."""
         return tuple(_keyword_only(self.make)[1])
 
-    def options(self, given: Mapping[str, Any], what: str, implied: Iterable[str] = ()) -> dict[str, Any]:
+    def options(self, given: Mapping[str, object], what: str, implied: Iterable[str] = ()) -> dict[str, Any]:
         """All options with their values: `given` checked against the keyword-only parameters, defaults filled in.
 
         Args:
@@ -81,7 +81,7 @@ def traits_by_name(entry: Entry[Any]) -> Mapping[str, Any]:
     return entry.traits if isinstance(entry.traits, Mapping) else vars(entry.traits)
 
 
-def readable(given: Mapping[str, Any], own: Iterable[str], registry: Mapping[str, Entry[Any]]) -> dict[str, Any]:
+def readable(given: Mapping[str, object], own: Iterable[str], registry: Mapping[str, Entry[Any]]) -> dict[str, Any]:
     """`given` without what only others of the registry read; what nobody reads stays, to be refused."""
     others = {option for entry in registry.values() for option in entry.known}.difference(own)
     return {name: value for name, value in given.items() if name not in others}
@@ -102,7 +102,7 @@ LARGEST = 2**31  # whole numbers are smaller in absolute value: programs count i
 MOST = 1e30  # in size: sums and products of some such numbers are finite, in float32, too
 
 
-def check_size(name: str, value: Any) -> None:
+def check_size(name: str, value: object) -> None:
     """Refuse finite reals, alone or in lists, that programs would take for infinite; infinity itself may mean something."""
     if isinstance(value, list | tuple):
         for one in value:
@@ -111,7 +111,7 @@ def check_size(name: str, value: Any) -> None:
         raise InputError(f"{name}: must be at most {MOST:g} in size, got {value}")
 
 
-def coerce(name: str, value: Any, hint: Any) -> Any:
+def coerce(name: str, value: object, hint: Any) -> Any:
     """`value` as the type that `hint` asks for (an int is a fine float); InputError where it is another type.
 
     No number is NaN, whole numbers have at most 31 bits, and those of a type with a `Range` lie in it.
@@ -156,7 +156,7 @@ Width = Annotated[int, Range(1, 2**16)]  # of a network's layer
 Depth = Annotated[int, Range(1, 1000)]  # layers, each written out in the program
 
 
-def _ranged(name: str, value: Any, hint: Any, limits: Range) -> Any:
+def _ranged(name: str, value: object, hint: Any, limits: Range) -> Any:
     found = coerce(name, value, hint)
     broken = limits.rule(found)
     if broken:
@@ -164,7 +164,7 @@ def _ranged(name: str, value: Any, hint: Any, limits: Range) -> Any:
     return found
 
 
-def _one_of(name: str, value: Any, hint: Any) -> Any:
+def _one_of(name: str, value: object, hint: Any) -> Any:
     """As the first type of a union that takes it."""
     choices = [choice for choice in typing.get_args(hint) if choice is not type(None)]
     if value is None and len(choices) < len(typing.get_args(hint)):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import unicodedata
-from typing import Any
 
 LONGEST = 200  # characters of a value in a message
 STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, marks of direction, half characters, separators of lines
@@ -19,7 +18,7 @@ def lines(text: str) -> str:
     return "\n".join(map(shown, text.split("\n")))
 
 
-def quoted(value: Any) -> str:
+def quoted(value: object) -> str:
     """A value as Python writes it, cut where it is long."""
     if isinstance(value, int) and not isinstance(value, bool) and value.bit_length() > 4 * LONGEST:
         return f"a whole number of about {int(value.bit_length() * 0.30103)} digits"
@@ -27,7 +26,7 @@ def quoted(value: Any) -> str:
     return shown(text if len(text) <= LONGEST else f"{text[:LONGEST]}...")
 
 
-def _repr(value: Any) -> str:
+def _repr(value: object) -> str:
     try:
         return repr(value)
     except (ValueError, RecursionError):  # a number of too many digits, or too deep a list, somewhere in it

@@ -39,7 +39,7 @@ class Cluster(NamedTuple):
     """n workers: how long they compute, when they fail, and the network between them."""
 
     law: str
-    options: Mapping[str, Any]  # of the law
+    options: Mapping[str, object]  # of the law
     scale: np.ndarray  # [workers] seconds
     shift: np.ndarray  # [workers] seconds
     seed: int
@@ -109,7 +109,7 @@ PARTS: list[Entry[Mapping[str, Any]]] = [
 ]
 
 
-def options(law: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def options(law: str, given: Mapping[str, object]) -> dict[str, Any]:
     """All options of a cluster, flat: its law's; `profile`, or a list `scale` (None: not given); and all others.
 
     `links`, a file of measured latency and bandwidth, is there only where it is given.
@@ -139,7 +139,7 @@ def options(law: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _know(law: str, given: Mapping[str, Any], known: set[str]) -> None:
+def _know(law: str, given: Mapping[str, object], known: set[str]) -> None:
     for name in given:
         if name not in known:
             others = [other.name for other in LAWS.values() if name in other.known]
@@ -148,12 +148,12 @@ def _know(law: str, given: Mapping[str, Any], known: set[str]) -> None:
             raise InputError(f"cluster.{name}: {law} has no such option{advice}")
 
 
-def _read_by(part: Entry, given: Mapping[str, Any]) -> dict[str, Any]:
+def _read_by(part: Entry, given: Mapping[str, object]) -> dict[str, Any]:
     """What a part reads of all options, defaults filled in."""
     return part.options({name: value for name, value in given.items() if name in part.known}, "cluster")
 
 
-def make(law: str, workers: int, seed: int, **given: Any) -> Cluster:
+def make(law: str, workers: int, seed: int, **given: object) -> Cluster:
     """The cluster of a law and its options.
 
     Raises:

@@ -54,7 +54,7 @@ def identity(resolved: Resolved, own: Mapping[str, Any] | None = None) -> str:
     return hashed(resolved.to_dict(), digests(resolved, own))
 
 
-def hashed(fields: Mapping[str, Any], digests: Mapping[str, str]) -> str:
+def hashed(fields: Mapping[str, object], digests: Mapping[str, str]) -> str:
     """16 hex digits of resolved fields and digests."""
     content = {"schema": SCHEMA, "fields": dict(fields), "digests": dict(digests)}
     return hashlib.sha256(_json(content).encode()).hexdigest()[:16]
@@ -176,7 +176,7 @@ def _content(name: str, path: str) -> str:
 # -- code and values --------------------------------------------------------------------------------------------------
 
 
-def outside(fields: Mapping[str, Any]) -> list[tuple[str, Entry[Any]]]:
+def outside(fields: Mapping[str, object]) -> list[tuple[str, Entry[Any]]]:
     """The plug-ins of a run that were written outside dopt."""
     named = ((name, known, fields.get(name)) for name, known in PLUGINS)
     entries = ((name, known[value]) for name, known, value in named if isinstance(value, str) and value in known)

@@ -63,7 +63,7 @@ def source(run: Resolved) -> Source:
     )
 
 
-def drawn(name: str, workers: int, options: Mapping[str, Any]) -> Drawn:
+def drawn(name: str, workers: int, options: Mapping[str, object]) -> Drawn:
     """What a graph follows from."""
     is_file = topology.is_file(name) and not topology.is_generator(name)
     makers = _made(topology.TOPOLOGIES, name), _made(topology.TOPOLOGIES, options.get("base"))
@@ -81,7 +81,7 @@ def network(run: Resolved) -> topology.Network:
     return network_of(str(run.topology), run.workers, options_of(run, "topology"))
 
 
-def network_of(name: str, workers: int, options: Mapping[str, Any]) -> topology.Network:
+def network_of(name: str, workers: int, options: Mapping[str, object]) -> topology.Network:
     """The graph of that name; it is drawn once."""
     return drawn_network(drawn(name, workers, options))
 
@@ -173,7 +173,7 @@ def is_solved(run: Resolved) -> bool:
     )
 
 
-def wired(network: topology.Network, workers: int, rule: Any, options: dict[str, Any], needs: str | None) -> Any:
+def wired(network: topology.Network, workers: int, rule: Any, options: Mapping[str, object], needs: str | None) -> Any:
     if needs == "tree":
         return mixing.as_matrix(mixing.weights(mixing.spanning_tree(network), "metropolis"), workers)
     if needs == "pairs":

@@ -140,7 +140,7 @@ def _entry(name: str) -> Entry[Any]:
 # -- options --
 
 
-def optimizer_options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def optimizer_options(name: str, given: Mapping[str, object]) -> dict[str, Any]:
     """`given`, checked against the optimizer's own parameters."""
     parameters = dict(inspect.signature(_entry(name).make).parameters)
     for own in ("learning_rate", "keys"):

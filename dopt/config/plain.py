@@ -18,7 +18,7 @@ UNSAID = ("mask", "_fn", "_numbers", "_scales", "optimizer")  # ends of names of
 
 
 def plain_options(
-    what: str, name: str, parameters: Mapping[str, inspect.Parameter], given: Mapping[str, Any]
+    what: str, name: str, parameters: Mapping[str, inspect.Parameter], given: Mapping[str, object]
 ) -> dict[str, Any]:
     """`given`, checked against the parameters of optax's function `name`.
 

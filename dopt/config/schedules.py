@@ -27,7 +27,7 @@ SCHEDULES = {
 UNTRACED = ("warmup_cosine_decay_schedule",)  # asks whether its rate is zero, so the rate must be a number
 
 
-def schedule_options(given: Mapping[str, Any]) -> dict[str, Any]:
+def schedule_options(given: Mapping[str, object]) -> dict[str, Any]:
     """`schedule` and its parameters, checked; the rate itself stands for its peak, initial or only value."""
     if not given:
         return {}

@@ -42,7 +42,7 @@ __all__ = [
 ]
 
 
-def load(name: str, **options: Any) -> Dataset:
+def load(name: str, **options: object) -> Dataset:
     """The set registered as `name`; the arrays are shared between callers, and read-only.
 
     Raises:
@@ -53,7 +53,7 @@ def load(name: str, **options: Any) -> Dataset:
     return _load(entry.make, chosen, _content(_paths(entry, chosen)), code.version(entry.make))
 
 
-def digest(name: str, **options: Any) -> str:
+def digest(name: str, **options: object) -> str:
     """Digest of a set: of the bytes of its files, or of its arrays where it lies in none.
 
     Raises:

@@ -87,7 +87,7 @@ def initialize(
         compare({"dopt": VERSION, "jax": jax.__version__, "jaxlib": jax.lib.__version__})
 
 
-def compare(facts: Mapping[str, Any]) -> None:
+def compare(facts: Mapping[str, object]) -> None:
     """Go on where all processes have the same `facts` (plain data), and none has given up.
 
     Raises:

@@ -80,7 +80,7 @@ def arrivals(links: Form, now: Form, loss: LinkLoss, seed: Whole, step: Whole) -
     return u >= jnp.asarray(loss.probability, jnp.float32)
 
 
-def loss_options(given: Mapping[str, Any], method: str, needs: str) -> dict[str, Any]:
+def loss_options(given: Mapping[str, object], method: str, needs: str) -> dict[str, Any]:
     """All options of failing links, checked, without their probability."""
     resolved = {"policy": "keep_self", "symmetric": False}
     for name, value in given.items():

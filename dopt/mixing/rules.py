@@ -28,7 +28,7 @@ ROUNDED = 1e-2  # who misses one by less has rounded, to however few digits
 UNUSED = 1e-7  # what a convex solver leaves on an edge that the optimum does not use
 
 
-def weights(network: Network, name: str | None = None, **options: Any) -> Any:
+def weights(network: Network, name: str | None = None, **options: object) -> Any:
     """The mixing matrix of `network` by the rule `name`, float64.
 
     Args:

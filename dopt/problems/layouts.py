@@ -125,7 +125,7 @@ def _over_parts(part: Callable, parts: int, *mapped: bool) -> Callable:
 def by_tensors(apply: Callable[[Params, Any, Callable], Tree], parts: int) -> Callable[[Params, Any], Tree]:
     """(params of a layout, x) -> what `apply` gives, which sums by its third argument over the parts."""
 
-    def part(own: Tree, whole: Tree, x: Any) -> Tree:
+    def part(own: Tree, whole: Tree, x: jax.Array) -> Tree:
         return apply(merge(own, whole), x, lambda y: lax.psum(y, MODEL))
 
     over_all = _over_parts(part, parts, True, False, False)

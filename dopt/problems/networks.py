@@ -79,7 +79,7 @@ def he(module: Any, one: jax.Array) -> Params:
     He et al. 2015, 1502.01852.
     """
 
-    def start(path: Any, x: Any) -> Start:
+    def start(path: tuple[jax.tree_util.DictKey, ...], x: jax.Array) -> Start:
         if path[-1].key == "kernel":
             return Start(x.shape, (2 / math.prod(x.shape[:-1])) ** 0.5)
         return Start(x.shape, mean=1.0 if path[-1].key == "scale" else 0.0)

@@ -79,7 +79,7 @@ def check_start(start: Tree, workers: int, model: Tree) -> None:
         _check_range(name, x, jnp.dtype(like.dtype))
 
 
-def check_optimum(value: Any) -> float:
+def check_optimum(value: object) -> float:
     """f* as a number."""
     if not isinstance(value, int | float | np.number | np.ndarray | jax.Array) or jnp.ndim(value) != 0:
         raise InputError(f"problem.optimum: must be a number, got {value!r}")
@@ -164,7 +164,7 @@ def _batch(data: Tree, dtype: np.dtype, samples: int) -> Tree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct((samples, *_shape(x)[2:]), _kind(x, dtype)), data)
 
 
-def _shapes(name: str, f: Callable, *arguments: Any) -> Any:
+def _shapes(name: str, f: Callable, *arguments: Tree) -> Any:
     """What `f` gives, as shapes; whatever stops it is the user's to mend, and told in a line."""
     try:
         return jax.eval_shape(f, *arguments)

@@ -255,7 +255,7 @@ def _default_kind(p: Mapping[str, Any]) -> str:
     return "int_uniform" if all(isinstance(p.get(name), int) for name in RANGE) else "uniform"
 
 
-def _reads(what: str, kind: str, given: Mapping[str, Any], names: Sequence[str]) -> None:
+def _reads(what: str, kind: str, given: Mapping[str, object], names: Sequence[str]) -> None:
     for name in given:
         if name not in (*names, "distribution"):
             raise InputError(f"{what}.{name}: {kind} does not read it; leave it out")

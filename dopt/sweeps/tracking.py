@@ -122,7 +122,7 @@ class Tracker:
             if run in wanted and self._log_one(fields, list(_rows(rows.get(run, history.iloc[:0])))) and marks:
                 self._mark(marks, run)
 
-    def _log_one(self, fields: Mapping[str, Any], rows: list[dict[str, Any]]) -> bool:
+    def _log_one(self, fields: Mapping[str, object], rows: list[dict[str, Any]]) -> bool:
         while self.mode != "off":
             try:
                 self._check_server()
@@ -243,7 +243,7 @@ def login_status() -> str:
 
 
 def _write(
-    mode: str, group: str, project: str, folder: Path, fields: Mapping[str, Any], rows: list[dict[str, Any]]
+    mode: str, group: str, project: str, folder: Path, fields: Mapping[str, object], rows: list[dict[str, Any]]
 ) -> None:
     _need_room(folder)
     if mode == "online" and not _login():
@@ -286,7 +286,7 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _identity(fields: Mapping[str, Any], group: str, project: str) -> dict[str, Any]:
+def _identity(fields: Mapping[str, object], group: str, project: str) -> dict[str, Any]:
     tags = list(dict.fromkeys(fit(str(tag), TAG) for tag in _present(fields, TAGS.__contains__).values() if tag))
     about = {
         "name": fit(" ".join([*tags, str(fields["id"])[:6]])),
@@ -304,7 +304,7 @@ def _is_summary(name: str) -> bool:
     return name.startswith("final.") or name in ("diverged", "diverged_step", "stalled_step")
 
 
-def _present(fields: Mapping[str, Any], keep: Callable[[str], bool]) -> dict[str, Any]:
+def _present(fields: Mapping[str, object], keep: Callable[[str], bool]) -> dict[str, Any]:
     return {fit(name): value for name, value in fields.items() if keep(name) and not _is_missing(value)}
 
 

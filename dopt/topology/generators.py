@@ -78,7 +78,7 @@ def parameters(name: str) -> tuple[str, ...]:
     return tuple(p.name for p in found if p.kind in kinds and p.name not in NOT_PLAIN)
 
 
-def options(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def options(name: str, given: Mapping[str, object]) -> dict[str, Any]:
     """`given`, checked, and the seed where the generator takes one.
 
     Raises:
@@ -122,7 +122,7 @@ def _check_plain(name: str, value: object) -> None:
         raise InputError(f"{name}: must be a number or a list of them, got {value!r:.40}")
 
 
-def make(name: str, given: Mapping[str, Any]) -> nx.Graph:
+def make(name: str, given: Mapping[str, object]) -> nx.Graph:
     """The graph of a generator, simple and without self-loops.
 
     Raises:

@@ -58,7 +58,7 @@ def make(name: str, workers: int | None = None, **options: Any) -> Network:
     return graph
 
 
-def need(name: str, workers: int, options: dict[str, Any]) -> memory.Need:
+def need(name: str, workers: int, options: Mapping[str, object]) -> memory.Need:
     """What the graph takes while it is built, by its registered name and its options alone: the trait `bytes` says it.
 
     Else it has the edges of n log₂ n.
@@ -99,7 +99,7 @@ def read(path: str | Path) -> Graph:
     )
 
 
-def resolved(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def resolved(name: str, given: Mapping[str, object]) -> dict[str, Any]:
     """All options of a topology, checked: of a registered one, of a generator of networkx (the seed filled in), of a file none."""
     if is_generator(name):
         return generators.options(name.removeprefix(GENERATOR), given)
@@ -110,7 +110,7 @@ def resolved(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def readable(generator: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def readable(generator: str, given: Mapping[str, object]) -> dict[str, Any]:
     """`given` without what only registered topologies read, and not this generator of networkx."""
     return registry.readable(given, generators.parameters(generator.removeprefix(GENERATOR)), TOPOLOGIES)
 

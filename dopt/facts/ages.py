@@ -67,7 +67,7 @@ def of_links(run: Resolved, w: Any, graph: Any) -> np.ndarray:
     return delays.draw(run.delay, options_of(run, "delay"), run.seed, run.workers)
 
 
-def _graph(run: Resolved, graph: Any) -> nx.Graph:
+def _graph(run: Resolved, graph: Any) -> nx.Graph[int]:
     if graph is None and run.topology != OWN:
         graph = wiring.network(run)
     if not isinstance(graph, nx.Graph):

@@ -46,7 +46,11 @@ def _horizon_of(run: Resolved) -> dict[str, Any]:
 
 def served(run: Resolved, size: float) -> tuple[schedule.Schedule, schedule.Batches]:
     """A server's schedule and its replay."""
-    return _arrivals(*_clock_of(run), coordination_of(run), tuple(_horizon_of(run).items()), size, standing(run))
+    horizon = tuple(_horizon_of(run).items())
+    found: tuple[schedule.Schedule, schedule.Batches] = _arrivals(
+        *_clock_of(run), coordination_of(run), horizon, size, standing(run)
+    )
+    return found
 
 
 @lru_cache(maxsize=64)
@@ -127,7 +131,7 @@ def every_of(run: Resolved, w: Any, bits: tuple[int, ...]) -> int:
         return run.record_every or 1
     # of one seed, so that runs that differ in it share a beat; a power of two, so that many others do
     line = replayed(dataclasses.replace(run, seed=0), w, bits, 1)
-    return 2 ** int(np.log2(max(1.0, run.record_seconds * line.length / line.end)))
+    return 1 << int(np.log2(max(1.0, run.record_seconds * line.length / line.end)))
 
 
 def record_steps(every: int, length: int) -> np.ndarray:
@@ -199,7 +203,8 @@ def work_of(run: Resolved) -> float:
     As if all the work were split evenly and what the devices tell each other took no time.
     """
     options, batch = options_of(run, "problem"), run.options.get("cluster.batch")
-    samples, parts = 1.0 if batch is None else (run.batch_size or batch) / batch, options.get("parts", 1)
+    samples: float = 1.0 if batch is None else (run.batch_size or batch) / batch
+    parts: int = options.get("parts", 1)
     if options.get("layout") == "layers":
         return samples / theory.pipeline_speedup(parts, options["micro_batches"])
     return samples / parts

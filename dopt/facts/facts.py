@@ -62,7 +62,8 @@ class Facts:
         """`make(facts, *key)`, made once for each distinct key."""
         if (make, key) not in self._made:
             self._made[make, key] = make(self, *key)
-        return self._made[make, key]
+        made: T = self._made[make, key]
+        return made
 
     # -- for each template --
 
@@ -131,7 +132,8 @@ class Facts:
 
     def _forms(self, template: int, seed: int, iterations: int) -> tuple[mixing.Form, ...]:
         found = wiring.forms(self.run(template, seed), self.matrix(template), iterations)
-        return jax.tree.map(lambda x: shards.cast(x, self.dtype), found)
+        cast: tuple[mixing.Form, ...] = jax.tree.map(lambda x: shards.cast(x, self.dtype), found)
+        return cast
 
     def replay(self, template: int, seed: int) -> Replay:
         """What the loop replays: the run's clock."""
@@ -171,7 +173,8 @@ class Facts:
         mine = np.full(len(runs.templates), -1, np.int32)
         for number in runs.used.tolist():
             mine[number] = known[around(runs.templates[number])]
-        return mine[runs.template]
+        found: np.ndarray = mine[runs.template]
+        return found
 
 
 def facts_of(

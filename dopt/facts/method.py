@@ -34,12 +34,13 @@ class Building:
         implied = {"slots": self.slots, "seed": inputs.seed, "modulus": inputs.modulus, "workers": run.workers}
         implied["distribution"] = inputs.delay
         options = options_of(run, "algorithm") | {name: value for name, value in implied.items() if name in known}
-        return ALGORITHMS[run.algorithm].make(
+        method: Method = ALGORITHMS[run.algorithm].make(
             make_optimizer(run, inputs.learning_rate, partial(self._key, inputs.seed)),
             mixes[0] if mixes and len(mixes) == 1 else mixes,
             learning_rate=make_rate(run, inputs.learning_rate),
             **options,
         )
+        return method
 
     def mixes(self, inputs: Inputs) -> tuple[mixing.Mix, ...]:
         """A mix for each matrix."""

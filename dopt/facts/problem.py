@@ -31,11 +31,13 @@ def _make_problem(run: Resolved) -> Problem:
     entry = PROBLEMS[str(run.problem)]
     options = options_of(run, "problem")
     if not entry.traits["data"]:
-        return entry.make(None, run.workers, **options)
+        alone: Problem = entry.make(None, run.workers, **options)
+        return alone
     dataset = data.load(str(run.data), **options_of(run, "data"))
     parts = data.PARTITIONS[str(run.partition)].make(dataset.train["y"], run.workers, **options_of(run, "partition"))
     train, counts = data.shard(dataset.train, parts)
-    return entry.make(Shards(train, counts, dataset.test, dataset.classes), run.workers, **options)
+    made: Problem = entry.make(Shards(train, counts, dataset.test, dataset.classes), run.workers, **options)
+    return made
 
 
 def dtype_of(run: Resolved) -> np.dtype:

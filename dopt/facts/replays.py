@@ -91,7 +91,7 @@ class Waves(NamedTuple):
 
     @property
     def waves(self) -> int | None:
-        return self.line.applied.shape[1]
+        return int(self.line.applied.shape[1])
 
     @property
     def kept(self) -> int:
@@ -153,7 +153,7 @@ class Arrivals(NamedTuple):
 
     @property
     def gradients(self) -> int:
-        return self.replay.rows.shape[1]
+        return int(self.replay.rows.shape[1])
 
     def iterations(self, room: Room) -> int:
         return self.length
@@ -205,7 +205,8 @@ def replay(
 
 def _after(counted: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """What is counted after so many steps; nothing at step 0."""
-    return np.concatenate([np.zeros(1, counted.dtype), counted])[steps]
+    after: np.ndarray = np.concatenate([np.zeros(1, counted.dtype), counted])[steps]
+    return after
 
 
 def _at_records(of_stretches: np.ndarray, records: int) -> np.ndarray:

@@ -20,10 +20,10 @@ def counts(problem: Problem) -> np.ndarray:
 
 def cast(x: Any, dtype: np.dtype) -> np.ndarray:
     """Numbers in the run's precision, whole numbers as int32."""
-    x = np.asarray(x)
-    if jnp.issubdtype(x.dtype, jnp.floating):
-        return x.astype(dtype)
-    return x.astype(np.int32) if x.dtype.kind in "iu" else x
+    found: np.ndarray = np.asarray(x)
+    if jnp.issubdtype(found.dtype, jnp.floating):
+        return found.astype(dtype)
+    return found.astype(np.int32) if found.dtype.kind in "iu" else found
 
 
 def split(problem: Problem, dtype: np.dtype, eval_samples: int | None, full: bool) -> Data:
@@ -39,10 +39,11 @@ def split(problem: Problem, dtype: np.dtype, eval_samples: int | None, full: boo
     padding = np.arange(np.shape(jax.tree.leaves(problem.data)[0])[1]) >= number[:, None]
 
     def clean(x: Any) -> np.ndarray:  # what lies in the padding must not reach a gradient, not even as 0 x NaN
-        x = cast(x, dtype)
+        found = cast(x, dtype)
         if not padding.any():
-            return x
-        return np.where(padding.reshape(padding.shape + (1,) * (x.ndim - 2)), np.zeros((), x.dtype), x)
+            return found
+        beside = padding.reshape(padding.shape + (1,) * (found.ndim - 2))
+        return np.where(beside, np.zeros((), found.dtype), found)
 
     samples = jax.tree.map(clean, problem.data)
     whole = _shard(samples, number)

@@ -41,7 +41,7 @@ def sizes(building: Building, problem: Problem, model: Tree) -> Sizes:
 
 
 def _bytes(run: Resolved, problem: Problem, model: Tree) -> int:
-    whole = sum(int(np.prod(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(model))
+    whole = sum(int(np.prod(x.shape)) * int(x.dtype.itemsize) for x in jax.tree.leaves(model))
     exchange, touched = exchange_of(run), problem.touched
     served = is_event_driven(exchange) and not is_peer_to_peer(exchange)
     if touched is None or not served or traits_of(run).sends_model:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from dopt import rings
@@ -58,6 +59,8 @@ def mix(
             f"link_loss.policy: where columns of W sum to one only keep_self loses nothing, got {loss.policy}; use keep_self"
         )
 
+    row = _row(links) if loss is None else None
+
     def init(tree: Tree) -> MixState:
         clock = Clock(jnp.zeros((), jnp.int32))
         ring = () if slots is None else rings.ring(tree, slots)
@@ -77,7 +80,8 @@ def mix(
             age = ages_of(_known(staleness, ages, worker), who, worker)
             received = old(links, clock, worker, ring, age)
             own = rings.read(ring, clock, age.own) if delay_self else tree
-        weight, arrived, seen = now.weight[worker], None, state.seen
+        weight, total = row or _weights(now, worker)
+        arrived, seen = None, state.seen
         if loss is not None:
             arrived = arrivals(links, now, loss, seed, clock.step)
             if loss.remembers:
@@ -85,12 +89,31 @@ def mix(
                 received, seen = remembered(arrived[worker] & (weight != 0), at, received, seen)
             else:
                 weight = kept_weights(arrived[worker], weight, loss.policy)
+                total = weight.sum()
         out = now.outflow(arrived)[worker] if links.columns else None
         # any common reference will do; the models of now are at hand, and old ones would be gathered twice
         common = of_worker_0(tree) if isinstance(now, Dense) and not links.columns else None
-        return _displacement(tree, own, received, common, weight, out), MixState(clock.tick(), ring, seen)
+        return _displacement(tree, own, received, common, weight, total, out), MixState(clock.tick(), ring, seen)
 
     return Mix(init, apply)
+
+
+def _weights(now: Form, worker: Whole) -> tuple[jax.Array, jax.Array]:
+    """What a worker gives each of its senders, and all of them."""
+    weight = now.weight[worker]
+    return weight, weight.sum()
+
+
+def _row(links: Form) -> tuple[jax.Array, jax.Array] | None:
+    """The `_weights` of a matrix that stays, taken once and not in each step, where a mix is made inside the axis.
+
+    A compiler takes neither the row nor its sum out of a loop by itself.
+    """
+    try:
+        worker = lax.axis_index(AXIS)
+    except NameError:  # made outside: who asks is not known yet
+        return None
+    return _weights(links.at(np.int32(0)), worker) if links.period == 1 else None
 
 
 def _start(links: Form, tree: Tree, clock: Clock) -> Tree:
@@ -112,7 +135,7 @@ def _known(staleness: Staleness | None, ages: Array | None, worker: Whole) -> St
 
 
 def _displacement(
-    tree: Tree, own: Tree, received: Tree, common: Tree | None, weight: jax.Array, out: Array | None
+    tree: Tree, own: Tree, received: Tree, common: Tree | None, weight: jax.Array, total: jax.Array, out: Array | None
 ) -> Tree:
     """W x - x, from differences.
 
@@ -122,6 +145,7 @@ def _displacement(
       received: of each sender.
       common: a reference that all workers have; None: `own`.
       weight: [senders] of what was received.
+      total: [] of all of it.
       out: [] what this worker gives away, where columns of W sum to one.
     """
 
@@ -132,7 +156,7 @@ def _displacement(
         elif c is None:
             shift = weighted(w, everyone, y)
         else:
-            shift = weighted(w, everyone, c) - w.sum() * (y - c)
+            shift = weighted(w, everyone, c) - total.astype(x.dtype) * (y - c)
         return shift if y is x else shift + (y - x)
 
     if common is None:

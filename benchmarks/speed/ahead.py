@@ -89,10 +89,21 @@ def loops(text: str) -> list[Loop]:
         for line in lines:
             loop = re.search(r"while\(.*body=%?([\w.\-]+)", line)
             if loop:
-                count = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
                 kinds = _kinds(bodies, loop.group(1))
-                found.append(Loop(loop.group(1), within, int(count.group(1)) if count else None, dict(kinds)))
+                found.append(Loop(loop.group(1), within, _trip_count(bodies, line), dict(kinds)))
     return found
+
+
+def _trip_count(bodies: dict[str, list[str]], line: str) -> int | None:
+    """How often a loop runs: the compiler's note, or (a TPU's compiler leaves none) the constant that its condition compares with."""
+    noted = re.search(r'known_trip_count":\{"n":"(\d+)"', line)
+    if noted:
+        return int(noted.group(1))
+    condition = re.search(r"condition=%?([\w.\-]+)", line)
+    bounds = re.findall(
+        r"s32\[\]\S* constant\((\d+)\)", "\n".join(bodies.get(condition.group(1), []) if condition else [])
+    )
+    return int(bounds[0]) if len(bounds) == 1 else None
 
 
 def _kinds(bodies: dict[str, list[str]], name: str) -> Counter[str]:

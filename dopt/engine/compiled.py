@@ -56,12 +56,14 @@ class Compiled(NamedTuple):
         given = inputs, self.group.facts.start, _numbers(self.group)
         if hosts.several():
             given = hosts.put(given, self.begin.input_shardings[0][:3])
-        return self.begin(*given, self.data, self.test)
+        carry: Carry = self.begin(*given, self.data, self.test)
+        return carry
 
     def after(self, carry: Carry, inputs: Inputs, call: Call) -> Carry:
         """The slab after a call; `carry` is used up."""
-        program = self.programs[call.segment]
-        return program(carry, inputs, self.data, self.test, np.int32(call.start), np.int32(call.slot))
+        given = carry, inputs, self.data, self.test, np.int32(call.start), np.int32(call.slot)
+        new: Carry = self.programs[call.segment](*given)
+        return new
 
 
 def compile(group: Group, width: int, most: int | None = None) -> Compiled:
@@ -137,14 +139,16 @@ def carry_of_one(group: Group, inputs: Inputs) -> Carry:
     facts, program = group.facts, group.program
     one = jax.tree.map(lambda x: x[0], inputs)
     with flags.fixed(facts.dtype == np.float64):
-        if group.events:
-            return jax.eval_shape(program.start, one, facts.start, np.int32(0))
-        return _of_one(group, lambda start, number: program.start(one, start, number))
+        if not group.events:
+            return _of_one(group, lambda start, number: program.start(one, start, number))
+        shapes: Carry = jax.eval_shape(program.start, one, facts.start, np.int32(0))
+    return shapes
 
 
-def _of_one(group: Group, f: Callable[[Tree, Any], Any]) -> Any:
+def _of_one(group: Group, f: Callable[[Tree, Any], Carry]) -> Carry:
     """Shapes of what one worker among its like makes of (start, its number)."""
     workers = group.first.workers
     mapped = jax.vmap(f, axis_name=AXIS, axis_size=workers)
     all_of_them = jax.eval_shape(mapped, group.facts.start, _numbers(group))
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), all_of_them)
+    one: Carry = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), all_of_them)
+    return one

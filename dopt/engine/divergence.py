@@ -18,10 +18,10 @@ from dopt.engine.program import Carry
 
 def bad(history: Mapping[str, np.ndarray]) -> np.ndarray:
     """[runs, records] bool: the models, or f at their mean, are not finite. Records that were not made are not bad."""
-    found = np.asarray(history["finite"]) == 0
+    finite = np.asarray(history["finite"])
+    found: np.ndarray = finite == 0
     if "loss" in history:
-        made = ~np.isnan(np.asarray(history["finite"]))
-        found |= made & ~np.isfinite(np.asarray(history["loss"]))
+        found |= ~np.isnan(finite) & ~np.isfinite(np.asarray(history["loss"]))
     return found
 
 
@@ -74,7 +74,8 @@ def _forward(compiled: Compiled, inputs: Any, carry: Carry, done: int, goal: int
 
 def _retraced(compiled: Compiled, inputs: Any, carry: Carry, start: int, number: int, slot: int) -> Carry:
     bounds = (np.int32(x) for x in (start, number, slot))
-    return compiled.retrace()(carry, inputs, compiled.data, compiled.test, *bounds)
+    new: Carry = compiled.retrace()(carry, inputs, compiled.data, compiled.test, *bounds)
+    return new
 
 
 def _step_by_step(compiled: Compiled, inputs: Any, carry: Carry, begin: int, end: int) -> tuple[Carry, np.ndarray]:

@@ -185,6 +185,13 @@ def test_no_rule_is_faster_than_the_fastest(graph: nx.Graph) -> None:
     assert modulus("fastest") <= min(map(modulus, rules)) + 1e-6
 
 
+def test_the_convex_rules_are_found_where_the_solver_is_inaccurate_at_first() -> None:
+    """A triangle with a pendant at each of its corners: ‖W - J‖₂ = 1/√2."""
+    graph = nx.empty_graph(6)
+    graph.add_edges_from([(0, 4), (0, 1), (0, 3), (1, 2), (1, 4), (4, 5)])
+    assert mixing.spectral_gap(mixing.weights(graph, "fastest_linear")) == pytest.approx(1 - 2**-0.5, abs=1e-6)
+
+
 @pytest.mark.parametrize("rule", CONVEX)
 def test_where_the_solver_cannot_help_one_line_says_why(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused(lambda: weights_of("disconnected", rule=rule)) == (

@@ -26,7 +26,7 @@ import numpy as np
 from dopt import files
 from dopt.devices import hosts
 from dopt.types import InputError, MachineError, Tree
-from dopt.version import VERSION
+from dopt.version import ENGINE, VERSION
 
 MADE_BY = "made_by.json"
 
@@ -92,7 +92,7 @@ class Keeper:
             raise InputError(f"checkpoint_every: must be at least 1 step, got {where.every}")
         self.every, self.folder = where.every, Path(where.folder).resolve()
         machine = {"devices": len(devices), "device": devices[0].device_kind}
-        self._own({"run": run, **machine, "dopt": VERSION, "jax": jax.__version__})
+        self._own({"run": run, **machine, "dopt": VERSION, "engine": ENGINE, "jax": jax.__version__})
         import orbax.checkpoint as ocp  # slow to import, and for few
 
         options = ocp.CheckpointManagerOptions(max_to_keep=where.keep, enable_async_checkpointing=False)

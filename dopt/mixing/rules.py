@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,11 @@ COPIES = 6  # of W that are there at once while it is made, checked and laid out
 FLOAT32 = 2.0**-23  # how far a sum of weights may be off that were rounded to float32, per unit of their magnitude
 ROUNDED = 1e-2  # who misses one by less has rounded, to however few digits
 UNUSED = 1e-7  # what a convex solver leaves on an edge that the optimum does not use
+SOLVER: tuple[dict[str, Any], ...] = (  # asked one after the other, as long as the answer is not accurate
+    {},
+    {"static_regularization_constant": 1e-9},
+    {"equilibrate_enable": False},
+)
 
 
 def weights(network: Network, name: str | None = None, **options: object) -> Any:
@@ -356,12 +362,12 @@ def _least_norm(graph: Graph, name: str, nonnegative: bool) -> np.ndarray:
     if nonnegative:
         constraints += [weight >= 0, cp.diag(mixed) <= 1]
     problem = cp.Problem(cp.Minimize(norm), constraints)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that it is inaccurate says `status`, too
-            problem.solve(solver=cp.CLARABEL)
-    except cp.error.SolverError:
-        pass  # its status is None then
+    for tried in SOLVER:
+        with warnings.catch_warnings(), suppress(cp.error.SolverError):  # the status is None then
+            warnings.simplefilter("ignore")  # that it is inaccurate says the status, too
+            problem.solve(solver=cp.CLARABEL, **tried)
+        if problem.status == cp.OPTIMAL:
+            break
     if problem.status != cp.OPTIMAL:
         raise InputError(
             f"weights: the solver did not find the {name} ones ({problem.status or 'no answer'}); try laplacian or metropolis"

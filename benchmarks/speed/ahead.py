@@ -21,11 +21,13 @@ from typing import Any, NamedTuple
 
 import jax
 
-from benchmarks.speed.__main__ import METHODS, hand_arguments, row_fields, setting, versions, write
 from benchmarks.speed.by_hand import jax_program
+from benchmarks.speed.measure import versions, write
+from benchmarks.speed.rows import METHODS, hand_arguments, row_fields, setting
 from dopt import Run, flags
 from dopt.algorithms import ALGORITHMS
 from dopt.algorithms.traits import is_event_driven
+from dopt.config import Runs
 from dopt.config.exchanges import exchange_of
 from dopt.devices import EXECUTORS
 from dopt.devices.memory import program_memory
@@ -183,7 +185,7 @@ def by_hand(method: str, width: int, here: list[Any]) -> tuple[Any, Segment]:
     by_hand = setting(group)
     on = jax.sharding.SingleDeviceSharding(here[0])
     given = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), hand_arguments(group, [run] * width)
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=on), hand_arguments(group, Runs.of([run] * width))
     )
     program = jax_program(method, by_hand)
     return jax.jit(jax.vmap(program)).lower(*given).compile(), Segment(by_hand.steps // by_hand.every, by_hand.every)

@@ -17,8 +17,10 @@ import numpy as np
 from jax import lax
 from jax.flatten_util import ravel_pytree
 
-from benchmarks.speed.__main__ import machine, seconds, turns, write
+from benchmarks.speed.measure import machine, medians, ratio, seconds, turns, write
+from benchmarks.speed.rows import UNROLL
 from dopt import Run, engine
+from dopt.config import Runs
 from dopt.engine import Compiled, Group, group_of, run_slab
 
 RATE, LOCAL_STEPS, STEPS = 0.05, 8, 200
@@ -42,7 +44,16 @@ def described(method: str, workers: int, executor: str, batch: int, hidden: int)
 
 
 def by_hand(method: str, group: Group) -> Callable[[], Any]:
-    """The same steps as a careful researcher writes them: pmap(fori_loop), batches drawn ahead."""
+    """The hand-written steps; where launching an iteration costs, unrolled if that is faster."""
+    if group.devices[0].platform == "cpu":
+        return by_hand_unrolled(method, group, 1)
+    tried = {str(unroll): by_hand_unrolled(method, group, unroll) for unroll in (1, UNROLL)}
+    took = medians(turns({name: lambda _, call=call: call() for name, call in tried.items()}, 3))
+    return tried[min(tried, key=took.__getitem__)]
+
+
+def by_hand_unrolled(method: str, group: Group, unroll: int) -> Callable[[], Any]:
+    """The same steps as a careful researcher writes them: pmap of a loop of static length, batches drawn ahead, models donated."""
     n, batch, data = group.first.workers, group.first.batch_size or 1, group.facts.data
     loss, devices = group.facts.problem.loss, group.devices
     right, left = [(i, (i + 1) % n) for i in range(n)], [(i, (i - 1) % n) for i in range(n)]
@@ -91,7 +102,7 @@ def by_hand(method: str, group: Group) -> Callable[[], Any]:
                 params = lax.cond((k + 1) % LOCAL_STEPS == 0, lambda p: lax.pmean(p, "i"), lambda p: p, params)
             return params
 
-        return lax.fori_loop(0, STEPS, step, params)
+        return lax.fori_loop(0, STEPS, step, params, unroll=unroll)
 
     put = {"devices": devices, "axis_name": "i"}
     begin = jax.pmap(start, **put)
@@ -119,11 +130,6 @@ def limits() -> dict[str, float]:
     return found
 
 
-def microseconds(calls: dict[str, Callable[[], Any]], pairs: int) -> dict[str, np.ndarray]:
-    """Turn by turn, the first turn for nothing: [pairs] per step."""
-    return {name: 1e6 / STEPS * np.array(t) for name, t in turns(calls, pairs).items()}
-
-
 def work_of(compiled: Compiled) -> dict[str, float]:
     """FLOP and bytes of one step of one gradient, by the compiler's own count."""
     group = compiled.group
@@ -137,15 +143,15 @@ def one(method: str, workers: int, batch: int, hidden: int, pairs: int, most: di
     run = described(method, workers, "pmap", batch, hidden)
     group = group_of([run])
     ours, theirs = engine.compile(group, 1), by_hand(method, group)
-    times = microseconds({"dopt": lambda: run_slab(ours, [run]), "by_hand": theirs}, pairs)
-    per, work = float(np.median(times["dopt"])), work_of(ours)
+    times = turns({"dopt": lambda _: run_slab(ours, [run]), "by_hand": lambda _: theirs()}, pairs)
+    per, work = medians(times, 1e6 / STEPS), work_of(ours)
     return {
         "method": method,
         "devices": workers,
         "batch": batch,
-        "microseconds_per_step": {name: float(np.median(t)) for name, t in times.items()},
-        "ratio_to_hand_written_pmap": float(np.median(times["dopt"] / times["by_hand"])),
-        "share_of_limit": {name: work[name] / (1e-6 * per) / most[name] for name in most},
+        "microseconds_per_step": per,
+        "ratio_to_hand_written_pmap": ratio(times["dopt"], times["by_hand"])[0],
+        "share_of_limit": {name: work[name] / (1e-6 * per["dopt"]) / most[name] for name in most},
     }
 
 
@@ -157,7 +163,8 @@ def scaling(counts: Sequence[int], batch: int, hidden: int, pairs: int) -> list[
             own = batch if kind == "weak" else max(1, batch * counts[0] // n)
             run = described("allreduce_sgd", n, "pmap", own, hidden)
             compiled = engine.compile(group_of([run]), 1)
-            per = float(np.median(microseconds({"dopt": lambda c=compiled, r=run: run_slab(c, [r])}, pairs)["dopt"]))
+            times = turns({"dopt": lambda _, c=compiled, r=run: run_slab(c, [r])}, pairs)
+            per = medians(times, 1e6 / STEPS)["dopt"]
             rows.append({"kind": kind, "devices": n, "batch_of_each": own, "microseconds_per_step": per})
     for row in rows:
         first = next(r for r in rows if r["kind"] == row["kind"])["microseconds_per_step"]
@@ -175,10 +182,10 @@ def widths(numbers: Sequence[int], most: dict[str, float], pairs: int) -> list[d
     for width in numbers:
         fields = {"algorithm": "gossip_sgd", "problem": "quadratic", "problem.dim": dim, "workers": n, "steps": STEPS}
         run = Run.from_dict(fields | {"learning_rate": RATE, "record_every": STEPS, "metrics": ()}).resolve()
+        runs = Runs((run,), np.zeros(width, np.int32), np.full(width, RATE), np.arange(width))
         compiled = engine.compile(group_of([run]), width)
-        per = float(
-            np.median(microseconds({"dopt": lambda c=compiled, w=width: run_slab(c, [run] * w)}, pairs)["dopt"])
-        )
+        times = turns({"dopt": lambda _, c=compiled, r=runs: run_slab(c, r)}, pairs)
+        per = medians(times, 1e6 / STEPS)["dopt"]
         moved = 2 * 4 * n * dim * width / (1e-6 * per)
         row = {"runs": width, "microseconds_per_run_and_step": per / width, "share_of_bandwidth": moved / most["bytes"]}
         rows.append(row)

@@ -62,19 +62,19 @@ def size(count: float) -> str:
 
 def group_rooms(root: Path, of_process: Path) -> list[int]:
     """What each of the process's control groups has left, of version 1 and 2; groups without a limit are left out."""
-    return [room for folder in _groups(root, of_process) if (room := _room(folder)) is not None]
+    return [room for folder in groups("memory", root, of_process) if (room := _room(folder)) is not None]
 
 
-def _groups(root: Path, of_process: Path) -> Iterator[Path]:
-    """The process's group and those around it: each may have a limit. Lines are `number:controllers:/path`.
+def groups(controller: str, root: Path, of_process: Path) -> Iterator[Path]:
+    """The process's group and those around it, of a controller (memory, cpu): each may have a limit. Lines are `number:controllers:/path`.
 
     In a container the path may be the host's, which is not there; its own group lies at the root then.
     """
-    for line in _text(of_process).splitlines():
+    for line in text(of_process).splitlines():
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        if "memory" in controllers.split(","):
-            base = root / "memory"
+        if controller in controllers.split(","):
+            base = root / controller
         elif number == "0" and not controllers:
             base = root
         else:
@@ -89,15 +89,16 @@ def _room(folder: Path) -> int | None:
         ("memory.max", "memory.current", "inactive_file"),
         ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
     ):
-        most, used = _text(folder / limit).strip(), _text(folder / use).strip()
+        most, used = text(folder / limit).strip(), text(folder / use).strip()
         if most.isdecimal() and used.isdecimal():
-            counted = dict(line.split() for line in _text(folder / "memory.stat").splitlines() if line.count(" ") == 1)
+            counted = dict(line.split() for line in text(folder / "memory.stat").splitlines() if line.count(" ") == 1)
             given_back = counted.get(cache, "0")
             return int(most) - int(used) + (int(given_back) if given_back.isdecimal() else 0)
     return None
 
 
-def _text(path: Path) -> str:
+def text(path: Path) -> str:
+    """What a file says, nothing where it cannot be read."""
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError):

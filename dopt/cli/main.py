@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 
+from dopt import cores
 from dopt.cli.parser import obey
 from dopt.cli.screen import complain
 from dopt.files import reason
@@ -13,11 +15,13 @@ from dopt.types import InputError, MachineError
 from dopt.watch import in_thread
 from dopt_command import ends_at_once
 
+SWEEPS = (["sweep"], ["figures"])  # commands whose slabs run on one thread
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; exit codes 0, 2 (input), 1 (the machine refuses, a figure's claim fails, doctor finds a fault), 130/143 (interrupted)."""
     given = sys.argv[1:] if arguments is None else list(arguments)
-    with ends_at_once(given):
+    with ends_at_once(given), cores.own() if arguments is None and given[:1] in SWEEPS else nullcontext():
         return in_thread(lambda: _code(given))
 
 

@@ -19,6 +19,8 @@ COMMANDS: dict[str, Command] = {
     "doctor": doctor.COMMAND,
 }
 
+HELP = "work"  # a command that no user gives: a sweep starts its helpers with it
+
 
 def parser() -> tuple[Parser, Mapping[str, Parser]]:
     """The parser of all words, and those of what follows each command."""
@@ -36,6 +38,10 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
 
 def obey(arguments: Sequence[str]) -> int:
     """Do what the words say; the exit code."""
+    if list(arguments) == [HELP]:
+        from dopt.sweeps import helper
+
+        return helper.main()
     words.check_once(arguments)
     top, each = parser()
     known, rest = top.parse_known_args(words.joined(arguments) if arguments[:1] == ["show"] else arguments)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dopt import cores
 from dopt.cli import devices, dry_run, words
 from dopt.cli.command import Command, Parser, Values, add_figures_folder, add_results_and_wandb
 from dopt.cli.screen import beside, console, progress, short
@@ -28,6 +29,12 @@ def add_flags(parser: Parser) -> None:
         help="fix a parameter to another value, or [a, b] to several",
     )
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="processes that share the runs on a CPU, each on a core of its own (default: one for each core)",
+    )
     add_figures_folder(parser)
     add_results_and_wandb(parser)
 
@@ -35,6 +42,8 @@ def add_flags(parser: Parser) -> None:
 def run(args: argparse.Namespace, _: Values) -> int:
     """Run the sweep, print what came of it, and draw its figure."""
     changes = _changes(args.set)
+    if args.jobs is not None and args.jobs < 1:
+        raise InputError(f"jobs: must be at least 1, got {args.jobs}")
     from dopt.sweeps import plain
 
     plain.read(args.file)  # one that cannot be read is refused before seconds of imports
@@ -46,7 +55,13 @@ def run(args: argparse.Namespace, _: Values) -> int:
         return dry_run.show(spec.read(args.file, changes), devices.of(args.devices))
     out, show = console(), progress()
     results = sweep(
-        args.file, results=args.results, set=changes, wandb=args.wandb, devices=devices.of(args.devices), show=show
+        args.file,
+        results=args.results,
+        set=changes,
+        wandb=args.wandb,
+        devices=devices.of(args.devices),
+        show=show,
+        jobs=args.jobs or (None if cores.is_own() else 1),
     )
     if show.new == 0:
         out.print(f"all {len(results.runs)} runs of {results.name} are there already; nothing to run", highlight=False)

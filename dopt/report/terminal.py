@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -61,6 +62,7 @@ class ProgressShow(Show):
         self.diverged = 0
         self.new = 0
         self.started = False
+        self.lock = threading.Lock()  # slabs are done by the thread that writes, and by other processes
         self.noted: set[str] = set()
 
     def start(self, total: int, finished: int) -> None:
@@ -89,10 +91,11 @@ class ProgressShow(Show):
     def chunk(self, share: float) -> None:
         self._update(completed=self.whole + share * self.size)
 
-    def done(self, runs: int, diverged: int) -> None:
-        self.whole += runs
-        self.new += runs
-        self.diverged += diverged
+    def done(self, name: str, runs: int, diverged: int) -> None:
+        with self.lock:
+            self.whole += runs
+            self.new += runs
+            self.diverged += diverged
         self._update(completed=self.whole, diverged=self.diverged)
 
     def _update(self, **fields: Any) -> None:

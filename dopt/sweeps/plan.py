@@ -24,6 +24,7 @@ from dopt.types import InputError
 
 PREFERRED = {"cpu": 32}  # runs vmapped together: wider is slower on a CPU
 PREFERRED_ELSEWHERE = 1024
+MOST_THREADS = 4096  # that anybody is believed to have
 OF_A_ROW = ("template", "learning_rate", "seed")  # columns of a slab; templates have all other fields
 
 
@@ -65,11 +66,16 @@ def width_of(runs: int, devices: Sequence[Any]) -> int:
     return math.ceil(math.ceil(runs / slabs) / len(devices)) * len(devices)
 
 
-def choose_width(built: engine.Group, runs: int) -> tuple[int, engine.Compiled]:
-    """The width, and the program at that width: halved until the compiler says that the device can hold it."""
+def choose_width(built: engine.Group, runs: int, jobs: int = 1) -> tuple[int, engine.Compiled]:
+    """The width, and the program at that width: halved until the compiler says that the device can hold it.
+
+    Args:
+      jobs: processes that share what is free; where one run alone takes more than a share, fewer of them will work.
+    """
     spread = built.spread
     width = width_of(runs, built.devices[:spread])
-    limit = devices_memory.device_memory(built.devices[0])
+    whole = devices_memory.device_memory(built.devices[0])
+    limit = whole and whole // jobs
     while True:
         compiled = engine.compile(built, width)
         memory = compiled.memory
@@ -77,6 +83,7 @@ def choose_width(built: engine.Group, runs: int) -> tuple[int, engine.Compiled]:
             return width, compiled
         if width == spread:
             devices_memory.check_fits(memory, built.devices[0], built.first.algorithm)
+            return width, compiled  # one run has room, if not in all processes at once
         width = max(spread, min(width // 2, int(width * limit / memory)) // spread * spread)
 
 
@@ -85,8 +92,14 @@ def cut(number: int, runs: Runs, width: int) -> Slabs:
     return [(f"group{number}-slab{i // width:03d}", runs[i : i + width]) for i in range(0, len(runs), width)]
 
 
-def write(sweep: Sweep, planned: Sequence[Planned], devices: Sequence[Any]) -> dict[str, Any]:
-    """The plan as plain data: each distinct digest once, each template once, and the rest of a run as columns."""
+def write(
+    sweep: Sweep, planned: Sequence[Planned], devices: Sequence[Any], threads: int | None = None
+) -> dict[str, Any]:
+    """The plan as plain data: each distinct digest once, each template once, and the rest of a run as columns.
+
+    Args:
+      threads: among which a computation is divided, which decides about last bits; None: not by a CPU.
+    """
     number: dict[str, int] = {}
     templates = [_template(like, number) for like in sweep.runs.templates]
     return {
@@ -97,6 +110,7 @@ def write(sweep: Sweep, planned: Sequence[Planned], devices: Sequence[Any]) -> d
         "merged": sweep.merged,
         "device": devices[0].device_kind,
         "devices": len(devices),
+        "threads": threads,
         "columns": ["id", *sweep.runs.templates[0].to_dict()],
         "order": sweep.runs.ids,
         "digests": list(number),
@@ -199,6 +213,9 @@ def _check_head(plan: Mapping[str, Any]) -> None:
     for name, kind in kinds.items():
         if not isinstance(plan.get(name), kind):
             raise ValueError(f"its {name} is missing, or is none")
+    threads = plan.get("threads", 1)
+    if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
+        raise ValueError("its threads are no number of them")
     if not all(isinstance(word, str) for name in ("varied", "columns", "order", "digests") for word in plan[name]):
         raise ValueError("its names are no words")
 

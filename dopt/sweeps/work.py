@@ -6,7 +6,7 @@ import dataclasses
 import math
 import platform
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import partial
@@ -27,6 +27,7 @@ from dopt.config.identity import (
     matrix_digest,
 )
 from dopt.config.runs import joined, missing_in, numbered
+from dopt.devices import host
 from dopt.devices.executors import spread
 from dopt.engine import Group, group_of
 from dopt.engine.single import Result
@@ -35,6 +36,7 @@ from dopt.files import whole, writing
 from dopt.paths import slug
 from dopt.sweeps import columns, spec
 from dopt.sweeps import plan as planning
+from dopt.sweeps.jobs import Order, Team, Together, working
 from dopt.sweeps.results import Results, load
 from dopt.sweeps.show import Show
 from dopt.sweeps.store import Store
@@ -44,6 +46,7 @@ from dopt.types import InputError, MachineError
 from dopt.version import ENGINE, installed
 from dopt.watch import Aside, aside, check, in_thread, pace
 
+WAIT = 0.05  # seconds between two looks at what others do
 PACKAGES = ("dopt", "jax", "jaxlib", "optax", "flax", "networkx", "numpy", "scipy", "scikit-learn")
 
 
@@ -73,6 +76,7 @@ def sweep(
     wandb: str = "off",
     devices: Sequence[Any] | None = None,
     show: Show | None = None,
+    jobs: int | None = 1,
 ) -> Results:
     """Run what a sweep file asks for and is not in the results folder yet.
 
@@ -83,6 +87,9 @@ def sweep(
       wandb: auto, online, offline or off.
       devices: JAX devices to use, over which the runs are split; by default all of this process, on a CPU (where they
         are virtual) one.
+      jobs: processes that share the work on a CPU, each on one thread and one core; None: one for each core. 1: this
+        process alone, with the threads that it has, which decide about last bits: so a folder is gone on with on as many
+        as it was begun with, if need be by another process.
 
     Returns:
       The tables of the whole folder.
@@ -92,7 +99,7 @@ def sweep(
       MachineError: the folder cannot be written, or the machine has not enough memory; finished slabs are kept.
       KeyboardInterrupt: as soon as it comes; finished slabs are kept.
     """
-    return in_thread(lambda: _sweep(source, results, set, wandb, devices, show or Show()))
+    return in_thread(lambda: _sweep(source, results, set, wandb, devices, show or Show(), jobs))
 
 
 def _sweep(
@@ -102,21 +109,22 @@ def _sweep(
     wandb: str,
     devices: Sequence[Any] | None,
     show: Show,
+    jobs: int | None,
 ) -> Results:
     asked = spec.parse(source, changes=set) if isinstance(source, Mapping) else spec.read(source, set)
     if asked.left_out:
         show.say(asked.words())
     store = Store(results if results is not None else default_folder(asked.name, set))
-    try:
-        planned = _plan(asked, store, devices)
+    with ExitStack() as ends:
+        ends.callback(show.stop)
+        team = ends.enter_context(working(jobs, show))
+        planned = _plan(asked, store, devices, team)
         _keep_metric(asked, store, show)
         for line in dict.fromkeys(line for like in _kinds(planned) for line in fresh(like.digests)):
             show.say(f"results: {line}; these runs have ids of their own, and nothing reuses them")
         tracker = Tracker(wandb, group=asked.name, folder=store.folder, project=asked.project, say=show.say)
         with matrices.keeping(_solved(planned, store)):
-            _work(planned, store, tracker, devices, show)
-    finally:
-        show.stop()
+            _work(planned, store, tracker, devices, team)
     return dataclasses.replace(load(store.folder), metric=asked.metric)
 
 
@@ -166,12 +174,14 @@ def grouped(asked: spec.Sweep, devices: Sequence[Any] | None = None) -> list[Bui
     return built
 
 
-def prepare(asked: spec.Sweep, devices: Sequence[Any] | None) -> list[planning.Planned]:
+def prepare(asked: spec.Sweep, devices: Sequence[Any] | None, team: Team | None = None) -> list[planning.Planned]:
     """Groups, widths and slabs of a new sweep; nothing is compiled before all are checked."""
     built, planned = grouped(asked, devices), []
+    team = team or Team()
+    team.expect(sum(math.ceil(len(runs) / planning.width_of(len(runs), made.devices)) for _, runs, made in built))
     for number, (key, runs, made) in enumerate(built):
         begin = time.perf_counter()
-        width, compiled = planning.choose_width(made, len(runs))
+        width, compiled = planning.choose_width(made, len(runs), team.size)
         one = planning.Planned(
             key, runs, width, compiled.memory, made.models, planning.cut(number, runs, width), made, {width: compiled}
         )
@@ -190,42 +200,47 @@ def _group(runs: Sequence[Resolved], devices: Sequence[Any] | None) -> Group:
     return group_of(runs, devices=devices or spread(runs[0].executor))
 
 
-def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None) -> list[planning.Planned]:
+def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None, team: Team) -> list[planning.Planned]:
     written = store.plan() if store.folder.exists() else None
     if written is not None:
-        return _same(asked, store, written)
+        return _same(asked, store, written, team)
     store.check_writable()
     planned = None
     if store.folder.exists():  # somebody may be planning right now
         store.create()
     else:
-        planned = prepare(asked, devices)  # may refuse: nothing is written then
+        planned = prepare(asked, devices, team)  # may refuse: nothing is written then
         store.create()
     with store.locked("plan", wait=True):
         written = store.plan()
         if written is not None:
-            return _same(asked, store, written)
+            return _same(asked, store, written, team)
         if store.has_slabs():
             raise InputError(
                 f"results: {store.folder} has slabs and no plan.json, so that nobody can tell whose they are; put it back, or choose another folder with --results"
             )
-        planned = planned or prepare(asked, devices)
-        _write_plan(asked, planned, store, devices)
+        planned = planned or prepare(asked, devices, team)
+        _write_plan(asked, planned, store, devices, team.threads)
     return planned
 
 
 def _write_plan(
-    asked: spec.Sweep, planned: Sequence[planning.Planned], store: Store, devices: Sequence[Any] | None
+    asked: spec.Sweep,
+    planned: Sequence[planning.Planned],
+    store: Store,
+    devices: Sequence[Any] | None,
+    threads: int | None,
 ) -> None:
     """The plan, and before it what a solver found for it."""
     for like in filter(matrices.is_solved, asked.runs.templates):
         matrices.save(store.matrix_path(like.digests["matrix"]), matrices.matrix(like))
-    store.write_plan(planning.write(asked, planned, devices or jax.devices()))
+    store.write_plan(planning.write(asked, planned, devices or jax.devices(), threads))
 
 
-def _same(asked: spec.Sweep, store: Store, written: dict[str, Any]) -> list[planning.Planned]:
+def _same(asked: spec.Sweep, store: Store, written: dict[str, Any], team: Team) -> list[planning.Planned]:
     """The plan that is there, if it is this sweep's: of the same fields, which stand for the same things."""
     planned = planning.read(written, store.plan_path)
+    team.agree(written.get("threads"))
     theirs = joined([p.runs for p in planned])
     new = missing_in(theirs, asked.runs)
     if len(new) or len(theirs) != len(asked.runs):
@@ -273,9 +288,10 @@ def _work(
     store: Store,
     tracker: Tracker,
     devices: Sequence[Any] | None,
-    show: Show,
+    team: Team,
 ) -> None:
     """Do every slab that is missing; those that another process works on are waited for, and done if it dies."""
+    show = Together(team)
     total = sum(len(p.runs) for p in planned)
     slabs = [Todo(p, name, runs) for p in planned for name, runs in p.slabs]
     there = {todo.name for todo in slabs if store.finished(todo.name, todo.runs.ids, show.say)}
@@ -292,13 +308,67 @@ def _work(
     if missing:  # a finished folder may be one that nobody can write
         store.create()
         _name_engines(store, there, show)
+        _share(planned, team, len(missing))
+        team.go(store.folder, None if devices is None else len(devices))
     with aside("pack") as pack, aside("write") as write:
         work = _Pipeline(store, tracker, devices, show, pack, write)
         while missing:
-            left = [todo for todo, after in zip(missing, [*missing[1:], None], strict=True) if not work.do(todo, after)]
+            check()
+            team.look()
+            left = [todo for todo, after in _with_next(missing) if not _turn(work, team, todo, after)]
+            team.check_left([todo.name for todo in left])
             if len(left) == len(missing):
-                time.sleep(0.2)
+                time.sleep(WAIT)
             missing = left
+        work.finish()
+
+
+def _share(planned: Sequence[planning.Planned], team: Team, slabs: int) -> None:
+    """Settle how many processes share so many slabs: no more than have room for what the largest takes."""
+    # a program may have half of what is free (`devices.memory`)
+    each = [2.0 * (p.memory or 0) + sum(need.bytes for need in cost.needs_of(p.runs, p.width)) for p in planned]
+    team.afford(max(each))
+    if not team.works_here:
+        team.show.say(
+            f"results: the plan is for {_threads(team.threads)}, and this process has {team.here}: another one does what is missing"
+        )
+    team.expect(slabs)
+
+
+def _threads(count: int | None) -> str:
+    return "one thread" if count == 1 else f"{count} threads"
+
+
+def _with_next(missing: Sequence[Todo]) -> Iterator[tuple[Todo, Todo | None]]:
+    return zip(missing, [*missing[1:], None], strict=True)
+
+
+def _turn(work: _Pipeline, team: Team, todo: Todo, after: Todo | None) -> bool:
+    """Whether a slab is done, or on its way to the disk, by us or by others."""
+    if todo.name in team.told:
+        work.log(todo)
+        return True
+    done = work.do(todo, after) if team.may_take(todo.name) else work.is_there(todo)
+    if done:
+        team.told.add(todo.name)  # so that it is not shown again, when its helper says so
+    return done
+
+
+def help_with(order: Order, skipped: Collection[str], show: Show) -> None:
+    """Do what is missing in a folder and nobody holds, once around; `skipped` may grow meanwhile."""
+    store = Store(order.folder)
+    written = store.plan()
+    if written is None:
+        raise MachineError(f"results: {store.plan_path} is gone")
+    devices = None if order.devices is None else jax.local_devices()[: order.devices]
+    planned = planning.read(written, store.plan_path)
+    slabs = [Todo(p, name, runs) for p in planned for name, runs in p.slabs]
+    begin = int(order.part * len(slabs))
+    with matrices.keeping(_solved(planned, store)), aside("pack") as pack, aside("write") as write:
+        work = _Pipeline(store, Tracker("off", group="", folder=store.folder), devices, show, pack, write)
+        for todo, after in _with_next([*slabs[begin:], *slabs[:begin]]):
+            if todo.name not in skipped and not store.has(todo.name):
+                work.do(todo, after)
         work.finish()
 
 
@@ -356,8 +426,7 @@ class _Pipeline:
         with ExitStack() as claim:
             if not claim.enter_context(self.store.locked(todo.name, wait=False)):
                 return False
-            if self.store.finished(todo.name, todo.runs.ids, self.show.say):
-                self._show_done(todo, int(self.store.read_slab(todo.name, todo.runs.ids)[0]["diverged"].sum()))
+            if self.is_there(todo):
                 return True
             self.show.slab(todo.name, len(todo.runs))
             compiled = self._compiled(todo)
@@ -370,6 +439,19 @@ class _Pipeline:
             self.finish()
             self.behind = self.write(partial(self._keep, todo, slab, carry, seconds, claim.pop_all()))
         return True
+
+    def is_there(self, todo: Todo) -> bool:
+        """Whether somebody else has done the slab."""
+        there = self.store.has(todo.name) and self.store.finished(todo.name, todo.runs.ids, self.show.say)
+        if there:
+            self._show_done(todo, int(self.store.read_slab(todo.name, todo.runs.ids)[0]["diverged"].sum()))
+        return there
+
+    def log(self, todo: Todo) -> None:
+        """Hand W&B what it lacks of a slab that a helper has done."""
+        if _unlogged(self.store, self.tracker, todo.name, todo.runs):
+            self.finish()
+            self.behind = self.write(partial(_log, self.store, self.tracker, todo.name, todo.runs))
 
     def finish(self) -> None:
         """Wait for the writer.
@@ -419,7 +501,7 @@ class _Pipeline:
         self._show_done(todo, int((found.diverged >= 0).sum()))
 
     def _show_done(self, todo: Todo, diverged: int) -> None:
-        self.show.done(len(todo.runs), diverged)
+        self.show.done(todo.name, len(todo.runs), diverged)
 
 
 def _manifest(todo: Todo, compiled: engine.Compiled, seconds: float) -> dict[str, Any]:
@@ -433,6 +515,7 @@ def _manifest(todo: Todo, compiled: engine.Compiled, seconds: float) -> dict[str
         "width": compiled.width,
         "device": group.devices[0].device_kind,
         "devices": len(group.devices),
+        "threads": host.threads(),
         "seconds": {"compile": p.compile_seconds, "run": seconds},
         "versions": {
             "python": platform.python_version(),

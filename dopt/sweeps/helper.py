@@ -1,0 +1,85 @@
+"""What a helper does (`jobs` has its parent's side): it hears what to do, does slabs that nobody holds, and says what it did."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import sys
+import threading
+from typing import Any, BinaryIO
+
+from dopt import cores
+from dopt.sweeps.show import Show
+from dopt.types import MachineError
+
+
+class Orders:
+    """What the parent says, as it comes. When it says nothing any more it has ended, and this process ends at once."""
+
+    def __init__(self, pipe: BinaryIO) -> None:
+        self.skipped: set[str] = set()
+        self._others: queue.Queue[list[Any]] = queue.Queue()
+        threading.Thread(target=self._hear, args=(pipe,), daemon=True).start()
+
+    def next(self) -> list[Any]:
+        """Wait for an order."""
+        _, *words = self._others.get()
+        return words
+
+    def _hear(self, pipe: BinaryIO) -> None:
+        for line in pipe:
+            word, *rest = json.loads(line)
+            if word == "skip":
+                self.skipped.update(rest)
+            else:
+                self._others.put([word, *rest])
+        os._exit(0)
+
+
+class Told(Show):
+    """Says to the parent what a sweep says."""
+
+    def __init__(self, out: BinaryIO) -> None:
+        self.out, self.lock = out, threading.Lock()
+
+    def slab(self, name: str, runs: int) -> None:
+        self._tell("slab", name)
+
+    def done(self, name: str, runs: int, diverged: int) -> None:
+        self._tell("done", name, runs, diverged)
+
+    def note(self, line: str) -> None:
+        self._tell("note", line)
+
+    def say(self, line: str) -> None:
+        self._tell("say", line)
+
+    def _tell(self, *words: object) -> None:
+        with self.lock:
+            self.out.write(json.dumps(words).encode() + b"\n")
+
+
+def main() -> int:
+    """Help until nothing is left that nobody holds."""
+    orders, told = Orders(sys.stdin.buffer), Told(_out())
+    which, threads = orders.next()
+    cores.pin(which)
+    from dopt.devices import host  # seconds, in which the parent plans
+    from dopt.sweeps import work
+    from dopt.sweeps.jobs import Order
+
+    order = Order(*orders.next())
+    found = host.threads()
+    if found != threads:
+        raise MachineError(f"jobs: XLA takes {found} threads where it was given {threads}; use --jobs 1")
+    host.keep_executables(threads)
+    work.help_with(order, orders.skipped, told)
+    return 0
+
+
+def _out() -> BinaryIO:
+    """Where the parent listens; whatever else is printed goes where errors go."""
+    out = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)
+    return out

@@ -1,0 +1,366 @@
+"""The processes that share a sweep's slabs on a CPU, each on cores of its own.
+
+A helper is `python -m dopt work`. It reads the sweep's folder, does slabs that nobody holds, and says what it did. It is told on
+its standard input what to do; when that ends, as it does when its parent ends in whatever way, it ends. What is said in
+either direction is a line of JSON each.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from dopt import cores, memory
+from dopt.devices import host
+from dopt.sweeps.show import Show
+from dopt.types import InputError, MachineError
+
+HOME = Path(__file__).parents[2]  # where dopt is
+COUNT = re.compile(r"\s*--xla_force_host_platform_device_count=\S*")
+WORK = "work"  # the command of a helper
+TRIES = 2  # processes that may die at a slab before it is left
+PATIENCE = 5.0  # seconds in which a helper that was told to may end
+
+
+class Start(NamedTuple):
+    """How a helper starts: what decides about its bits, and the cores on which it runs."""
+
+    cores: Sequence[int]
+    threads: int
+    virtual: int  # devices that its CPU has
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Before its backend starts."""
+        flags = COUNT.sub("", os.environ.get("XLA_FLAGS", ""))
+        path = os.pathsep.join(filter(None, (str(HOME), os.environ.get("PYTHONPATH"))))
+        virtual = min(self.virtual, self.threads)  # XLA has a thread for each of them at least
+        own = {"XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": str(virtual), cores.THREADS: str(self.threads)}
+        return {**os.environ, **own, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+
+
+class Order(NamedTuple):
+    """What a helper is told to do."""
+
+    folder: str
+    devices: int | None  # how many of its devices to use; None: as JAX finds them
+    part: float  # where among the slabs it begins, from 0 to 1: so that few are asked for by two at once
+
+
+class Helper:
+    """A helper, as its parent knows it."""
+
+    def __init__(self, start: Start) -> None:
+        pipe = subprocess.PIPE
+        with deaf():
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "dopt", WORK],
+                stdin=pipe,
+                stdout=pipe,
+                stderr=pipe,
+                bufsize=0,
+                env=start.environment,
+            )
+        self.said, self.complained = _Lines(self.process.stdout), _Lines(self.process.stderr)
+        self.last = ""  # line on its stderr
+        self.slab: str | None = None  # that it was the last to begin
+        self.is_buried = False
+        self.tell("start", list(start.cores), start.threads)
+
+    def tell(self, *words: Any) -> None:
+        """Say something to it, if it still hears."""
+        with suppress(OSError):
+            self.process.stdin.write(json.dumps(words).encode() + b"\n")  # type: ignore[union-attr]
+
+    def heard(self) -> list[list[Any]]:
+        """What it said since it was heard last; it is no longer heard when it has ended."""
+        for line in self.complained.new():
+            self.last = line.strip() or self.last
+        return [json.loads(line) for line in self.said.new()]
+
+    def dismiss(self) -> None:
+        """Let it end."""
+        with suppress(OSError):
+            self.process.stdin.close()  # type: ignore[union-attr]
+
+    def end(self) -> None:
+        """Let it end, and wait until it has."""
+        self.dismiss()
+        try:
+            self.process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        for stream in (self.process.stdout, self.process.stderr):
+            stream.close()  # type: ignore[union-attr]
+
+
+class _Lines:
+    """The whole lines of a pipe, as they come."""
+
+    def __init__(self, pipe: Any) -> None:
+        self.pipe, self.rest = pipe, b""
+        os.set_blocking(pipe.fileno(), False)
+
+    def new(self) -> list[str]:
+        """Those since the last time; never waits."""
+        while found := self.pipe.read(2**16):
+            self.rest += found
+        *lines, self.rest = self.rest.split(b"\n")
+        return [line.decode(errors="backslashreplace") for line in lines]
+
+
+@contextmanager
+def deaf() -> Iterator[None]:
+    """Processes that are started now never hear Ctrl-C, which a terminal sends to all: who started them ends them."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@dataclass
+class Team:
+    """This process and its helpers.
+
+    Attributes:
+      jobs: how many processes were asked for; None: as many as there are cores.
+      threads: on which each slab of the plan runs; None: on an accelerator, which no threads of ours concern.
+      here: threads that this process has.
+      virtual: devices that a helper's CPU has.
+      show: who is told.
+      most: processes that have room for what each takes; None: not known yet.
+      order: what helpers do, from the moment when it is known.
+    """
+
+    jobs: int | None = 1
+    threads: int | None = None
+    here: int | None = None
+    virtual: int = 1
+    show: Show = field(default_factory=Show)
+    most: int | None = None
+    order: Order | None = None
+    helpers: list[Helper] = field(default_factory=list)
+    told: set[str] = field(default_factory=set)  # slabs that are done, of which helpers need not tell any more
+    deaths: Counter[str | None] = field(default_factory=Counter)  # slab -> processes that died at it
+
+    @cached_property
+    def cores(self) -> list[int]:
+        """That this process may use, as it begins."""
+        return cores.usable()
+
+    @property
+    def works_here(self) -> bool:
+        """Whether this process does slabs, too: where it has as many threads as the plan says."""
+        return self.here is None or self.threads in (None, self.here)
+
+    @property
+    def width(self) -> int:
+        """Cores of each process."""
+        return max(1, min(self.threads or 1, len(self.cores)))
+
+    @property
+    def size(self) -> int:
+        """How many processes may share the slabs, this one among them."""
+        wanted = max(1, len(self.cores) // self.width) if self.jobs is None else self.jobs
+        return wanted if self.most is None else min(wanted, self.most)
+
+    def pin(self) -> None:
+        """Run this process on the first of its cores, if it is the command's own."""
+        if self.here is not None and cores.is_own():
+            cores.pin(self._cores(0))
+            host.keep_executables(self.here)
+
+    def agree(self, threads: int | None) -> None:
+        """Take the threads that a plan says; one of an older dopt, or of an accelerator, says none."""
+        if self.here is None or threads in (None, self.threads):
+            return
+        self.end()
+        self.helpers.clear()
+        self.threads = threads
+
+    def afford(self, each: float) -> None:
+        """Be no more processes than have room for what each takes, in bytes."""
+        wanted, free = self.size, memory.available()
+        self.most = max(1, math.floor(free / max(1.0, each)))
+        if self.jobs is not None and self.size < wanted:
+            self.show.say(
+                f"jobs: {self.size} of {wanted} processes, since each may take {memory.size(each)}, and {memory.size(free)} are free"
+            )
+
+    def expect(self, slabs: int) -> None:
+        """Start as many helpers as so many slabs can use: they import what they need while this process plans."""
+        wanted = min(self.size, slabs) - self.works_here
+        if self.here is not None:
+            for _ in range(wanted - len(self.helpers)):
+                self._hire()
+        for helper in self.helpers[max(0, wanted) :]:
+            helper.end()
+        del self.helpers[max(0, wanted) :]
+
+    def go(self, folder: Path, devices: int | None) -> None:
+        """Let helpers begin; the plan is written."""
+        self.order = Order(str(folder.absolute()), devices, 0.0)
+        for number, helper in enumerate(self.helpers):
+            part = (number + self.works_here) / (len(self.helpers) + self.works_here)
+            helper.tell("go", *self.order._replace(part=part))
+
+    def look(self) -> None:
+        """Hear what helpers say, and what became of those that died.
+
+        Raises:
+          InputError, MachineError: what a helper was refused would be refused here, too.
+        """
+        for helper in self.helpers:
+            ended = helper.process.poll() is not None  # before it is heard for the last time
+            for word, *rest in helper.heard():
+                self._hear(helper, word, rest)
+            if ended and not helper.is_buried:
+                helper.is_buried = True
+                self._bury(helper)
+        if self.order is not None and not self.works_here and all(helper.is_buried for helper in self.helpers):
+            if self.deaths[None] >= TRIES:
+                raise MachineError(
+                    f"jobs: processes die before they begin ({self.helpers[-1].last or 'without a word'})"
+                )
+            self._hire()
+            self.helpers[-1].tell("go", *self.order)
+
+    def may_take(self, slab: str) -> bool:
+        """Whether this process may do a slab: not where processes died at it again and again."""
+        return self.works_here and self.deaths[slab] < TRIES
+
+    def check_left(self, slabs: Sequence[str]) -> None:
+        """MachineError where processes died at each of the slabs that are left, and nobody will do them."""
+        if slabs and all(self.deaths[slab] >= TRIES for slab in slabs):
+            raise MachineError(
+                f"jobs: {TRIES} processes died while they worked on slab {slabs[0]}; what is finished is kept; use --jobs 1, fewer workers or a smaller model"
+            )
+
+    def end(self) -> None:
+        """End all helpers."""
+        for helper in self.helpers:
+            helper.dismiss()
+        for helper in self.helpers:
+            helper.end()
+
+    def _hire(self) -> None:
+        number = len(self.helpers) + self.works_here
+        self.helpers.append(Helper(Start(self._cores(number), self.threads or 1, self.virtual)))
+
+    def _cores(self, number: int) -> list[int]:
+        """Of the process of that number; where there are more processes than cores, some share."""
+        first = number * self.width
+        return [self.cores[(first + i) % len(self.cores)] for i in range(self.width)]
+
+    def _hear(self, helper: Helper, word: str, rest: Sequence[Any]) -> None:
+        match word, *rest:
+            case "slab", str(name):
+                helper.slab = name
+            case "done", str(name), int(runs), int(diverged) if name not in self.told:
+                self.told.add(name)
+                self.show.done(name, runs, diverged)
+            case "note", str(line):
+                self.show.note(line)
+            case "say", str(line):
+                self.show.say(line)
+
+    def _bury(self, helper: Helper) -> None:
+        """Say why a helper died, and remember at which slab; nothing where it is done."""
+        code, said = helper.process.returncode, helper.last.removeprefix("dopt: ")
+        if code == 0:
+            return
+        if code in (1, 2) and helper.last.startswith("dopt: ") and not said.startswith("memory: "):
+            raise (InputError if code == 2 else MachineError)(said)
+        self.deaths[helper.slab] += 1
+        for other in self.helpers:
+            if self.deaths[helper.slab] >= TRIES:
+                other.tell("skip", helper.slab)
+        again = self.deaths[helper.slab] < TRIES
+        what = f"; {helper.slab} {'is done again' if again else 'is left'}" if helper.slab else ""
+        self.show.say(f"jobs: a process that helped {_why(code, said)}{what}")
+
+
+def _why(code: int, said: str) -> str:
+    """Why a process died."""
+    if code == -signal.SIGKILL:
+        return "was killed (SIGKILL, as the system does where memory ends)"
+    if code < 0:
+        return f"was ended by {signal.Signals(-code).name}" + f" ({said})" * bool(said)
+    return f"died with exit code {code}" + f" ({said})" * bool(said)
+
+
+class Together(Show):
+    """What a sweep says goes to whom it went before; and whenever it says how far it is, helpers are looked after."""
+
+    def __init__(self, team: Team) -> None:
+        self.team, self.inner = team, team.show
+
+    def start(self, total: int, finished: int) -> None:
+        self.inner.start(total, finished)
+
+    def slab(self, name: str, runs: int) -> None:
+        self.team.look()
+        self.inner.slab(name, runs)
+
+    def note(self, line: str) -> None:
+        self.inner.note(line)
+
+    def first(self, record: Mapping[str, Any]) -> None:
+        self.inner.first(record)
+
+    def chunk(self, share: float) -> None:
+        self.team.look()
+        self.inner.chunk(share)
+
+    def done(self, name: str, runs: int, diverged: int) -> None:
+        self.inner.done(name, runs, diverged)
+
+    def say(self, line: str) -> None:
+        self.inner.say(line)
+
+    def stop(self) -> None:
+        self.inner.stop()
+
+
+@contextmanager
+def working(jobs: int | None, show: Show) -> Iterator[Team]:
+    """Who will share the slabs of a sweep.
+
+    Args:
+      jobs: processes; None: as many as there are cores.
+
+    Raises:
+      InputError: there cannot be so many.
+    """
+    if jobs is not None and jobs < 1:
+        raise InputError(f"jobs: must be at least 1, got {jobs}")
+    here = host.threads()
+    if here is None:
+        if jobs not in (None, 1):
+            raise InputError(f"jobs: processes share the cores of a CPU; on an accelerator there is one, got {jobs}")
+        yield Team(show=show)
+        return
+    virtual = len(jax.local_devices())
+    threads = here if jobs == 1 else virtual  # a process of one thread has one for each of its devices
+    made = Team(jobs, threads, here, virtual, show)
+    made.pin()
+    try:
+        yield made
+    finally:
+        made.end()

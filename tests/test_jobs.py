@@ -1,0 +1,226 @@
+"""Several processes share a sweep: the same bytes, no slab lost with a process that dies, and no process that stays."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import psutil
+import pytest
+
+import dopt
+from dopt import InputError
+from dopt.cli import main
+from dopt.devices import host
+from dopt.sweeps import jobs, plan, seal
+from dopt.sweeps.jobs import Team
+from dopt.sweeps.show import Show
+from dopt.types import MachineError
+
+SHORT = {"algorithm": "gossip_sgd", "workers": 4, "problem": "quadratic", "problem.dim": 4, "steps": 10}
+CONTENT = {
+    "name": "small",
+    "parameters": {name: {"value": value} for name, value in SHORT.items()}
+    | {"learning_rate": {"values": [0.1, 0.2]}, "seed": {"values": [0, 1]}},
+}
+
+
+class Noted(Show):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.slabs: list[tuple[str, int, int]] = []
+
+    def done(self, name: str, runs: int, diverged: int) -> None:
+        self.slabs.append((name, runs, diverged))
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def tables(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.parquet"))}
+
+
+def test_helpers_make_the_same_bytes_and_none_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(plan.PREFERRED, "cpu", 1)
+    here = dopt.sweep(CONTENT, results=tmp_path / "here")
+    (tmp_path / "there").mkdir()
+    shutil.copy(tmp_path / "here" / "plan.json", tmp_path / "there")
+    monkeypatch.setattr(Team, "may_take", lambda self, slab: False)  # so that helpers do all of it
+    before, show = set(psutil.Process().children(recursive=True)), Noted()
+    there = dopt.sweep(CONTENT, results=tmp_path / "there", jobs=2, show=show)
+    assert set(psutil.Process().children(recursive=True)) <= before
+    assert there.runs.equals(here.runs)
+    assert tables(tmp_path / "there") == tables(tmp_path / "here")
+    assert sorted(show.slabs) == [(f"group0-slab{i:03d}", 1, 0) for i in range(4)]
+    for path in tmp_path.glob("*/slabs/*/manifest.json"):
+        assert seal.unseal(path.read_bytes())["threads"] == host.threads()
+
+
+def test_the_plan_and_its_slabs_say_on_how_many_threads_they_run_and_others_are_left_to_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dopt.sweep(CONTENT, results=tmp_path)
+    (slab,) = (tmp_path / "slabs").iterdir()
+    written = seal.unseal((tmp_path / "plan.json").read_bytes())
+    assert written["threads"] == seal.unseal((slab / "manifest.json").read_bytes())["threads"] == host.threads()
+    monkeypatch.setattr(Team, "_hire", lambda self: pytest.fail("nothing is missing"))
+    monkeypatch.setattr(host, "threads", lambda: 99)
+    assert dopt.sweep(CONTENT, results=tmp_path, jobs=3).missing == 0
+    shutil.rmtree(slab)
+    monkeypatch.setattr(Team, "_hire", lambda self: (_ for _ in ()).throw(MachineError("hired")))
+    show = Noted()
+    with pytest.raises(MachineError, match="hired"):
+        dopt.sweep(CONTENT, results=tmp_path, show=show)
+    threads = f"{written['threads']} threads" if written["threads"] > 1 else "one thread"
+    assert show.lines == [
+        f"results: the plan is for {threads}, and this process has 99: another one does what is missing"
+    ]
+
+
+@pytest.mark.parametrize("threads", [0, True, 1.0, "1", 10**6])
+def test_a_plan_whose_threads_are_none_is_damaged(threads: Any, tmp_path: Path) -> None:
+    dopt.sweep(CONTENT, results=tmp_path)
+    path = tmp_path / "plan.json"
+    plan = seal.unseal(path.read_bytes())
+    del plan[seal.SUM]
+    path.write_bytes(seal.seal(plan | {"threads": threads}))
+    with pytest.raises(InputError, match="its threads are no number of them"):
+        dopt.sweep(CONTENT, results=tmp_path)
+
+
+def test_a_number_of_jobs_that_cannot_be_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["sweep", "none.yaml", "--jobs", "0"]) == 2
+    assert capsys.readouterr().err == "dopt: jobs: must be at least 1, got 0\n"
+    with pytest.raises(InputError, match="jobs: must be at least 1, got -1"):
+        dopt.sweep(CONTENT, results=tmp_path / "results", jobs=-1)
+    monkeypatch.setattr(host, "threads", lambda: None)  # as on an accelerator
+    with pytest.raises(InputError, match="jobs: processes share the cores of a CPU; on an accelerator there is one"):
+        dopt.sweep(CONTENT, results=tmp_path / "results", jobs=2)
+    assert not (tmp_path / "results").exists()
+
+
+class Fake:
+    """A helper that does what the test says."""
+
+    def __init__(self, start: object = None) -> None:
+        self.process = SimpleNamespace(poll=lambda: self.process.returncode, returncode=None)
+        self.words: list[list[Any]] = []
+        self.said: list[Sequence[Any]] = []
+        self.last, self.slab, self.is_buried = "", None, False
+
+    def heard(self) -> list[list[Any]]:
+        words, self.words = self.words, []
+        return words
+
+    def tell(self, *words: Any) -> None:
+        self.said.append(words)
+
+    def dismiss(self) -> None: ...
+
+    def end(self) -> None:
+        self.process.returncode = 0
+
+
+@pytest.fixture
+def helped(monkeypatch: pytest.MonkeyPatch) -> tuple[Team, Noted]:
+    """Four processes on a CPU of two cores, this one among them."""
+    monkeypatch.setattr(jobs, "Helper", Fake)
+    show = Noted()
+    team = Team(jobs=4, threads=1, here=1, show=show)
+    team.cores = [4, 7]
+    team.expect(100)
+    team.go(Path("results"), None)
+    return team, show
+
+
+def dies(team: Team, number: int, code: int, *words: list[Any], last: str = "") -> None:
+    helper: Any = team.helpers[number]
+    helper.words, helper.last, helper.process.returncode = list(words), last, code
+    team.look()
+    team.look()  # is told once
+
+
+def test_there_are_never_more_processes_than_slabs_and_each_begins_elsewhere(helped: tuple[Team, Noted]) -> None:
+    team, _ = helped
+    assert [helper.said[-1][-1] for helper in team.helpers] == [0.25, 0.5, 0.75]
+    team.expect(2)
+    assert len(team.helpers) == 1
+    team.expect(1)
+    assert team.helpers == []
+    assert [team._cores(i) for i in range(3)] == [[4], [7], [4]]
+
+
+def test_what_helpers_have_done_is_shown_once(helped: tuple[Team, Noted]) -> None:
+    team, show = helped
+    team.helpers[0].words = [["slab", "a"], ["done", "a", 32, 3], ["done", "a", 32, 3]]  # type: ignore[attr-defined]
+    team.look()
+    assert show.slabs == [("a", 32, 3)]
+    assert team.told == {"a"}
+
+
+def test_a_dead_helpers_slab_is_done_again_once_and_why_it_died_is_said(helped: tuple[Team, Noted]) -> None:
+    team, show = helped
+    dies(team, 0, 0)  # nothing was left for it
+    assert show.lines == []
+    dies(team, 1, -signal.SIGKILL, ["slab", "a"])
+    assert show.lines == [
+        "jobs: a process that helped was killed (SIGKILL, as the system does where memory ends); a is done again"
+    ]
+    assert team.may_take("a")
+    team.check_left(["a"])
+    dies(team, 2, 134, ["slab", "a"], last="terminate called")
+    assert show.lines[1:] == ["jobs: a process that helped died with exit code 134 (terminate called); a is left"]
+    assert ("skip", "a") in team.helpers[0].said  # type: ignore[attr-defined]
+    assert not team.may_take("a")
+    assert team.may_take("b")
+    team.check_left(["a", "b"])
+    with pytest.raises(MachineError, match="jobs: 2 processes died while they worked on slab a; what is finished is"):
+        team.check_left(["a"])
+
+
+def test_what_a_helper_is_refused_is_refused_here(helped: tuple[Team, Noted]) -> None:
+    team, show = helped
+    with pytest.raises(InputError, match=r"^results: data of run 1: no longer what it was$"):
+        dies(team, 0, 2, last="dopt: results: data of run 1: no longer what it was")
+    with pytest.raises(MachineError, match=r"^results: cannot write"):
+        dies(team, 1, 1, last="dopt: results: cannot write")
+    dies(team, 2, 1, ["slab", "a"], last="dopt: memory: the machine has no more; use fewer workers")  # others may have
+    assert show.lines == [
+        "jobs: a process that helped died with exit code 1 (memory: the machine has no more; use fewer workers); a is done again"
+    ]
+
+
+def test_where_this_process_has_other_threads_helpers_do_all_and_are_replaced(helped: tuple[Team, Noted]) -> None:
+    team, _ = helped
+    team.agree(2)
+    assert team.helpers == []
+    assert (team.works_here, team.may_take("a"), team.width) == (False, False, 2)
+    team.expect(1)
+    assert len(team.helpers) == 1
+    dies(team, 0, -signal.SIGKILL)
+    assert len(team.helpers) == 2
+    team.helpers[1].process.returncode = -signal.SIGKILL
+    with pytest.raises(MachineError, match="jobs: processes die before they begin"):
+        team.look()
+
+
+def test_processes_are_no_more_than_have_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jobs.memory, "available", lambda: 5 * 2**30)
+    show = Noted()
+    team = Team(jobs=4, threads=1, here=1, show=show)
+    team.afford(2.0**30)
+    assert (team.size, show.lines) == (4, [])
+    team.afford(2.0**31)
+    assert team.size == 2
+    assert show.lines == ["jobs: 2 of 4 processes, since each may take 2.0 GiB, and 5.0 GiB are free"]
+    team.afford(1e12)
+    assert team.size == 1

@@ -18,6 +18,7 @@ FAULTS = {
     ),
     "Ctrl-C in a Python session that compiles or computes": ("faults/test_signals.py::test_in_python",),
     "helpers of `dopt figures` whose parent ends": ("faults/test_signals.py::test_helpers_end",),
+    "helpers of `dopt sweep`, or their parent, killed or interrupted": ("faults/test_helpers.py",),
     "killed while it computes": (
         "test_store.py::test_a_killed_sweep_goes_on",
         "test_checkpoints.py::test_a_killed_command_goes_on",

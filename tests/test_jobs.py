@@ -224,3 +224,20 @@ def test_processes_are_no_more_than_have_room(monkeypatch: pytest.MonkeyPatch) -
     assert show.lines == ["jobs: 2 of 4 processes, since each may take 2.0 GiB, and 5.0 GiB are free"]
     team.afford(1e12)
     assert team.size == 1
+
+
+def test_a_cache_of_executables_that_cannot_be_written_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: dict[str, Any] = {}
+    monkeypatch.setattr(host.jax.config, "update", said.__setitem__)
+    monkeypatch.setenv("DOPT_CACHE_DIR", "/proc/none")
+    host.keep_executables(1)
+    assert said == {}
+    monkeypatch.setenv("DOPT_CACHE_DIR", str(tmp_path))
+    kept = []
+    for threads in (1, 2):
+        host.keep_executables(threads)
+        kept.append(Path(said["jax_compilation_cache_dir"]))
+    assert kept[0] != kept[1]
+    assert {path.parent for path in kept} == {tmp_path / "compiled"}

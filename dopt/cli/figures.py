@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
+from dopt import cores
 from dopt.cli.command import Command, Parser, Values
 from dopt.cli.screen import beside, complain, console, print_written, progress
 from dopt.types import InputError
@@ -151,7 +151,7 @@ def _cores() -> int:
     """How many processes may share the runs: one for each core of a CPU, one for accelerators."""
     import jax
 
-    return len(os.sched_getaffinity(0)) if jax.default_backend() == "cpu" and hasattr(os, "sched_getaffinity") else 1
+    return len(cores.usable()) if jax.default_backend() == "cpu" else 1
 
 
 COMMAND = Command("draw figures, running what is missing, and check their claims", add_flags, run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import platform
+import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -32,8 +33,15 @@ def keep_executables(threads: int) -> None:
     """Let this process keep what it compiles in the user's cache, and take from there what is there.
 
     JAX's own names of executables see neither threads nor the kind of CPU, both of which are in the code: so each has a folder.
+    A cache that cannot be read or written only costs time.
     """
-    jax.config.update("jax_compilation_cache_dir", str(cache_folder() / "compiled" / f"{_kind()}-{threads}"))
+    folder = cache_folder() / "compiled" / f"{_kind()}-{threads}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    warnings.filterwarnings("ignore", "Error (reading|writing) persistent compilation cache", UserWarning)
+    jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_compilation_cache_max_size", LARGEST)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
 

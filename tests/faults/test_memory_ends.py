@@ -25,7 +25,7 @@ RUN = dopt.Run.from_dict({**SHORT, "steps": 10})
 
 def test_a_single_run_that_cannot_fit_is_refused_before_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "available", lambda: 1000)
-    monkeypatch.setattr(Compiled, "execute", lambda *a: pytest.fail("ran"))
+    monkeypatch.setattr(Compiled, "start", lambda *a: pytest.fail("ran"))
     with pytest.raises(InputError, match=r"memory: one run of gossip_sgd needs .* GiB, the device has .* GiB"):
         dopt.run(RUN)
 

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace, dotted: Values) -> int:
     own = args.name.startswith("networkx:") or is_file  # brings its number of workers
     workers = report.WORKERS if args.workers is None and not own else args.workers
     network = topology.make(args.name, workers, **options["topology"])
-    w = mixing.as_matrix(mixing.weights(network, args.weights, **options["weights"]), len(network))
+    w = mixing.dense(mixing.as_matrix(mixing.weights(network, args.weights, **options["weights"]), len(network)))
     rule = args.weights or mixing.default_rule(network) or "its own"
     facts, verdicts = report.facts(w), report.verdicts(network, args.weights, options["weights"])
     name = Path(args.name).name if is_file else args.name

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dopt import mixing, topology
-from dopt.algorithms.traits import is_event_driven, matrix_kind
+from dopt.algorithms.traits import UNWEIGHTED, is_event_driven, matrix_kind
 from dopt.config.exchanges import exchange_of
 from dopt.config.run import OWN, Resolved, Run, of
 from dopt.config.runs import Runs
@@ -24,14 +24,29 @@ KEPT = 256  # mixing matrices that are remembered (`wiring.matrix`)
 ARRIVAL, STEP, SEAT = 200, 24, 20  # bytes that a clock keeps of a computation, of a step, and of each worker in it
 
 
-def network(name: str, workers: int, options: Mapping[str, Any]) -> list[Need]:
-    """A graph and its mixing matrix. Files and other libraries' graphs are not known before they are there."""
+def network(name: str, workers: int, options: Mapping[str, Any], weights: str | None, kind: str | None) -> list[Need]:
+    """A graph and its mixing matrix. Files and other libraries' graphs are not known before they are there.
+
+    Args:
+      weights: the rule, or None.
+      kind: of matrix, which the method asks for.
+    """
     if name not in topology.TOPOLOGIES:
-        return [mixing.need(workers)]
+        return [mixing.need(workers)] if kind in UNWEIGHTED or not mixing.stays_sparse(weights, workers, 0) else []
     graph = topology.need(name, workers, dict(options))
     if topology.TOPOLOGIES[name].traits.get("sequence") == "random":  # which has no matrix of its own
         return [graph]
-    return [graph, mixing.need(workers, topology.phases(name, workers))]
+    return [graph, matrix(name, workers, options, weights, kind)]
+
+
+def matrix(name: str, workers: int, options: Mapping[str, Any], weights: str | None, kind: str | None) -> Need:
+    """A mixing matrix: sparse where it stays so, as far as names tell."""
+    if name not in topology.TOPOLOGIES:
+        return mixing.need(workers)
+    links, static = topology.most_links(name, workers, options), topology.phases(name, workers) == 1
+    if static and kind not in UNWEIGHTED and mixing.stays_sparse(weights, workers, links):
+        return mixing.need(workers, links=links * workers)
+    return mixing.need(workers, topology.phases(name, workers))
 
 
 def data(problem: str, name: str | None, workers: int, options: Mapping[str, Any]) -> list[Need]:
@@ -78,11 +93,19 @@ def _has_network(run: Resolved) -> bool:
     return run.topology not in (None, OWN) and matrix_kind(exchange_of(run)) is not None
 
 
+def _kept(run: Resolved) -> float:
+    """Bytes of its mixing matrix, once it is made."""
+    kind = matrix_kind(exchange_of(run))
+    made = matrix(str(run.topology), run.workers, of(run.options, "topology"), run.weights, kind)
+    return min(NUMBER * float(run.workers) ** 2, made.bytes / mixing.sparse.COPIES)
+
+
 def needs(run: Resolved) -> list[Need]:
     """All that a run needs."""
     found = [clock(run)]
     if _has_network(run):
-        found += network(str(run.topology), run.workers, of(run.options, "topology"))
+        kind = matrix_kind(exchange_of(run))
+        found += network(str(run.topology), run.workers, of(run.options, "topology"), run.weights, kind)
     if run.problem not in (None, OWN):
         found += data(str(run.problem), run.data, run.workers, run.options)
     if run.delay not in ("cluster", "edges"):
@@ -95,10 +118,12 @@ def needs_of(runs: Sequence[Run], width: int = 1) -> list[Need]:
     kinds = Runs.of(runs).kinds
     first = max(kinds, key=lambda run: sum(need.bytes for need in needs(run)))
     sources = {
-        (run.topology, run.workers, str(of(run.options, "topology")), run.weights) for run in kinds if _has_network(run)
+        (run.topology, run.workers, str(of(run.options, "topology")), run.weights): run
+        for run in kinds
+        if _has_network(run)
     }
-    kept = [float(workers) ** 2 for _, workers, *_ in list(sources)[:KEPT]]
+    kept = [_kept(run) for run in list(sources.values())[:KEPT]]
     what = f"{len(kept)} mixing matrices of up to {max(run.workers for run in kinds)} workers"
-    several = Need("topology", what, NUMBER * (sum(kept) - max(kept, default=0.0)), "sweep fewer graphs at once")
+    several = Need("topology", what, sum(kept) - max(kept, default=0.0), "sweep fewer graphs at once")
     others = clock(first)._replace(bytes=clock(first).bytes * (min(width, len(runs)) - 1))
     return [*needs(first), several, others]

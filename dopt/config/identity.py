@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
@@ -17,6 +18,7 @@ from typing import Any
 import jax
 import networkx as nx
 import numpy as np
+from scipy.sparse import csr_array, issparse
 
 from dopt import cluster, code, compression, data, delays, files, mixing, topology
 from dopt.algorithms import ALGORITHMS
@@ -288,8 +290,23 @@ def matrix_digest(w: Any) -> str:
 def _array(values: Any) -> str:
     if values is None:
         return "none"
-    array = np.ascontiguousarray(values.toarray() if hasattr(values, "toarray") else values)
+    if issparse(values):
+        return _sparse(csr_array(values))
+    array = np.ascontiguousarray(values)
     return _hash(str(array.dtype), str(array.shape), array.tobytes())
+
+
+def _sparse(w: csr_array) -> str:
+    """The digest of a dense array of the same numbers; of one that is too large to be dense anywhere, of its links."""
+    if w.shape[0] > mixing.sparse.SAME:
+        return _hash("sparse", str(w.dtype), str(w.shape), *(part.tobytes() for part in mixing.sparse.links(w)))
+    said = hashlib.sha256()
+    for part in (str(w.dtype).encode(), str(w.shape).encode()):
+        said.update(b"%d:" % len(part) + part)
+    said.update(b"%d:" % (w.dtype.itemsize * math.prod(w.shape)))
+    for rows in mixing.sparse.blocks(w):
+        said.update(rows.data)
+    return said.hexdigest()
 
 
 def _hash(*parts: Any) -> str:

@@ -92,7 +92,7 @@ def drawn_network(of: Drawn) -> topology.Network:
 
 
 def matrix(run: Resolved) -> Any:
-    """W of a run, as its fields say: [n, n], a period [period, n, n], random `Matchings`, or a pair (R, C)."""
+    """W of a run, as its fields say: [n, n], dense or sparse, a period [period, n, n], random `Matchings`, or a pair (R, C)."""
     return matrix_of(source(run))
 
 
@@ -175,9 +175,9 @@ def is_solved(run: Resolved) -> bool:
 
 def wired(network: topology.Network, workers: int, rule: Any, options: Mapping[str, object], needs: str | None) -> Any:
     if needs == "tree":
-        return mixing.as_matrix(mixing.weights(mixing.spanning_tree(network), "metropolis"), workers)
+        return mixing.dense(mixing.as_matrix(mixing.weights(mixing.spanning_tree(network), "metropolis"), workers))
     if needs == "pairs":
-        return mixing.as_matrix(mixing.weights(network, "metropolis"), workers)
+        return mixing.dense(mixing.as_matrix(mixing.weights(network, "metropolis"), workers))
     w = mixing.as_matrix(mixing.weights(network, rule, **options), workers)
     if needs != "row and column stochastic" or mixing.is_doubly_stochastic(w):
         return _paired(w, needs)
@@ -209,8 +209,9 @@ def own_matrix(graph: Any, run: Resolved) -> Any:
                 f"graph: {run.algorithm} takes {'two matrices (R, C)' if pair else 'one matrix'}, got {len(graph)}"
             )
         return tuple(mixing.as_matrix(part, run.workers) for part in graph)
-    w = mixing.as_array(graph, run.workers)
+    w = mixing.as_matrix(graph, run.workers)
     if needs in UNWEIGHTED:
+        w = mixing.dense(w)
         return wired(nx.from_numpy_array(w != 0, create_using=nx.Graph), run.workers, None, {}, needs)
     if pair and not mixing.is_doubly_stochastic(w):
         raise InputError(f"graph: {run.algorithm} takes two matrices (R, C), got one that is not doubly stochastic")

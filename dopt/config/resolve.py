@@ -228,7 +228,9 @@ class _Resolving:
         else:
             values["topology"] = "ring" if values["topology"] is None else values["topology"]
             self.take("topology", topology.resolved(values["topology"], self.given["topology"]))
-            memory.refuse_beyond(cost.network(values["topology"], values["workers"], self.own("topology")))
+            memory.refuse_beyond(
+                cost.network(values["topology"], values["workers"], self.own("topology"), values["weights"], self.needs)
+            )
             # the default follows from the kind of graph, which only the graph itself tells
             rule = mixing.default_rule(network_of(values["topology"], values["workers"], self.own("topology")))
             self.take("weights", _weights(values, self.needs, rule, weights, self.leave))

@@ -41,7 +41,7 @@ class Result:
     history: dict[str, np.ndarray]
     params: Tree
     diverged_step: int | None
-    spectral_gap: float  # of the mixing matrix; NaN without one
+    spectral_gap: float  # of the mixing matrix; NaN without one, or where that of a large sparse one was not found
     stalled_step: int | None = None  # after so many steps nothing moved any more: who was waited for never returned
     extra: Mapping[str, Tree] = field(default_factory=dict)  # other models, leaves [1, ...]: easgd's "center"
     notes: tuple[str, ...] = ()

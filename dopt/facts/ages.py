@@ -8,13 +8,16 @@ from typing import Any
 import networkx as nx
 import numpy as np
 
-from dopt import delays, mixing, topology
+from dopt import delays, memory, mixing, topology
 from dopt.algorithms.traits import is_event_driven
 from dopt.config import OWN, Resolved, options_of
 from dopt.config.exchanges import exchange_of, traits_of
 from dopt.config.runs import Runs, numbered
 from dopt.facts import wiring
 from dopt.types import InputError
+
+PAIR = 24  # bytes of each pair of workers while their ages are drawn
+HINT = "use fewer workers, or a delay that all links share"
 
 
 def form(run: Resolved) -> str | None:
@@ -60,6 +63,9 @@ def slots(runs: Runs, staleness: str | None, own: Any, graph: Any) -> int:
 
 def of_links(run: Resolved, w: Any, graph: Any) -> np.ndarray:
     """[n, n] int32: how old each reader reads each sender, for good. `graph`: what was handed over, or None."""
+    memory.refuse_beyond(
+        [memory.Need("delay", f"an age for each pair of {run.workers} workers", PAIR * float(run.workers) ** 2, HINT)]
+    )
     if wiring.needs_of(run) == "tree":
         return mixing.relay_ages(w)
     if run.delay == "edges":

@@ -5,6 +5,7 @@ Runs that differ in their learning rate only share everything; those that differ
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -24,7 +25,7 @@ from dopt.facts.method import Building
 from dopt.facts.replays import Replay
 from dopt.facts.sizes import Sizes, sizes
 from dopt.topology.sequences import Matchings
-from dopt.types import Problem, Tree
+from dopt.types import InputError, Problem, Tree
 
 T = TypeVar("T")
 
@@ -68,14 +69,14 @@ class Facts:
     # -- for each template --
 
     def matrix(self, template: int) -> Any:
-        """W: [n, n], a period [period, n, n], random `Matchings`, or a pair (R, C); None: the method has none."""
+        """W: [n, n], dense or sparse, a period [period, n, n], random `Matchings`, or a pair (R, C); None: the method has none."""
         return self.once(Facts._matrix, template)
 
     def _matrix(self, template: int) -> Any:
         return wiring.wanted(self.runs.templates[template], self.own_matrix)
 
     def gap(self, template: int) -> float:
-        """The spectral gap of W, of R where there are two; NaN without one."""
+        """The spectral gap of W, of R where there are two; NaN without one, or where it was not found."""
         return self.once(Facts._gap, template)
 
     def _gap(self, template: int) -> float:
@@ -87,7 +88,12 @@ class Facts:
         return self.once(Facts._modulus, template)
 
     def _modulus(self, template: int) -> float:
-        return mixing.second_modulus(self.matrix(template))
+        found = mixing.second_modulus(self.matrix(template))
+        if math.isnan(found):
+            raise InputError(
+                f"weights: ‖W - J‖₂ of {self.runs.templates[template].workers} workers was not found, which chebyshev needs; use fewer workers"
+            )
+        return found
 
     def delay_table(self, template: int) -> np.ndarray:
         """[slots] the law of the delay, as probabilities."""

@@ -9,7 +9,8 @@ from dopt.mixing.failing import POLICIES, LinkLoss, check_own_weight, loss_optio
 from dopt.mixing.forms import FORMS, Dense, Form, Neighbours, form, links, messages
 from dopt.mixing.received import Ages, senders
 from dopt.mixing.relaying import relay, relay_ages, spanning_tree
-from dopt.mixing.rules import WEIGHTS, as_array, as_matrix, default_rule, is_file, need, notes, read, weights
+from dopt.mixing.rules import WEIGHTS, as_array, as_matrix, default_rule, is_file, notes, read, stays_sparse, weights
+from dopt.mixing.sparse import dense, need
 from dopt.mixing.spectrum import (
     check,
     consensus_time,
@@ -40,6 +41,7 @@ __all__ = [
     "check_own_weight",
     "consensus_time",
     "default_rule",
+    "dense",
     "effective_neighbours",
     "form",
     "gap_kind",
@@ -62,5 +64,6 @@ __all__ = [
     "smallest_eigenvalue",
     "spanning_tree",
     "spectral_gap",
+    "stays_sparse",
     "weights",
 ]

@@ -47,8 +47,9 @@ class LinkLoss:
 
 def check_own_weight(w: Matrix, method: str) -> None:
     """Refuse what `renormalise` would divide by: InputError where some worker gives itself a negative weight."""
-    several = np.zeros((1, 1, 1)) if isinstance(w, Matchings) else w if w.ndim == 3 else w[None]
-    own = np.diagonal(several, axis1=1, axis2=2)
+    if isinstance(w, Matchings):
+        return
+    own = w.diagonal() if w.ndim == 2 else np.diagonal(w, axis1=1, axis2=2)
     if own.min() < 0:
         raise InputError(
             f"link_loss.policy: renormalise needs W_ii >= 0 for {method}, got {own.min():.3g}; use keep_self or other weights"

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from scipy.sparse import csgraph, csr_array
+from scipy.sparse import csgraph, csr_array, issparse
 
+from dopt.mixing import sparse
 from dopt.mixing.rules import as_matrix
 from dopt.mixing.spectrum import Matrix, is_connected, is_stochastic
 from dopt.registry import did_you_mean
@@ -30,7 +31,6 @@ FORMS = {
     "permutations": "between devices, one ppermute for each of a few permutations",
 }
 DENSE_UP_TO = 64  # workers: below, one product is faster than a gather, and graphs share a compilation
-SPARSE = 8  # above, lists are taken where they are that many times shorter than a row
 
 
 def _at(leaf: Array, step: Whole) -> jax.Array:
@@ -111,7 +111,7 @@ def form(
     """The form in which W runs.
 
     Args:
-      w: [n, n], a period [period, n, n], or random `Matchings`.
+      w: [n, n], dense or sparse, a period [period, n, n], or random `Matchings`.
       kind: one of `FORMS`.
       columns: take it as column-stochastic where it is both; what is not row-stochastic is taken so anyway.
       devices: each worker has a device, so that permutations can travel.
@@ -129,7 +129,9 @@ def form(
         )
     if isinstance(w, Matchings):
         return _matchings(w, kind, columns, devices, steps, seed)
-    several = w if w.ndim == 3 else w[None]
+    if issparse(w) and not devices and kind in ("auto", "neighbours"):
+        return _sparse_lists(w, columns or not is_stochastic(w, 1))
+    several = _several(w)
     off = several * (1 - np.eye(several.shape[-1]))
     columns = columns or not is_stochastic(w, 1)
     n, degree = off.shape[-1], _degree(off != 0)
@@ -146,11 +148,17 @@ def form(
     return replace(_lists(off, index, columns), pairs=tuple(_pairs(phase) for phase in index))
 
 
+def _several(w: Any) -> np.ndarray:
+    """[period, n, n]."""
+    dense: np.ndarray = sparse.dense(w)
+    return dense if dense.ndim == 3 else dense[None]
+
+
 def _choose(n: int, degree: int, connected: bool, devices: bool) -> str:
     if devices:
         return "permutations" if degree < n - 1 else "dense"
     # never dense where it falls apart: 0 x NaN would carry one part's NaN to the other
-    return "neighbours" if not connected or (n > DENSE_UP_TO and degree * SPARSE <= n) else "dense"
+    return "neighbours" if not connected or (n > DENSE_UP_TO and degree * sparse.SPARSE <= n) else "dense"
 
 
 def _degree(links: np.ndarray) -> int:
@@ -162,9 +170,24 @@ def _senders(links: np.ndarray, width: int) -> np.ndarray:
     """[n, width] int32: the senders of each worker, ascending, padded with itself."""
     index = np.tile(np.arange(len(links), dtype=np.int32)[:, None], (1, width))
     reader, sender = np.nonzero(links)
-    place = np.arange(len(reader)) - np.searchsorted(reader, reader)
-    index[reader, place] = sender
+    index[reader, _seats(reader)] = sender
     return index
+
+
+def _seats(reader: np.ndarray) -> np.ndarray:
+    """[links]: the how manieth link of its reader each is; `reader` ascends."""
+    return np.arange(len(reader)) - np.searchsorted(reader, reader)
+
+
+def _sparse_lists(w: csr_array, columns: bool) -> Neighbours:
+    """The lists of a sparse W: those that it would have if it were dense."""
+    off = sparse.without_own(w)
+    n, width = w.shape[0], max(1, sparse.degree(off))
+    reader = np.repeat(np.arange(n), np.diff(off.indptr))
+    index, weight = np.tile(np.arange(n, dtype=np.int32)[:, None], (1, width)), np.zeros((n, width))
+    index[reader, _seats(reader)] = off.indices
+    weight[reader, _seats(reader)] = off.data
+    return Neighbours(index[None], weight[None], columns)
 
 
 def _lists(off: np.ndarray, index: np.ndarray, columns: bool) -> Neighbours:
@@ -238,7 +261,7 @@ def links(w: Matrix, seed: int = 0) -> Callable[[int], np.ndarray]:
             return np.asarray(form(w, "dense", steps=number * chunk, seed=seed).weight[-chunk:] != 0)
 
         return lambda k: drawn(k // chunk + 1)[k % chunk]
-    several = w if w.ndim == 3 else w[None]
+    several = _several(w)
     found = (several != 0) & ~np.eye(several.shape[-1], dtype=bool)
     return lambda k: found[k % len(found)]
 
@@ -247,8 +270,10 @@ def messages(w: Matrix, count: int, seed: int = 0) -> np.ndarray:
     """[count + 1] int64: how many messages all workers together have sent after so many mixes."""
     if isinstance(w, Matchings):
         per_mix = (form(w, "neighbours", steps=max(count, 1), seed=seed).weight != 0).sum((1, 2))[:count]
+    elif issparse(w):
+        per_mix = np.array([sparse.without_own(w).nnz])
     else:
-        several = w if w.ndim == 3 else w[None]
+        several = _several(w)
         per_mix = np.count_nonzero(several, axis=(1, 2)) - np.count_nonzero(
             np.diagonal(several, axis1=1, axis2=2), axis=1
         )

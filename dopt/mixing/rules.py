@@ -13,17 +13,17 @@ from typing import Any
 
 import networkx as nx
 import numpy as np
-from scipy.sparse import csr_array, issparse
+from scipy.sparse import csr_array, eye_array, issparse
 
 from dopt import memory, reading
+from dopt.mixing import sparse
 from dopt.mixing.spectrum import Matrix, is_stochastic, worst
 from dopt.registry import Registry, did_you_mean
-from dopt.topology import Graph, Matchings, Network, Periodic, adjacency, attribute
+from dopt.topology import Graph, Matchings, Network, Periodic, adjacency, entries
 from dopt.types import InputError
 
 WEIGHTS = Registry("weights")
 rule = WEIGHTS.register
-COPIES = 6  # of W that are there at once while it is made, checked and laid out; of a period of them 3
 FLOAT32 = 2.0**-23  # how far a sum of weights may be off that were rounded to float32, per unit of their magnitude
 ROUNDED = 1e-2  # who misses one by less has rounded, to however few digits
 UNUSED = 1e-7  # what a convex solver leaves on an edge that the optimum does not use
@@ -43,7 +43,7 @@ def weights(network: Network, name: str | None = None, **options: object) -> Any
       **options: the rule's own.
 
     Returns:
-      W [n, n] of a graph; [period, n, n] of a sequence, the rule applied to each of its graphs; `Matchings` as they are.
+      W [n, n] of a graph, as a CSR array where it is large and sparse (`sparse.stays_sparse`); [period, n, n] of a sequence, the rule applied to each of its graphs; `Matchings` as they are.
 
     Raises:
       InputError: an unknown rule or option, a directed graph where the rule needs an undirected one, or a rule for
@@ -53,9 +53,10 @@ def weights(network: Network, name: str | None = None, **options: object) -> Any
         if name is not None:
             raise InputError(f"weights: a random sequence brings its own weights, got {name}; leave weights out")
         return network
-    memory.refuse_beyond([need(len(network), len(_graphs(network)))])
     name = name or default_rule(network)
     assert name is not None
+    if not (isinstance(network, Graph) and stays_sparse(name, len(network), _most_links(network))):
+        memory.refuse_beyond([sparse.need(len(network), len(_graphs(network)))])
     if is_file(name):
         return _within(network, read(name, len(network)), name)
     entry, graphs = WEIGHTS[name], _graphs(network)
@@ -65,14 +66,21 @@ def weights(network: Network, name: str | None = None, **options: object) -> Any
     if "base" in options:  # that of a sequence follows from all of its graphs
         options["base"] = options["base"] or default_rule(network)
     w = [entry.make(graph, **options) for graph in graphs]
-    return np.stack(w) if isinstance(network, Periodic) else w[0]
+    if isinstance(network, Periodic):
+        return np.stack([sparse.dense(part) for part in w])
+    return sparse.settled(w[0]) if issparse(w[0]) else w[0]
 
 
-def need(workers: int, phases: float = 1) -> memory.Need:
-    """What the mixing matrix takes: dense, [n, n] float64 for each of its phases."""
-    copies = COPIES if phases == 1 else COPIES / 2 * phases
-    what = f"the mixing matrix of {workers} workers, {copies:.3g} arrays of {workers} x {workers},"
-    return memory.Need("workers", what, 8.0 * workers**2 * copies, "use fewer workers")
+def stays_sparse(name: str | None, workers: float, degree: float) -> bool:
+    """Whether the matrix that a rule makes is sparse, of a graph of so many workers with so many senders at most."""
+    name = name or "metropolis"
+    of_links = name in WEIGHTS and bool(WEIGHTS[name].traits.get("of_links"))
+    return of_links and sparse.stays_sparse(workers, degree + 1)
+
+
+def _most_links(graph: Graph) -> int:
+    """At most so many links has any worker."""
+    return max((degree for _, degree in graph.degree), default=0)
 
 
 def is_file(name: str) -> bool:
@@ -113,7 +121,7 @@ def notes(matrix: object) -> tuple[str, ...]:
     if isinstance(matrix, str | Path):
         matrix = _content(matrix)
     parts = matrix if isinstance(matrix, tuple) else (matrix,)
-    if any(not isinstance(part, Network) and _only_rounded(_numbers(part)) for part in parts):
+    if any(not isinstance(part, Network) and _only_rounded(_plain(part)) for part in parts):
         return ("weights: W sums to one within the rounding of float32 only; it was scaled to do so in float64",)
     return ()
 
@@ -161,11 +169,15 @@ def _within(network: Graph | Periodic, w: np.ndarray, name: str) -> np.ndarray:
 
 
 def as_matrix(matrix: object, workers: int | None = None) -> Matrix:
-    """`as_array`, but for `Matchings`, which stay as they are."""
-    if not isinstance(matrix, Matchings):
+    """`as_array`, but for `Matchings`, which stay as they are, and for what is large and sparse, which stays sparse."""
+    if isinstance(matrix, Matchings):
+        _check_size(len(matrix), workers)
+        return matrix
+    if not issparse(matrix):
         return as_array(matrix, workers)
-    _check_size(len(matrix), workers)
-    return matrix
+    w = _plain(_square(matrix, workers))
+    w.eliminate_zeros()
+    return _stochastic(w) if sparse.stays_sparse(w.shape[0], sparse.degree(w)) else as_array(matrix, workers)
 
 
 def as_array(matrix: object, workers: int | None = None) -> np.ndarray:
@@ -173,12 +185,18 @@ def as_array(matrix: object, workers: int | None = None) -> np.ndarray:
 
     What sums to one within float32's rounding only is scaled: `notes` says so.
     """
-    w = _numbers(matrix, workers)
+    w = _numbers(sparse.dense(_square(matrix, workers)) if issparse(matrix) else matrix)
     if w.ndim not in (2, 3) or w.shape[-1] != w.shape[-2] or not w.size:
         raise InputError(f"mixing: W must be square, got shape {w.shape}")
     _check_size(w.shape[-1], workers)
-    if not np.isfinite(w).all():
-        place = tuple(np.argwhere(~np.isfinite(w))[0])
+    return _stochastic(w)
+
+
+def _stochastic(w: Any) -> Any:
+    """W, of which something sums to one; scaled, where that was lost to rounding alone."""
+    if not np.isfinite(_entries(w)).all():
+        places = sparse.where(w, ~np.isfinite(w.data)) if issparse(w) else np.argwhere(~np.isfinite(w))
+        place = tuple(places[0])
         raise InputError(f"mixing: W must be finite; W[{', '.join(map(str, place))}] is {w[place]}")
     if _only_rounded(w):
         w = _scaled(w) if w.ndim == 2 else np.stack([_scaled(part) for part in w])
@@ -194,12 +212,29 @@ def _check_size(n: int, workers: int | None) -> None:
         raise InputError(f"mixing: W is for {n} workers, got workers={workers}; set workers to {n}")
 
 
-def _numbers(matrix: Any, workers: int | None = None) -> np.ndarray:
-    """float64 of an array, a list or a sparse matrix; InputError where that would lose something."""
-    if issparse(matrix):
-        if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or workers not in (None, matrix.shape[0]):
-            raise InputError(f"mixing: W must be {workers or 'n'} x {workers or 'n'}, got {matrix.shape}")
-        matrix = matrix.toarray()
+def _square(matrix: Any, workers: int | None) -> Any:
+    """A sparse matrix, if it is of that size."""
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or workers not in (None, matrix.shape[0]):
+        raise InputError(f"mixing: W must be {workers or 'n'} x {workers or 'n'}, got {matrix.shape}")
+    return matrix
+
+
+def _entries(w: Any) -> np.ndarray:
+    """All numbers of W that may not be zero."""
+    return w.data if issparse(w) else w
+
+
+def _plain(matrix: Any) -> Any:
+    """float64 of an array, or of a sparse matrix, which stays sparse."""
+    if not issparse(matrix):
+        return _numbers(matrix)
+    w = csr_array(matrix)
+    w.sum_duplicates()
+    return csr_array((_numbers(w.data), w.indices, w.indptr), w.shape)
+
+
+def _numbers(matrix: Any) -> np.ndarray:
+    """float64 of an array or a list; InputError where that would lose something."""
     if np.ma.isMaskedArray(matrix):
         raise InputError("mixing: W must have all its entries, got a masked array; fill it with zeros")
     try:
@@ -216,34 +251,35 @@ def _numbers(matrix: Any, workers: int | None = None) -> np.ndarray:
         raise InputError(f"mixing: W must be an array of numbers ({' '.join(str(error).split()):.200})") from error
 
 
-def _close(w: np.ndarray, axis: int) -> bool:
+def _close(w: Any, axis: int) -> bool:
     """Whether sums of rows (axis 1) or columns miss one by no more than rounding each entry to float32 does."""
     error = np.abs(w.sum(axis - 2) - 1)
-    return bool((error <= FLOAT32 * np.maximum(np.abs(w).sum(axis - 2), 1)).all())
+    return bool((error <= FLOAT32 * np.maximum(abs(w).sum(axis - 2), 1)).all())
 
 
-def _only_rounded(w: np.ndarray) -> bool:
+def _only_rounded(w: Any) -> bool:
     """Whether W was rounded to float32, and some of its sums miss one for that alone."""
-    if w.ndim not in (2, 3) or not w.size or not np.abs(w).max() <= np.finfo(np.float32).max:
+    entries = _entries(w)
+    if w.ndim not in (2, 3) or not entries.size or not np.abs(entries).max() <= np.finfo(np.float32).max:
         return False
-    if (w != w.astype(np.float32)).any():
+    if (entries != entries.astype(np.float32)).any():
         return False
     return any(_close(w, axis) and not is_stochastic(w, axis) for axis in (1, 0))
 
 
-def _scaled(w: np.ndarray) -> np.ndarray:
+def _scaled(w: Any) -> Any:
     """W [n, n] whose sums are one, on the same links.
 
     Where both rows and columns are meant, W[i, j] (1 + aᵢ + bⱼ): Newton's step from nothing on the equations of Sinkhorn
     1964, exact but for squares of float32's rounding. A symmetric W stays so.
     """
     if not _close(w, 0):
-        return w / w.sum(1, keepdims=True)
+        return _times(w, 1 / w.sum(1)[:, None]) if issparse(w) else w / w.sum(1, keepdims=True)
     if not _close(w, 1):
-        return w / w.sum(0, keepdims=True)
+        return _times(w, 1 / w.sum(0)[None]) if issparse(w) else w / w.sum(0, keepdims=True)
     from scipy.sparse.linalg import LinearOperator, lsqr
 
-    n, rows, columns = len(w), w.sum(1), w.sum(0)
+    n, rows, columns = w.shape[0], w.sum(1), w.sum(0)
     system = LinearOperator(
         (2 * n, 2 * n),
         matvec=lambda x: np.concatenate([rows * x[:n] + w @ x[n:], w.T @ x[:n] + columns * x[n:]]),
@@ -251,57 +287,75 @@ def _scaled(w: np.ndarray) -> np.ndarray:
         dtype=np.float64,
     )
     x = lsqr(system, 1 - np.concatenate([rows, columns]), atol=1e-9, btol=1e-9)[0]
+    if issparse(w):
+        return w + _times(w, x[:n, None]) + _times(w, x[None, n:])
     return w * (1 + x[:n, None] + x[n:])
 
 
-def _keep_the_rest(w: np.ndarray) -> np.ndarray:
-    """W whose diagonal makes its rows sum to one; a rest that is rounding alone is none."""
-    np.fill_diagonal(w, 0)
-    rest = 1 - w.sum(1)
-    np.fill_diagonal(w, np.where(np.abs(rest) < 1e-14, 0.0, rest))
-    return w
+def _times(w: csr_array, factor: np.ndarray) -> csr_array:
+    """Each row [n, 1] or column [1, n] times a factor."""
+    return csr_array(w.multiply(factor))
 
 
-def _undirected(graph: Graph, edge: Callable[[np.ndarray], np.ndarray | float]) -> np.ndarray:
-    """Symmetric W from edge weights, a function of the degrees [n, 1]; the rest goes to oneself."""
-    a = adjacency(graph)
-    return _keep_the_rest(np.where(a, edge(a.sum(1, keepdims=True).astype(float)), 0.0))
+def _links(graph: Graph) -> csr_array:
+    """1 for each link, [i, j]: j sends to i; self-loops are left out."""
+    return _of(graph, None)
 
 
-@rule(source="Xiao-Boyd-Kim 2007, Metropolis-Hastings with self-loops", undirected=True)
-def metropolis(graph: Graph) -> np.ndarray:
+def _of(graph: Graph, name: str | None) -> csr_array:
+    """What edges say, as `topology.attribute` has it, without self-loops."""
+    reader, sender, value = entries(graph, name)
+    return sparse.without_own(csr_array((value, (reader, sender)), (len(graph), len(graph))))
+
+
+def _keep_the_rest(w: csr_array) -> csr_array:
+    """W, which has no diagonal, with one that makes its rows sum to one; a rest that is rounding alone is none."""
+    rest = 1 - sparse.row_sums(w)
+    return csr_array(w + sparse.diagonal(np.where(np.abs(rest) < 1e-14, 0.0, rest)))
+
+
+def _undirected(graph: Graph, edge: Callable[[np.ndarray, np.ndarray], np.ndarray | float]) -> csr_array:
+    """Symmetric W from edge weights, a function of both ends' degrees [links]; the rest goes to oneself."""
+    links = _links(graph)
+    degree, reader = np.diff(links.indptr).astype(float), np.repeat(np.arange(len(graph)), np.diff(links.indptr))
+    weight = np.broadcast_to(np.asarray(edge(degree[reader], degree[links.indices]), float), links.data.shape)
+    return _keep_the_rest(csr_array((weight.copy(), links.indices, links.indptr), links.shape))
+
+
+@rule(source="Xiao-Boyd-Kim 2007, Metropolis-Hastings with self-loops", undirected=True, of_links=True)
+def metropolis(graph: Graph) -> csr_array:
     """1 / (1 + max(dᵢ, dⱼ)) on each edge, the rest to oneself: symmetric, doubly stochastic."""
-    return _undirected(graph, lambda d: 1 / (1 + np.maximum(d, d.T)))
+    return _undirected(graph, lambda i, j: 1 / (1 + np.maximum(i, j)))
 
 
-@rule(source="Boyd-Diaconis-Xiao 2004", undirected=True)
-def metropolis_tight(graph: Graph) -> np.ndarray:
+@rule(source="Boyd-Diaconis-Xiao 2004", undirected=True, of_links=True)
+def metropolis_tight(graph: Graph) -> csr_array:
     """1 / max(dᵢ, dⱼ) on each edge: faster, but a bipartite regular graph never agrees."""
-    return _undirected(graph, lambda d: 1 / np.maximum(np.maximum(d, d.T), 1))
+    return _undirected(graph, lambda i, j: 1 / np.maximum(i, j))
 
 
-@rule(source="Xiao-Boyd 2004, maximum-degree weights", undirected=True)
-def max_degree(graph: Graph) -> np.ndarray:
+@rule(source="Xiao-Boyd 2004, maximum-degree weights", undirected=True, of_links=True)
+def max_degree(graph: Graph) -> csr_array:
     """1 / d_max on each edge, the rest to oneself: symmetric, doubly stochastic."""
-    return _undirected(graph, lambda d: 1 / max(d.max(), 1))
+    return _undirected(graph, lambda i, j: 1 / i.max(initial=1))
 
 
 @rule(source="Xiao-Boyd 2004, best constant", undirected=True, signed=True)
-def laplacian(graph: Graph) -> np.ndarray:
+def laplacian(graph: Graph) -> csr_array:
     """2 / (λ₁ + λ_{n-1}) on each edge, of the Laplacian's largest and second smallest eigenvalue: the best constant."""
     a = adjacency(graph).astype(float)
     values = np.linalg.eigvalsh(np.diag(a.sum(1)) - a)
-    return _undirected(graph, lambda d: 2 / (values[-1] + values[1]) if a.any() else 0.0)
+    return _undirected(graph, lambda i, j: 2 / (values[-1] + values[1]) if a.any() else 0.0)
 
 
-@rule(source="Xiao-Boyd 2004, constant edge weights", undirected=True, signed=True)
-def constant(graph: Graph, *, edge: float) -> np.ndarray:
+@rule(source="Xiao-Boyd 2004, constant edge weights", undirected=True, signed=True, of_links=True)
+def constant(graph: Graph, *, edge: float) -> csr_array:
     """The same weight (`weights.edge`) on each edge, the rest to oneself, be it negative."""
-    return _undirected(graph, lambda d: edge)
+    return _undirected(graph, lambda i, j: edge)
 
 
-@rule(source="the edges' own attribute `weight`", signed=True)
-def given(graph: Graph) -> np.ndarray:
+@rule(source="the edges' own attribute `weight`", signed=True, of_links=True)
+def given(graph: Graph) -> csr_array:
     """The edge's attribute `weight`, as base_k graphs and files carry it; the rest to oneself."""
     missing = _unweighted(graph)
     if missing is not None:
@@ -309,14 +363,16 @@ def given(graph: Graph) -> np.ndarray:
             f"weights: given needs an attribute `weight` on every edge; {missing} has none; try metropolis"
         )
     try:
-        said = attribute(graph, "weight")
+        w = _keep_the_rest(_of(graph, "weight"))
+        reader, sender, value = entries(graph, "weight")
     except InputError as error:
         raise InputError(f"weights: given needs numbers as weights of the edges ({error})") from error
-    w = _keep_the_rest(said.copy())
-    looped = attribute(graph, None).diagonal() != 0
-    for i in np.flatnonzero(looped & (np.abs(said.diagonal() - w.diagonal()) > 1e-9)):
+    own = w.diagonal()
+    wrong = np.flatnonzero((reader == sender) & (np.abs(value - own[reader]) > 1e-9))
+    for k in wrong[np.argsort(reader[wrong])]:
+        i = reader[k]
         raise InputError(
-            f"weights: given leaves worker {i} a weight of {w[i, i]:.6g} for itself, its self-loop says {said[i, i]:.6g}; leave the self-loop out"
+            f"weights: given leaves worker {i} a weight of {own[i]:.6g} for itself, its self-loop says {value[k]:.6g}; leave the self-loop out"
         )
     return w
 
@@ -378,32 +434,36 @@ def _least_norm(graph: Graph, name: str, nonnegative: bool) -> np.ndarray:
         found /= max(
             1.0, float(np.max(np.bincount(np.concatenate([u, v]), np.tile(found, 2))))
         )  # nobody gives away more than all
-    w = np.zeros((n, n))
-    w[u, v] = w[v, u] = found
-    return _keep_the_rest(w)
+    w = csr_array((np.tile(found, 2), (np.concatenate([u, v]), np.concatenate([v, u]))), (n, n))
+    return _keep_the_rest(sparse.without_own(w)).toarray()
 
 
-@rule(source="Ying et al. 2021, 2110.13363")
-def uniform(graph: Graph) -> np.ndarray:
+@rule(source="Ying et al. 2021, 2110.13363", of_links=True)
+def uniform(graph: Graph) -> csr_array:
     """1 / (1 + number of senders) for each sender and oneself; doubly stochastic on regular graphs."""
-    a = adjacency(graph) + np.eye(len(graph))
-    return a / a.sum(1, keepdims=True)
+    return _shared(graph, 1)
 
 
-@rule(source="lazy random walk")
-def lazy(graph: Graph, *, base: str | None = None) -> np.ndarray:
+@rule(source="lazy random walk", of_links=True)
+def lazy(graph: Graph, *, base: str | None = None) -> csr_array:
     """(I + W) / 2 of another rule (`weights.base`): no negative eigenvalue is left."""
-    return (np.eye(len(graph)) + weights(graph, base)) / 2
+    return csr_array((eye_array(len(graph)) + csr_array(weights(graph, base))) / 2)
 
 
-@rule(source="Assran et al. 2019, 1811.10792", stochastic="column")
-def push(graph: Graph) -> np.ndarray:
+@rule(source="Assran et al. 2019, 1811.10792", stochastic="column", of_links=True)
+def push(graph: Graph) -> csr_array:
     """Column-stochastic: each splits what it has evenly over its receivers and itself."""
-    a = adjacency(graph) + np.eye(len(graph))
-    return a / a.sum(0, keepdims=True)
+    return _shared(graph, 0)
 
 
-@rule(source="Pu et al. 2018, 1803.07588", stochastic="row")
-def pull(graph: Graph) -> np.ndarray:
+def _shared(graph: Graph, axis: int) -> csr_array:
+    """Rows (axis 1) or columns that are shared evenly by all links in them and oneself."""
+    a = csr_array(_links(graph) + eye_array(len(graph)))
+    count = a.sum(axis)[np.repeat(np.arange(len(graph)), np.diff(a.indptr)) if axis else a.indices]
+    return csr_array((a.data / count, a.indices, a.indptr), a.shape)
+
+
+@rule(source="Pu et al. 2018, 1803.07588", stochastic="row", of_links=True)
+def pull(graph: Graph) -> csr_array:
     """Row-stochastic: each averages what it receives with its own."""
     return uniform(graph)

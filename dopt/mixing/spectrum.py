@@ -1,6 +1,7 @@
 """What a mixing matrix promises: stochastic, connected, its spectral gap, and whether a method may use it.
 
-W is [n, n]; or a period [period, n, n], of which step k uses W[k % period]; or random `Matchings`, by their moments.
+W is [n, n], dense or (of large sparse graphs) a CSR array; or a period [period, n, n], of which step k uses W[k % period];
+or random `Matchings`, by their moments.
 """
 
 from __future__ import annotations
@@ -9,12 +10,14 @@ import math
 from functools import lru_cache, reduce
 
 import numpy as np
-from scipy.sparse import csgraph
+from scipy.sparse import csgraph, csr_array, issparse
 
+from dopt.mixing import sparse
 from dopt.topology import Matchings
 from dopt.types import InputError
 
-Matrix = np.ndarray | Matchings  # [n, n], a period of them [period, n, n], or a random sequence
+# [n, n], a period of them [period, n, n], or a random sequence; and a csr_array [n, n], for which scipy has no type
+Matrix = np.ndarray | Matchings
 
 EXACT = 1e-9  # how far from one a row of float64 weights may sum: files carry that many digits
 LARGE = 128  # workers: from here on a gap is kept, since it is asked for again and again
@@ -34,10 +37,12 @@ def is_doubly_stochastic(w: Matrix) -> bool:
 
 def is_symmetric(w: Matrix) -> bool:
     """Whether each matrix is its own transpose; those of a random sequence are."""
-    return isinstance(w, Matchings) or bool(np.abs(w - np.swapaxes(w, -1, -2)).max() <= EXACT)
+    if isinstance(w, Matchings):
+        return True
+    return bool(abs(w - (w.T if issparse(w) else np.swapaxes(w, -1, -2))).max() <= EXACT)
 
 
-def worst(w: np.ndarray, axis: int, word: str) -> str:
+def worst(w: np.ndarray | csr_array, axis: int, word: str) -> str:
     error = np.abs(w.sum(axis - 2) - 1)
     *matrix, place = np.unravel_index(np.argmax(error), error.shape)
     return f"largest {word} error {error.max():.1e} ({word} {place}{''.join(f' of matrix {m}' for m in matrix)})"
@@ -45,7 +50,10 @@ def worst(w: np.ndarray, axis: int, word: str) -> str:
 
 def is_connected(w: Matrix) -> bool:
     """Whether every worker hears of every other, over however many hops and steps (strongly connected, in the union)."""
-    links = w.moments()[0] != 0 if isinstance(w, Matchings) else (w != 0).reshape(-1, *w.shape[-2:]).any(0)
+    if issparse(w):
+        links = w
+    else:
+        links = w.moments()[0] != 0 if isinstance(w, Matchings) else (w != 0).reshape(-1, *w.shape[-2:]).any(0)
     return csgraph.connected_components(links, directed=True, connection="strong")[0] == 1
 
 
@@ -67,8 +75,11 @@ def second_modulus(w: Matrix) -> float:
     """ρ = ‖W - J‖₂ of a doubly stochastic W, else the second largest modulus of an eigenvalue.
 
     Of a period, that of the product W_T ... W_1; of a random sequence ‖E[WᵀW] - J‖₂, by which the consensus distance
-    shrinks per step in expectation. Boyd et al. 2006, randomized gossip algorithms.
+    shrinks per step in expectation. Boyd et al. 2006, randomized gossip algorithms. Of a sparse W it is found by iteration,
+    to 1e-9; NaN where that does not converge.
     """
+    if issparse(w):
+        return sparse.second_modulus(w, is_doubly_stochastic(w), is_symmetric(w))
     matrix = w.moments()[1] if isinstance(w, Matchings) else _product(w)
     return _modulus(matrix) if len(matrix) < LARGE else _kept(matrix.astype(np.float64).tobytes(), len(matrix))
 
@@ -98,10 +109,12 @@ def _kept(w: bytes, workers: int) -> float:
     return _modulus(np.frombuffer(w).reshape(workers, workers))
 
 
-def smallest_eigenvalue(w: np.ndarray) -> float:
-    """λ_min of a symmetric W [n, n]."""
+def smallest_eigenvalue(w: np.ndarray | csr_array) -> float:
+    """λ_min of a symmetric W [n, n]; of a sparse one as `second_modulus`."""
     if w.ndim != 2 or not is_symmetric(w):
         raise InputError("mixing: only a symmetric W has a smallest eigenvalue; try spectral_gap")
+    if issparse(w):
+        return sparse.smallest_eigenvalue(w)
     return float(np.linalg.eigvalsh(w)[0])
 
 
@@ -121,6 +134,7 @@ def effective_neighbours(w: np.ndarray, decay: float) -> float:
         raise InputError(
             "mixing: effective neighbours need W itself, got a random sequence; try a static or periodic one"
         )
+    w = sparse.dense(w)
     if w.ndim == 2 and is_symmetric(w):
         squares = np.linalg.eigvalsh(w) ** 2
         if decay * squares.max() >= 1:
@@ -156,8 +170,10 @@ def consensus_time(w: Matrix, accuracy: float = 1e-6) -> float:
         raise InputError(f"accuracy: must be at least 1e-12, below which float64 does not see, got {accuracy}")
     if isinstance(w, Matchings) or (w.ndim == 2 and is_symmetric(w) and is_doubly_stochastic(w)):
         rho = second_modulus(w)
-        return _geometric(math.sqrt(rho) if isinstance(w, Matchings) else rho, accuracy, len(w))
-    product = _product(w)
+        workers = len(w) if isinstance(w, Matchings) else w.shape[0]
+        return _geometric(math.sqrt(rho) if isinstance(w, Matchings) else rho, accuracy, workers)
+    dense: np.ndarray = sparse.dense(w)
+    product = _product(dense)
     n = len(product)
     if n > 1 and _second_eigenvalue(product) >= NEVER:
         return math.inf
@@ -171,7 +187,7 @@ def consensus_time(w: Matrix, accuracy: float = 1e-6) -> float:
         further = powers[j] @ away
         if np.linalg.norm(further, 2) > accuracy:
             away, periods = further, periods + 2**j
-    steps = w.reshape(-1, n, n)
+    steps = dense.reshape(-1, n, n)
     k = periods * len(steps)
     while np.linalg.norm(away, 2) > accuracy:
         away, k = steps[k % len(steps)] @ away, k + 1
@@ -180,6 +196,8 @@ def consensus_time(w: Matrix, accuracy: float = 1e-6) -> float:
 
 def _geometric(rho: float, accuracy: float, workers: int) -> float:
     """The smallest k with ρᵏ <= accuracy."""
+    if math.isnan(rho):
+        return rho
     if workers == 1 or accuracy >= 1:
         return 0
     if rho <= accuracy:
@@ -200,7 +218,7 @@ def check(w: Matrix | tuple[np.ndarray, np.ndarray], method: str, needs: str) ->
     """Refuse a W that the theory of `method` forbids, in one line that says what would work.
 
     Args:
-      w: [n, n], a period [period, n, n], `Matchings`, or a pair (R, C).
+      w: [n, n], dense or sparse, a period [period, n, n], `Matchings`, or a pair (R, C).
       needs: "doubly stochastic"; "symmetric", one W that stays; "symmetric, λ > -1/3"; "column stochastic"; "row and column
         stochastic", of a pair (R, C); "tree" or "pairs", of which only the links matter: undirected and connected.
     """
@@ -224,11 +242,13 @@ def check(w: Matrix | tuple[np.ndarray, np.ndarray], method: str, needs: str) ->
         _check_smallest(_static(w, method, "symmetric W"), method)
 
 
-def _is_directed(w: np.ndarray) -> bool:
+def _is_directed(w: np.ndarray | csr_array) -> bool:
+    if issparse(w):
+        return ((w != 0) != (w.T != 0)).nnz > 0
     return bool(((w != 0) != np.swapaxes(w != 0, -1, -2)).any())
 
 
-def _static(w: Matrix, method: str, what: str) -> np.ndarray:
+def _static(w: Matrix, method: str, what: str) -> np.ndarray | csr_array:
     """W, of which there must be one."""
     if isinstance(w, Matchings) or w.ndim == 3:
         several = "a random sequence" if isinstance(w, Matchings) else f"a sequence of {len(w)}"
@@ -238,17 +258,19 @@ def _static(w: Matrix, method: str, what: str) -> np.ndarray:
     return w
 
 
-def _check_smallest(w: np.ndarray, method: str) -> None:
+def _check_smallest(w: np.ndarray | csr_array, method: str) -> None:
     smallest = smallest_eigenvalue(w)
+    if math.isnan(smallest):
+        raise InputError(f"mixing: λ_min of W was not found, which {method} needs > -1/3; try `weights: lazy`{HINT}")
     if smallest <= -1 / 3 + EXACT:
         raise InputError(
             f"mixing: W must have λ_min > -1/3 for {method}; λ_min is {smallest:.6g}; try `weights: lazy`{HINT}"
         )
 
 
-def _check_symmetric(w: np.ndarray, method: str) -> None:
+def _check_symmetric(w: np.ndarray | csr_array, method: str) -> None:
     if not is_symmetric(w):
-        i, j = np.unravel_index(np.argmax(np.abs(w - w.T)), w.shape)
+        i, j = np.unravel_index(abs(w - w.T).argmax(), w.shape)
         what = "an undirected graph, or push_diging or push_pull" if _is_directed(w) else "metropolis weights"
         raise InputError(
             f"mixing: W must be symmetric for {method}; W[{i}, {j}] is {w[i, j]:.6g}, W[{j}, {i}] is {w[j, i]:.6g}; try {what}{HINT}"
@@ -286,7 +308,9 @@ def _check_connected(w: Matrix, method: str) -> None:
 def _check_agreement(w: Matrix, method: str) -> None:
     """Connected, and the gap is positive."""
     _check_connected(w, method)
-    gap = spectral_gap(w)
+    gap = _gap(w)
+    if math.isnan(gap):
+        raise InputError(f"mixing: whether W agrees was not found, which {method} needs; use metropolis weights{HINT}")
     if gap < -EXACT:
         modulus = gap_kind(w).split(": 1 - ")[1]
         raise InputError(f"mixing: {method} needs {modulus} < 1 to agree, got {1 - gap:.6g}; use smaller weights{HINT}")
@@ -295,3 +319,10 @@ def _check_agreement(w: Matrix, method: str) -> None:
         raise InputError(
             f"mixing: the graph is connected but its spectral gap is 0 (it swings for ever); try {what}{HINT}"
         )
+
+
+def _gap(w: Matrix) -> float:
+    """The spectral gap, as far as its sign goes: of a sparse W without negative weights its links say that, exactly."""
+    if issparse(w) and not sparse.is_signed(w):
+        return float(sparse.contracts(w, is_doubly_stochastic(w)))
+    return spectral_gap(w)

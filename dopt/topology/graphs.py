@@ -53,7 +53,7 @@ def path(workers: int) -> Graph:
     return nx.path_graph(workers)
 
 
-@topology(source="star graph")
+@topology(source="star graph", degree=lambda n: n - 1)
 def star(workers: int) -> Graph:
     """Everyone talks to worker 0 alone."""
     return nx.star_graph(workers - 1)

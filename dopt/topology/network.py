@@ -69,6 +69,13 @@ def need(name: str, workers: int, options: Mapping[str, object]) -> memory.Need:
     return memory.Need("workers", f"the graph {name} of {workers} workers", size, "use fewer workers")
 
 
+def most_links(name: str, workers: int, options: Mapping[str, object]) -> float:
+    """About how many links a worker has: the trait `degree`, or as many as any other one, as `need` counts edges."""
+    n, traits = float(min(workers, 10**18)), TOPOLOGIES[name].traits
+    edges = (need(name, workers, options).bytes - NODE * n * phases(name, workers)) / EDGE
+    return float(traits["degree"](n)) if "degree" in traits else 2 * edges / n
+
+
 def phases(name: str, workers: int) -> float:
     """About how many graphs take turns: the trait `phases`, a number or a function of n."""
     count = TOPOLOGIES[name].traits.get("phases", 1)
@@ -144,20 +151,40 @@ def attribute(graph: Graph, name: str | None, missing: float = 0.0) -> np.ndarra
     Raises:
       InputError: it is not a number, or parallel edges say it twice.
     """
-    place = places(graph)
+    reader, sender, value = entries(graph, name, missing)
     a = np.zeros((len(graph), len(graph)))
+    a[reader, sender] = value
+    return a
+
+
+def entries(graph: Graph, name: str | None, missing: float = 0.0) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(reader, sender, value) [links] of what `attribute` has: its entries, each once; an undirected edge says two.
+
+    Raises:
+      InputError: as `attribute`.
+    """
+    place, directed = places(graph), graph.is_directed()
     if name is not None:
         graph = files.merged(graph)
-    for u, v, data in graph.edges(data=True):
-        found = 1.0 if name is None else data.get(name, missing)
-        try:
-            value = float(found)
-        except (TypeError, ValueError, OverflowError) as error:
-            raise InputError(f"topology: edge ({u}, {v}) needs a number as {name}, got {found!r:.40}") from error
-        a[place[v], place[u]] = value
-        if not graph.is_directed():
-            a[place[u], place[v]] = value
-    return a
+    elif graph.is_multigraph():
+        graph = nx.DiGraph(graph) if directed else nx.Graph(graph)
+    ends = np.array([(place[v], place[u]) for u, v in graph.edges()], np.int64).reshape(-1, 2)
+    if name is None:
+        value = np.ones(len(ends))
+    else:
+        value = np.array([_number(u, v, name, said.get(name, missing)) for u, v, said in graph.edges(data=True)], float)
+    if not directed:
+        both = ends[:, 0] != ends[:, 1]
+        ends, value = np.concatenate([ends, ends[both, ::-1]]), np.concatenate([value, value[both]])
+    return ends[:, 0], ends[:, 1], value
+
+
+def _number(u: Any, v: Any, name: str, found: Any) -> float:
+    """What the edge (u, v) says."""
+    try:
+        return float(found)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InputError(f"topology: edge ({u}, {v}) needs a number as {name}, got {found!r:.40}") from error
 
 
 def edge_delays(graph: Graph) -> np.ndarray:

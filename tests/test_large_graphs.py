@@ -125,3 +125,8 @@ def test_hubs_and_rules_that_solve_are_refused_as_dense_ones(monkeypatch: pytest
         assert "20000 x 20000" in refused(lambda fields=fields: Run.from_dict(fields).resolve())
         graph = topology.make(name, 20_000)
         assert "20000 x 20000" in refused(lambda graph=graph, rule=rule: mixing.weights(graph, rule))
+
+
+def test_dense_leaves_what_is_not_sparse_as_it_is() -> None:
+    pairs = topology.make("random_matching", 6)
+    assert mixing.dense(pairs) is pairs

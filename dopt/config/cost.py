@@ -24,7 +24,9 @@ KEPT = 256  # mixing matrices that are remembered (`wiring.matrix`)
 ARRIVAL, STEP, SEAT = 200, 24, 20  # bytes that a clock keeps of a computation, of a step, and of each worker in it
 
 
-def network(name: str, workers: int, options: Mapping[str, Any], weights: str | None, kind: str | None) -> list[Need]:
+def network(
+    name: str, workers: int, options: Mapping[str, object], weights: str | None, kind: str | None
+) -> list[Need]:
     """A graph and its mixing matrix. Files and other libraries' graphs are not known before they are there.
 
     Args:
@@ -33,13 +35,12 @@ def network(name: str, workers: int, options: Mapping[str, Any], weights: str | 
     """
     if name not in topology.TOPOLOGIES:
         return [mixing.need(workers)] if kind in UNWEIGHTED or not mixing.stays_sparse(weights, workers, 0) else []
-    graph = topology.need(name, workers, dict(options))
     if topology.TOPOLOGIES[name].traits.get("sequence") == "random":  # which has no matrix of its own
-        return [graph]
-    return [graph, matrix(name, workers, options, weights, kind)]
+        return [topology.need(name, workers, options)]
+    return [matrix(name, workers, options, weights, kind), topology.need(name, workers, options)]
 
 
-def matrix(name: str, workers: int, options: Mapping[str, Any], weights: str | None, kind: str | None) -> Need:
+def matrix(name: str, workers: int, options: Mapping[str, object], weights: str | None, kind: str | None) -> Need:
     """A mixing matrix: sparse where it stays so, as far as names tell."""
     if name not in topology.TOPOLOGIES:
         return mixing.need(workers)

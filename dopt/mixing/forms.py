@@ -148,7 +148,7 @@ def form(
     return replace(_lists(off, index, columns), pairs=tuple(_pairs(phase) for phase in index))
 
 
-def _several(w: Any) -> np.ndarray:
+def _several(w: np.ndarray | csr_array) -> np.ndarray:
     """[period, n, n]."""
     dense: np.ndarray = sparse.dense(w)
     return dense if dense.ndim == 3 else dense[None]

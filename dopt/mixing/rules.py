@@ -192,7 +192,7 @@ def as_array(matrix: object, workers: int | None = None) -> np.ndarray:
     return _stochastic(w)
 
 
-def _stochastic(w: Any) -> Any:
+def _stochastic(w: np.ndarray | csr_array) -> Any:
     """W, of which something sums to one; scaled, where that was lost to rounding alone."""
     if not np.isfinite(_entries(w)).all():
         places = sparse.where(w, ~np.isfinite(w.data)) if issparse(w) else np.argwhere(~np.isfinite(w))
@@ -219,9 +219,9 @@ def _square(matrix: Any, workers: int | None) -> Any:
     return matrix
 
 
-def _entries(w: Any) -> np.ndarray:
+def _entries(w: np.ndarray | csr_array) -> np.ndarray:
     """All numbers of W that may not be zero."""
-    return w.data if issparse(w) else w
+    return w if isinstance(w, np.ndarray) else w.data
 
 
 def _plain(matrix: Any) -> Any:
@@ -251,13 +251,13 @@ def _numbers(matrix: Any) -> np.ndarray:
         raise InputError(f"mixing: W must be an array of numbers ({' '.join(str(error).split()):.200})") from error
 
 
-def _close(w: Any, axis: int) -> bool:
+def _close(w: np.ndarray | csr_array, axis: int) -> bool:
     """Whether sums of rows (axis 1) or columns miss one by no more than rounding each entry to float32 does."""
     error = np.abs(w.sum(axis - 2) - 1)
     return bool((error <= FLOAT32 * np.maximum(abs(w).sum(axis - 2), 1)).all())
 
 
-def _only_rounded(w: Any) -> bool:
+def _only_rounded(w: np.ndarray | csr_array) -> bool:
     """Whether W was rounded to float32, and some of its sums miss one for that alone."""
     entries = _entries(w)
     if w.ndim not in (2, 3) or not entries.size or not np.abs(entries).max() <= np.finfo(np.float32).max:
@@ -267,7 +267,7 @@ def _only_rounded(w: Any) -> bool:
     return any(_close(w, axis) and not is_stochastic(w, axis) for axis in (1, 0))
 
 
-def _scaled(w: Any) -> Any:
+def _scaled(w: np.ndarray | csr_array) -> Any:
     """W [n, n] whose sums are one, on the same links.
 
     Where both rows and columns are meant, W[i, j] (1 + aᵢ + bⱼ): Newton's step from nothing on the equations of Sinkhorn

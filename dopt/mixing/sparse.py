@@ -6,7 +6,7 @@ weight is negative, and its second modulus comes from Lanczos' iteration, to `TO
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -46,7 +46,7 @@ def settled(w: csr_array) -> Any:
     return w if stays_sparse(w.shape[0], degree(w)) else dense(w)
 
 
-def dense(w: Any) -> Any:
+def dense(w: object) -> Any:
     """W as an array [n, n], if that fits; what is not sparse is left as it is.
 
     Raises:
@@ -54,8 +54,9 @@ def dense(w: Any) -> Any:
     """
     if not issparse(w):
         return w
-    memory.refuse_beyond([need(w.shape[0])])
-    return w.toarray()
+    found = csr_array(w)
+    memory.refuse_beyond([need(found.shape[0])])
+    return found.toarray()
 
 
 def degree(w: csr_array) -> int:
@@ -155,7 +156,7 @@ def _start(n: int) -> np.ndarray:
     return np.random.default_rng(0).standard_normal(n)
 
 
-def _extreme(product: Any, n: int, which: str) -> float:
+def _extreme(product: Callable[[np.ndarray], np.ndarray], n: int, which: str) -> float:
     """The modulus ("LM"), or the value ("SA"), of an extreme eigenvalue of a symmetric operator."""
     from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh
 

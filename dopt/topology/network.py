@@ -179,7 +179,7 @@ def entries(graph: Graph, name: str | None, missing: float = 0.0) -> tuple[np.nd
     return ends[:, 0], ends[:, 1], value
 
 
-def _number(u: Any, v: Any, name: str, found: Any) -> float:
+def _number(u: object, v: object, name: str, found: Any) -> float:
     """What the edge (u, v) says."""
     try:
         return float(found)

@@ -52,8 +52,10 @@ fuzz: $(VENV)/.installed
 mutants: $(VENV)/.installed
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.mutants $(if $(RESULTS),--results $(RESULTS))
 
+# half an hour on two cores, and goes on where it was stopped
 speed: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.speed
+	$(BIN)/python -m benchmarks.speed.tables
 
 # every method's program, compiled for an H100 and for a slice of TPU v5e that are not here, and what its loops launch; each has an
 # environment of its own, of 1 GB, since a plug-in is one of JAX's own version

@@ -116,7 +116,7 @@ def whole(pairs: int, everywhere: Sequence[int] | None = None) -> dict[str, Any]
         calls |= {f"by hand, {n}": lambda _, n=n: theirs(path, n, on, pin) for n in numbers}
         times = turns(calls, min(pairs, 9))
     ratios = {str(n): ratio(times[f"dopt, {n}"], times[f"by hand, {n}"]) for n in numbers}
-    found = {
+    found: dict[str, Any] = {
         "pairs": min(pairs, 9),
         "seconds": medians(times),
         "ratio_by_processes": {n: middle for n, (middle, _) in ratios.items()},

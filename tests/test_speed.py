@@ -27,6 +27,66 @@ def test_tables_go_between_the_marks_and_nowhere_else() -> None:
         tables.rewritten(f"a\n{begin}old\n", "new\n")
 
 
+HEAD = {
+    "date": "2026-01-01",
+    "platform": "cpu",
+    "device": "cpu",
+    "cores": 2,
+    "threads": 1,
+    "versions": {"jax": "0.11.2"},
+}
+WHO = ("dopt", "dopt_device", "by_hand")
+ROW = {
+    "name": "a slab",
+    "microseconds_per_run_and_step": dict.fromkeys(WHO, 2.0),
+    "ratio_to_hand_written_jax": 1.0,
+    "ratio_quartiles": [0.9, 1.1],
+    "device_ratio": 1.0,
+}
+PARTS = {
+    "quadratic": ROW,
+    "host": {
+        "microseconds_per_run": {"parse": 1.0},
+        "all_but_writing": 90.0,
+        "milliseconds_per_slab_written": 5.0,
+        "of_what_it_may_cost": 0.9,
+        "start_up_seconds": 3.0,
+    },
+    "planning": {"runs": 100_000, "seconds": 14.0, "memory_bytes": 2**29},
+    "whole": {
+        "seconds": {"dopt, 1": 20.0, "by hand, 1": 20.0},
+        "ratio_by_processes": {"1": 1.0},
+        "jobs_to_one_by_hand": 1.0,
+    },
+    "slopes": {"runs": {"sizes": [32, 64], "slopes": dict.fromkeys(WHO, 1.0)}},
+}
+
+
+def test_the_newest_file_of_a_device_is_shown_part_by_part_and_what_was_not_measured_is_a_dash(tmp_path) -> None:
+    loops = {"launches_per_step": 11, "launches_per_record": 22, "known_trip_counts": True}
+    head = {name: value for name, value in HEAD.items() if name not in ("cores", "threads")}
+    keep(HEAD | PARTS, tmp_path / "cpu.json")
+    keep(HEAD | {"date": "2025-01-01"}, tmp_path / "cpu-before.json")
+    keep(
+        head | {"device": "a GPU", "rows": [{"method": "x", "dopt": loops, "by_hand": loops}]},
+        tmp_path / "ahead-x.json",
+    )
+    text = tables.sections(tmp_path)
+    assert "### cpu, 1 of 2 cores: against hand-written JAX (JAX 0.11.2, 2026-01-01)" in text
+    assert "### a GPU: compiled ahead of time" in text
+    assert "2025" not in text
+    for said in (
+        "| a slab | 2 | 2 | 2 | – | **1.00** (0.90 to 1.10) | 1.00 | – |",
+        "90 µs a run and 5 ms a slab",
+        "14 s and 512 MiB",
+        "| 1 | 20 | 20 | **1.00** |",
+        "| runs | 32 to 64 | 1.00 | 1.00 | 1.00 |",
+        "(results/cpu.png)",
+        "| `x` | 11 / 11 | 22 / 22 |",
+    ):
+        assert said in text
+
+
 @pytest.mark.parametrize(("value", "text"), [(None, "–"), (0.0176, "0.0176"), (34.44, "34.4"), (385128.3, "385128")])
 def test_numbers_have_three_digits_that_count_and_no_powers_of_ten(value: float | None, text: str) -> None:
     assert tables.number(value) == text

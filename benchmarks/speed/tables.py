@@ -238,8 +238,8 @@ def newest(folder: Path) -> Iterator[tuple[str, str, Found]]:
 
 def heading(kind: str, found: Found) -> str:
     many = f"{found['devices']} x " if "devices" in found else ""
-    threads = f", {found['threads']} of {found['cores']} cores" if "threads" in found else ""
-    where = f"{many}{found['device']}{threads or (', ' + str(found['cores']) + ' cores') * ('cores' in found)}"
+    cores = f", {found['threads']} of" if "threads" in found else ","
+    where = f"{many}{found['device']}" + (f"{cores} {found['cores']} cores" if "cores" in found else "")
     return f"### {where}: {KINDS[kind][0]} (JAX {found['versions']['jax']}, {found['date']})"
 
 

@@ -22,15 +22,29 @@ _own: ContextVar[bool] = ContextVar("own", default=False)
 
 @contextmanager
 def own() -> Iterator[None]:
-    """This process is the command's own, and nobody's session: while it lasts, XLA starts with one thread on a CPU."""
+    """This process is the command's own, and nobody's session: while it lasts, XLA starts with one thread on a CPU.
+
+    Where there may be an accelerator, whose transfers the same threads make, it is left as it is.
+    """
     before, token = os.environ.get(THREADS), _own.set(True)
-    os.environ[THREADS] = "1"
+    if not may_have_accelerator():
+        os.environ[THREADS] = "1"
     try:
         yield
     finally:
         _own.reset(token)
-        os.environ.pop(THREADS)
+        os.environ.pop(THREADS, None)
         os.environ.update({} if before is None else {THREADS: before})
+
+
+def may_have_accelerator() -> bool:
+    """Whether JAX may find another device than the CPU, as far as can be told before it looks for them."""
+    asked = os.environ.get("JAX_PLATFORMS", "")
+    if asked:
+        return asked != "cpu"
+    from importlib import metadata, util
+
+    return bool(metadata.entry_points(group="jax_plugins")) or any(map(util.find_spec, ("jax_plugins", "libtpu")))
 
 
 def is_own() -> bool:

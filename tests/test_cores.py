@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -56,6 +57,7 @@ def test_all_threads_are_pinned() -> None:
 
 def test_only_a_process_of_the_commands_own_runs_on_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(cores.THREADS, "7")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     assert (cores.is_own(), cores.expected(1), cores.expected(9)) == (False, 7, 9)
     with cores.own():
         assert (cores.is_own(), cores.expected(1), cores.expected(9)) == (True, 1, 9)
@@ -75,6 +77,18 @@ def test_only_a_process_of_the_commands_own_runs_on_one_thread(monkeypatch: pyte
     assert seen == [(w, own) for w in ("sweep", "figures") for own in (True, False)] + [
         (w, False) for w in ("run", "run", "work", "work")
     ]
+
+
+def test_where_there_may_be_an_accelerator_threads_are_left_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(cores.THREADS, "7")
+    for platforms, may in (("cuda", True), ("cuda,cpu", True), ("cpu", False)):
+        monkeypatch.setenv("JAX_PLATFORMS", platforms)
+        with cores.own():
+            assert (cores.may_have_accelerator(), os.environ[cores.THREADS]) == (may, "7" if may else "1")
+    monkeypatch.delenv("JAX_PLATFORMS")
+    assert isinstance(cores.may_have_accelerator(), bool)
+    monkeypatch.setattr(importlib.metadata, "entry_points", lambda group: [group])
+    assert cores.may_have_accelerator()
 
 
 def test_threads_are_what_xla_has() -> None:

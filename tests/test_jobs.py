@@ -176,15 +176,15 @@ def test_a_dead_helpers_slab_is_done_again_once_and_why_it_died_is_said(helped: 
         "jobs: a process that helped was killed (SIGKILL, as the system does where memory ends); a is done again"
     ]
     assert team.may_take("a")
-    team.check_left(["a"])
+    team.see_to(["a"])
     dies(team, 2, 134, ["slab", "a"], last="terminate called")
     assert show.lines[1:] == ["jobs: a process that helped died with exit code 134 (terminate called); a is left"]
     assert ("skip", "a") in team.helpers[0].said  # type: ignore[attr-defined]
     assert not team.may_take("a")
     assert team.may_take("b")
-    team.check_left(["a", "b"])
+    team.see_to(["a", "b"])
     with pytest.raises(MachineError, match="jobs: 2 processes died while they worked on slab a; what is finished is"):
-        team.check_left(["a"])
+        team.see_to(["a"])
 
 
 def test_what_a_helper_is_refused_is_refused_here(helped: tuple[Team, Noted]) -> None:
@@ -206,11 +206,16 @@ def test_where_this_process_has_other_threads_helpers_do_all_and_are_replaced(he
     assert (team.works_here, team.may_take("a"), team.width) == (False, False, 2)
     team.expect(1)
     assert len(team.helpers) == 1
+    team.see_to(["a"])
+    assert len(team.helpers) == 1
     dies(team, 0, -signal.SIGKILL)
+    team.see_to([])
+    assert len(team.helpers) == 1
+    team.see_to(["a"])
     assert len(team.helpers) == 2
-    team.helpers[1].process.returncode = -signal.SIGKILL
+    dies(team, 1, -signal.SIGKILL)
     with pytest.raises(MachineError, match="jobs: processes die before they begin"):
-        team.look()
+        team.see_to(["a"])
 
 
 def test_processes_are_no_more_than_have_room(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,7 +182,7 @@ class Team:
 
     def pin(self) -> None:
         """Run this process on the first of its cores, if it is the command's own."""
-        if self.here is not None and cores.is_own():
+        if self.works_here and self.here is not None and cores.is_own():
             cores.pin(self._cores(0))
             host.keep_executables(self.here)
 
@@ -233,24 +233,28 @@ class Team:
             if ended and not helper.is_buried:
                 helper.is_buried = True
                 self._bury(helper)
-        if self.order is not None and not self.works_here and all(helper.is_buried for helper in self.helpers):
+
+    def may_take(self, slab: str) -> bool:
+        """Whether this process may do a slab: not where processes died at it again and again."""
+        return self.works_here and self.deaths[slab] < TRIES
+
+    def see_to(self, left: Sequence[str]) -> None:
+        """See to it that somebody does the slabs that are left.
+
+        Raises:
+          MachineError: nobody will.
+        """
+        if left and all(self.deaths[slab] >= TRIES for slab in left):
+            raise MachineError(
+                f"jobs: {TRIES} processes died while they worked on slab {left[0]}; what is finished is kept; use --jobs 1, fewer workers or a smaller model"
+            )
+        if left and self.order is not None and not self.works_here and all(h.is_buried for h in self.helpers):
             if self.deaths[None] >= TRIES:
                 raise MachineError(
                     f"jobs: processes die before they begin ({self.helpers[-1].last or 'without a word'})"
                 )
             self._hire()
             self.helpers[-1].tell("go", *self.order)
-
-    def may_take(self, slab: str) -> bool:
-        """Whether this process may do a slab: not where processes died at it again and again."""
-        return self.works_here and self.deaths[slab] < TRIES
-
-    def check_left(self, slabs: Sequence[str]) -> None:
-        """MachineError where processes died at each of the slabs that are left, and nobody will do them."""
-        if slabs and all(self.deaths[slab] >= TRIES for slab in slabs):
-            raise MachineError(
-                f"jobs: {TRIES} processes died while they worked on slab {slabs[0]}; what is finished is kept; use --jobs 1, fewer workers or a smaller model"
-            )
 
     def end(self) -> None:
         """End all helpers."""
@@ -357,7 +361,8 @@ def working(jobs: int | None, show: Show) -> Iterator[Team]:
         yield Team(show=show)
         return
     virtual = len(jax.local_devices())
-    threads = here if jobs == 1 else virtual  # a process of one thread has one for each of its devices
+    # a process of one thread has one for each of its devices
+    threads = here if jobs == 1 and not cores.is_own() else virtual
     made = Team(jobs, threads, here, virtual, show)
     made.pin()
     try:

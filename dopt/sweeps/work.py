@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from dopt import code, engine, memory
+from dopt import code, cores, engine, memory
 from dopt.config import Resolved, Runs, cost, matrices
 from dopt.config.identity import (
     Memo,
@@ -178,7 +178,9 @@ def prepare(asked: spec.Sweep, devices: Sequence[Any] | None, team: Team | None 
     """Groups, widths and slabs of a new sweep; nothing is compiled before all are checked."""
     built, planned = grouped(asked, devices), []
     team = team or Team()
-    team.expect(sum(math.ceil(len(runs) / planning.width_of(len(runs), made.devices)) for _, runs, made in built))
+    team.expect(
+        sum(math.ceil(len(runs) / planning.width_of(len(runs), made.devices[: made.spread])) for _, runs, made in built)
+    )
     for number, (key, runs, made) in enumerate(built):
         begin = time.perf_counter()
         width, compiled = planning.choose_width(made, len(runs), team.size)
@@ -316,7 +318,7 @@ def _work(
             check()
             team.look()
             left = [todo for todo, after in _with_next(missing) if not _turn(work, team, todo, after)]
-            team.check_left([todo.name for todo in left])
+            team.see_to([todo.name for todo in left])
             if len(left) == len(missing):
                 time.sleep(WAIT)
             missing = left
@@ -328,7 +330,7 @@ def _share(planned: Sequence[planning.Planned], team: Team, slabs: int) -> None:
     # a program may have half of what is free (`devices.memory`)
     each = [2.0 * (p.memory or 0) + sum(need.bytes for need in cost.needs_of(p.runs, p.width)) for p in planned]
     team.afford(max(each))
-    if not team.works_here:
+    if not team.works_here and not cores.is_own():
         team.show.say(
             f"results: the plan is for {_threads(team.threads)}, and this process has {team.here}: another one does what is missing"
         )
@@ -355,7 +357,7 @@ def _turn(work: _Pipeline, team: Team, todo: Todo, after: Todo | None) -> bool:
 
 
 def help_with(order: Order, skipped: Collection[str], show: Show) -> None:
-    """Do what is missing in a folder and nobody holds, once around; `skipped` may grow meanwhile."""
+    """Do what is missing in a folder and nobody holds, until all is there; `skipped` may grow meanwhile."""
     store = Store(order.folder)
     written = store.plan()
     if written is None:
@@ -366,9 +368,14 @@ def help_with(order: Order, skipped: Collection[str], show: Show) -> None:
     begin = int(order.part * len(slabs))
     with matrices.keeping(_solved(planned, store)), aside("pack") as pack, aside("write") as write:
         work = _Pipeline(store, Tracker("off", group="", folder=store.folder), devices, show, pack, write)
-        for todo, after in _with_next([*slabs[begin:], *slabs[:begin]]):
-            if todo.name not in skipped and not store.has(todo.name):
-                work.do(todo, after)
+        missing = [*slabs[begin:], *slabs[:begin]]
+        while missing:
+            begun = [
+                todo.name in skipped or store.has(todo.name) or work.do(todo, after)
+                for todo, after in _with_next(missing)
+            ]
+            missing = [todo for todo, done in zip(missing, begun, strict=True) if not done]
+            time.sleep(WAIT if missing else 0)
         work.finish()
 
 

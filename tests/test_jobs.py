@@ -246,3 +246,28 @@ def test_a_cache_of_executables_that_cannot_be_written_is_left_out(
         kept.append(Path(said["jax_compilation_cache_dir"]))
     assert kept[0] != kept[1]
     assert {path.parent for path in kept} == {tmp_path / "compiled"}
+
+
+@pytest.mark.parametrize(
+    ("own", "asked", "here", "threads", "works"),
+    [
+        (False, 1, 4, 4, True),  # in Python one process has the threads that it has
+        (False, 2, 4, 1, False),
+        (True, 1, 1, 1, True),
+        (True, 1, 4, 1, False),  # the command found out too late that there is only a CPU
+        (True, None, 1, 1, True),
+    ],
+)
+def test_every_slab_of_the_command_and_of_several_jobs_runs_on_one_thread(
+    own: bool, asked: int | None, here: int, threads: int, works: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned: list[Sequence[int]] = []
+    monkeypatch.setattr(host, "threads", lambda: here)
+    monkeypatch.setattr(host, "keep_executables", lambda threads: None)
+    monkeypatch.setattr(jobs.jax, "local_devices", lambda: [None])
+    monkeypatch.setattr(jobs.cores, "is_own", lambda: own)
+    monkeypatch.setattr(jobs.cores, "usable", lambda: [4, 7])
+    monkeypatch.setattr(jobs.cores, "pin", pinned.append)
+    with jobs.working(asked, Show()) as team:
+        assert (team.threads, team.works_here, team.size) == (threads, works, asked or 2)
+    assert pinned == ([[4]] if own and works else [])

@@ -41,7 +41,6 @@ def ends_at_once(arguments: Sequence[str]) -> Iterator[None]:
     line = f"dopt: interrupted{kept(arguments)}\n".encode()
 
     def end(number: int, frame: Any) -> None:
-        _stop_helpers()
         # a progress display may have hidden the cursor, and stands in the middle of a line
         os.write(2, b"\x1b[?25h\n" + line if os.isatty(2) else line)
         os._exit(128 + number)
@@ -64,10 +63,3 @@ def kept(arguments: Sequence[str]) -> str:
     if any(word.startswith("--checkpoint-every") for word in arguments):
         return "; its last checkpoint is kept, the same command goes on from there"
     return "; a single run keeps nothing without --checkpoint-every"
-
-
-def _stop_helpers() -> None:
-    """End the processes that help us."""
-    if "multiprocessing" in sys.modules:
-        for helper in sys.modules["multiprocessing"].active_children():
-            helper.kill()

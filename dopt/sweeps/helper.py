@@ -7,11 +7,12 @@ import os
 import queue
 import sys
 import threading
+from contextlib import suppress
 from typing import Any, BinaryIO
 
 from dopt import cores
 from dopt.sweeps.show import Show
-from dopt.types import MachineError
+from dopt.types import InputError, MachineError
 
 
 class Orders:
@@ -24,8 +25,7 @@ class Orders:
 
     def next(self) -> list[Any]:
         """Wait for an order."""
-        _, *words = self._others.get()
-        return words
+        return self._others.get()
 
     def _hear(self, pipe: BinaryIO) -> None:
         for line in pipe:
@@ -61,20 +61,25 @@ class Told(Show):
 
 
 def main() -> int:
-    """Help until nothing is left that nobody holds."""
+    """Do as the parent says."""
     orders, told = Orders(sys.stdin.buffer), Told(_out())
-    which, threads = orders.next()
+    _, which, threads = orders.next()
     cores.pin(which)
     from dopt.devices import host  # seconds, in which the parent plans
     from dopt.sweeps import work
     from dopt.sweeps.jobs import Order
 
-    order = Order(*orders.next())
+    word, *order = orders.next()
     found = host.threads()
     if found != threads:
         raise MachineError(f"jobs: XLA takes {found} threads where it was given {threads}; use --jobs 1")
     host.keep_executables(threads)
-    work.help_with(order, orders.skipped, told)
+    if word == "go":
+        work.help_with(Order(*order), orders.skipped, told)
+    else:
+        for content, folder in order:  # whatever goes wrong, the parent will find and tell it
+            with suppress(InputError, OSError, MemoryError):
+                work.sweep(content, results=folder)
     return 0
 
 

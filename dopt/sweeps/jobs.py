@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -64,14 +65,15 @@ class Order(NamedTuple):
 class Helper:
     """A helper, as its parent knows it."""
 
-    def __init__(self, start: Start) -> None:
+    def __init__(self, start: Start, is_heard: bool = True) -> None:
         pipe = subprocess.PIPE
+        ears = pipe if is_heard else subprocess.DEVNULL
         with deaf():
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "dopt", WORK],
                 stdin=pipe,
-                stdout=pipe,
-                stderr=pipe,
+                stdout=ears,
+                stderr=ears,
                 bufsize=0,
                 env=start.environment,
             )
@@ -84,7 +86,7 @@ class Helper:
     def tell(self, *words: Any) -> None:
         """Say something to it, if it still hears."""
         with suppress(OSError):
-            self.process.stdin.write(json.dumps(words).encode() + b"\n")  # type: ignore[union-attr]
+            self.process.stdin.write(json.dumps(words, default=methodcaller("item")).encode() + b"\n")  # type: ignore[union-attr]
 
     def heard(self) -> list[list[Any]]:
         """What it said since it was heard last; it is no longer heard when it has ended."""
@@ -105,8 +107,8 @@ class Helper:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        for stream in (self.process.stdout, self.process.stderr):
-            stream.close()  # type: ignore[union-attr]
+        for stream in filter(None, (self.process.stdout, self.process.stderr)):
+            stream.close()
 
 
 class _Lines:
@@ -114,7 +116,8 @@ class _Lines:
 
     def __init__(self, pipe: Any) -> None:
         self.pipe, self.rest = pipe, b""
-        os.set_blocking(pipe.fileno(), False)
+        if pipe is not None:
+            os.set_blocking(pipe.fileno(), False)
 
     def new(self) -> list[str]:
         """Those since the last time; never waits."""
@@ -342,6 +345,12 @@ class Together(Show):
         self.inner.stop()
 
 
+def check(jobs: int, here: int | None) -> None:
+    """InputError where so many processes cannot be; `here`: threads of this one, None on an accelerator."""
+    if here is None and jobs > 1:
+        raise InputError(f"jobs: processes share the cores of a CPU; on an accelerator there is one, got {jobs}")
+
+
 @contextmanager
 def working(jobs: int | None, show: Show) -> Iterator[Team]:
     """Who will share the slabs of a sweep.
@@ -355,9 +364,8 @@ def working(jobs: int | None, show: Show) -> Iterator[Team]:
     if jobs is not None and jobs < 1:
         raise InputError(f"jobs: must be at least 1, got {jobs}")
     here = host.threads()
+    check(jobs or 1, here)
     if here is None:
-        if jobs not in (None, 1):
-            raise InputError(f"jobs: processes share the cores of a CPU; on an accelerator there is one, got {jobs}")
         yield Team(show=show)
         return
     virtual = len(jax.local_devices())

@@ -4,7 +4,7 @@ results/NAME/plan.json                                  what runs together and w
 results/NAME/matrices/                                  mixing matrices that a solver found for it
 results/NAME/reading.json                               the metric that the latest call asked for
 results/NAME/slabs/SLAB/{runs,history}.parquet          tables
-results/NAME/slabs/SLAB/manifest.json                   its runs, versions, device, seconds, sha256 of each table; with a checksum
+results/NAME/slabs/SLAB/manifest.json                   its runs, versions, device, threads, seconds, sha256 of each table; with a checksum
 results/NAME/set-aside/                                 slabs that were found damaged, or foreign
 results/NAME/locks/                                     who works on what; empty files, held by a living process
 """

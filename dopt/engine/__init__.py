@@ -5,10 +5,12 @@ from dopt.engine.group import Group, group_of, grouped
 from dopt.engine.key import TRACED, key
 from dopt.engine.outcome import Columns, Outcome, Outcomes
 from dopt.engine.pack import pack
+from dopt.engine.program import Carry
 from dopt.engine.slab import First, Slab, advanced, collected, packed, run_slab
 
 __all__ = [
     "TRACED",
+    "Carry",
     "Columns",
     "Compiled",
     "First",

@@ -6,7 +6,7 @@ Runs that differ in their learning rate only share everything; those that differ
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
@@ -59,7 +59,7 @@ class Facts:
     def dtype(self) -> np.dtype:
         return of_problem.dtype_of(self.first)
 
-    def once(self, make: Callable[..., T], *key: Any) -> T:
+    def once(self, make: Callable[..., T], *key: Hashable) -> T:
         """`make(facts, *key)`, made once for each distinct key."""
         if (make, key) not in self._made:
             self._made[make, key] = make(self, *key)

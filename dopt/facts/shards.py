@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -18,7 +16,7 @@ def counts(problem: Problem) -> np.ndarray:
     return np.full(samples[0], samples[1]) if problem.counts is None else np.asarray(problem.counts, np.int64)
 
 
-def cast(x: Any, dtype: np.dtype) -> np.ndarray:
+def cast(x: object, dtype: np.dtype) -> np.ndarray:
     """Numbers in the run's precision, whole numbers as int32."""
     found: np.ndarray = np.asarray(x)
     if jnp.issubdtype(found.dtype, jnp.floating):
@@ -38,7 +36,7 @@ def split(problem: Problem, dtype: np.dtype, eval_samples: int | None, full: boo
     number = counts(problem)
     padding = np.arange(np.shape(jax.tree.leaves(problem.data)[0])[1]) >= number[:, None]
 
-    def clean(x: Any) -> np.ndarray:  # what lies in the padding must not reach a gradient, not even as 0 x NaN
+    def clean(x: object) -> np.ndarray:  # what lies in the padding must not reach a gradient, not even as 0 x NaN
         found = cast(x, dtype)
         if not padding.any():
             return found

@@ -83,7 +83,7 @@ class Helper:
         self.is_buried = False
         self.tell("start", list(start.cores), start.threads)
 
-    def tell(self, *words: Any) -> None:
+    def tell(self, *words: object) -> None:
         """Say something to it, if it still hears."""
         with suppress(OSError):
             self.process.stdin.write(json.dumps(words, default=methodcaller("item")).encode() + b"\n")  # type: ignore[union-attr]

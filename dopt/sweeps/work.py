@@ -495,7 +495,7 @@ class _Pipeline:
             return ahead[1].result()
         return engine.packed(compiled, todo.runs)
 
-    def _keep(self, todo: Todo, slab: engine.Slab, carry: Any, seconds: float, claim: ExitStack) -> None:
+    def _keep(self, todo: Todo, slab: engine.Slab, carry: engine.Carry, seconds: float, claim: ExitStack) -> None:
         """Read a slab, write it, look whether it is there, and log it; then give its claim back."""
         with claim:
             found = engine.collected(slab, carry).columns

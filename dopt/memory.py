@@ -5,6 +5,7 @@ What would not fit is refused before it is built: who builds something large say
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +22,20 @@ def available() -> int:
     import psutil
 
     return max(0, min([int(psutil.virtual_memory().available), *group_rooms(ROOT, OF_PROCESS)]))
+
+
+def address_room() -> float:
+    """Bytes that this process may still ask for by its own limit (`ulimit -v`); inf: it has none."""
+    try:
+        import resource
+    except ImportError:  # a system that has no such limits
+        return math.inf
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    if limit == resource.RLIM_INFINITY:
+        return math.inf
+    import psutil
+
+    return max(0.0, limit - psutil.Process().memory_info().vms)
 
 
 class Need(NamedTuple):

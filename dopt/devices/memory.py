@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import jax
 
-from dopt.memory import available
+from dopt.memory import SMALL, address_room, available
 from dopt.types import InputError, MachineError
 
 
@@ -23,12 +23,12 @@ def program_memory(compiled: jax.stages.Compiled) -> int | None:
 
 @contextmanager
 def room() -> Iterator[None]:
-    """Say in one line that a device has no memory left."""
+    """Say in one line that a device has no memory left. A library below XLA may say no more than that it failed."""
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
         said = str(error).strip().splitlines()[0]
-        if "RESOURCE_EXHAUSTED" not in said:
+        if "RESOURCE_EXHAUSTED" not in said and address_room() > SMALL:
             raise
         raise MachineError(
             f"memory: the device has no room left ({said}); use a smaller model, fewer workers or a shorter delay.max"

@@ -106,7 +106,7 @@ def test_a_full_disk_leaves_nothing_of_a_single_run(
 
 @pytest.mark.slow
 def test_a_full_disk_keeps_the_checkpoints_before(mounted: Callable[..., Path], capsys: pytest.CaptureFixture) -> None:
-    disk = mounted("disk", 60)
+    disk = mounted("disk", 100)  # one has room, and two have not
     flags = [f"--{name}={value}" for name, value in {**SHORT, "steps": 300, "problem.dim": 300}.items()]
     arguments = ["run", *flags, "--results", str(disk / "results"), "--wandb", "off", "--checkpoint-every", "50"]
     one_line(capsys, arguments, "checkpoint: cannot write", "(No space left on device)", "are kept")

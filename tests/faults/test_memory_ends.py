@@ -71,18 +71,23 @@ def test_other_errors_of_devices_stay_what_they_are(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.slow
-def test_a_process_that_may_have_no_more_memory_ends_with_one_line(tmp_path: Path) -> None:
-    """The limit comes after the checks, as where other processes take the memory meanwhile."""
-    limit = """
+@pytest.mark.parametrize("megabytes", [16, 64])
+def test_a_process_that_may_have_no_more_memory_ends_with_one_line(megabytes: int, tmp_path: Path) -> None:
+    """The limit comes after the checks, as where other processes take the memory meanwhile.
+
+    XLA says by itself that nothing is left, or a library below it fails, which may add a line of its own before ours.
+    """
+    limit = f"""
 import resource
 def limited(self, *rest, f=Compiled.start):
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (used + 2**26, resource.RLIM_INFINITY))
+    resource.setrlimit(resource.RLIMIT_AS, (used + {megabytes} * 2**20, resource.RLIM_INFINITY))
     return f(self, *rest)
 Compiled.start = limited
 """
     flags = [f"--{name}={value}" for name, value in {**SHORT, "steps": 10, "problem.dim": 3_000_000}.items()]
     code, out, err = end(start(tmp_path / "marks", ["run", *flags, "--wandb=off"], code=limit))
     assert (code, out) == (1, ""), err
-    assert err.startswith("dopt: memory: ")
-    assert err.count("\n") == 1
+    *before, line = err.splitlines()
+    assert line.startswith("dopt: memory: ")
+    assert before in ([], ["allocate of <9> failed."])

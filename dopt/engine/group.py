@@ -58,7 +58,7 @@ class Group:
     @property
     def events(self) -> bool:
         """Whether arrivals drive it, so that there is no axis of workers."""
-        return is_event_driven(exchange_of(self.first))
+        return self.program.events
 
     @property
     def parts(self) -> int:

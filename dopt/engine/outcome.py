@@ -17,7 +17,7 @@ from dopt.engine.group import Group
 from dopt.engine.program import Carry, averaged
 from dopt.facts import Facts, clock, wiring
 from dopt.facts import problem as of_problem
-from dopt.facts.replays import Arrivals, Waves
+from dopt.facts.replays import Arrivals, Waves, after
 from dopt.types import Tree
 
 
@@ -151,14 +151,14 @@ def sent(facts: Facts, template: int, seed: int, steps: np.ndarray) -> dict[str,
         if replay.partner is not None:
             return {"bytes_sent": 2 * size * steps / n}
         # a gradient up for each that is delivered, a model down for each that is pulled
-        up, down = (np.concatenate([[0], c])[steps] * size for c in (replay.replay.computed, replay.replay.pulls))
+        up, down = (after(c, steps) * size for c in (replay.replay.computed, replay.replay.pulls))
         return {"bytes_sent": up / n, "server_bytes_sent": down}
     if facts.building.needs is None:
         own, servers = clock.reduced_bytes(run, bits)
         count = clock.reduction_of(run).count(steps)
         return {"bytes_sent": count * own} | ({"server_bytes_sent": count * servers} if servers else {})
     if isinstance(replay, Waves):
-        return {"bytes_sent": np.concatenate([[0], replay.line.messages])[steps] * bits[0] / (8 * n)}
+        return {"bytes_sent": after(replay.line.messages, steps) * bits[0] / (8 * n)}
     w, count = facts.matrix(template), wiring.mixings(run, steps)
     pair = w if isinstance(w, tuple) else (w,)
     messages = [mixing.messages(part, int(count[-1]), seed)[count] for part in pair]

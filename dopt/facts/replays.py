@@ -5,6 +5,7 @@ All three answer the same questions, so that nobody else asks which one it is.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,10 +25,11 @@ class Room(NamedTuple):
     shares: np.ndarray | None  # [workers] what an arrival counts by its worker's share; None: nothing
 
 
-class Steps(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Steps:
     """All workers make a step together."""
 
-    line: schedule.Barrier
+    line: schedule.Barrier | schedule.Waves
 
     @property
     def length(self) -> int:
@@ -69,37 +71,18 @@ class Steps(NamedTuple):
 
     def axes(self, steps: np.ndarray, local_steps: int) -> dict[str, np.ndarray]:
         """Gradients computed, and seconds passed, after so many steps."""
-        return {"gradients": _after(self.line.gradients, steps), "time": _after(self.line.time, steps)}
+        return {"gradients": after(self.line.gradients, steps), "time": after(self.line.time, steps)}
 
 
-class Waves(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Waves(Steps):
     """Workers that wait for nobody, in waves that read what was there before them; a step is an update of each, in the mean."""
 
     line: schedule.Waves
 
     @property
-    def length(self) -> int:
-        return len(self.line.time)
-
-    @property
-    def stalls(self) -> bool:
-        return self.line.stalled
-
-    @property
-    def end(self) -> float:
-        return float(self.line.time[-1]) if len(self.line.time) else np.inf
-
-    @property
     def waves(self) -> int | None:
         return int(self.line.applied.shape[1])
-
-    @property
-    def kept(self) -> int:
-        return 1
-
-    @property
-    def gradients(self) -> int:
-        return 1
 
     def iterations(self, room: Room) -> int:
         return room.stretch * len(self.line.applied)
@@ -115,13 +98,8 @@ class Waves(NamedTuple):
 
     def axes(self, steps: np.ndarray, local_steps: int) -> dict[str, np.ndarray]:
         """Those of steps, and how old the models were that were mixed in since the last record."""
-        line = self.line
-        return {
-            "gradients": _after(line.gradients, steps),
-            "time": _after(line.time, steps),
-            "staleness_mean": _at_records(line.age_mean, len(steps)),
-            "staleness_max": _at_records(line.age_max, len(steps)),
-        }
+        ages = {"staleness_mean": self.line.age_mean, "staleness_max": self.line.age_max}
+        return super().axes(steps, local_steps) | {name: _at_records(x, len(steps)) for name, x in ages.items()}
 
 
 class Arrivals(NamedTuple):
@@ -184,8 +162,8 @@ class Arrivals(NamedTuple):
 
     def axes(self, steps: np.ndarray, local_steps: int) -> dict[str, np.ndarray]:
         return {
-            "gradients": _after(local_steps * self.replay.computed, steps),
-            "time": _after(self.replay.time, steps),
+            "gradients": after(local_steps * self.replay.computed, steps),
+            "time": after(self.replay.time, steps),
         }
 
 
@@ -203,7 +181,7 @@ def replay(
     return Waves(line) if isinstance(line, schedule.Waves) else Steps(line)
 
 
-def _after(counted: np.ndarray, steps: np.ndarray) -> np.ndarray:
+def after(counted: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """What is counted after so many steps; nothing at step 0."""
     after: np.ndarray = np.concatenate([np.zeros(1, counted.dtype), counted])[steps]
     return after

@@ -503,7 +503,7 @@ class _Pipeline:
             check()
             self.store.write_slab(todo.name, runs, history, _manifest(todo, slab.compiled, seconds))
             self.store.check_slab(todo.name, todo.runs.ids)
-            if self.tracker.lacks(todo.runs.ids, _marks(self.store, todo.name)):
+            if _unlogged(self.store, self.tracker, todo.name, todo.runs):
                 self.tracker.log(runs, history, _marks(self.store, todo.name))
         self._show_done(todo, int((found.diverged >= 0).sum()))
 

@@ -76,6 +76,11 @@ def is_event_driven(exchange: tuple[Exchange, ...]) -> bool:
     return any(isinstance(one, Server | Pairs) for one in exchange)
 
 
+def has_server(exchange: tuple[Exchange, ...]) -> bool:
+    """Whether updates are made as messages arrive at a server."""
+    return any(isinstance(one, Server) for one in exchange)
+
+
 def is_peer_to_peer(exchange: tuple[Exchange, ...]) -> bool:
     """Whether updates are made as workers meet, without a server."""
     return any(isinstance(one, Pairs) for one in exchange)

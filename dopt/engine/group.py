@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from dopt import memory
-from dopt.algorithms.traits import is_event_driven, is_peer_to_peer
+from dopt.algorithms.traits import has_server, is_event_driven, is_peer_to_peer
 from dopt.config import Resolved, averages
 from dopt.config.exchanges import exchange_of, traits_of
 from dopt.devices import executors
@@ -173,8 +173,7 @@ def _check_room(facts: Facts, devices: Sequence[Any], kept: int) -> None:
     """Refuse old models that the devices have no room for, before they are made; the compiler counts the rest."""
     free, run, models = devices_memory.device_memory(devices[0]), facts.first, _models(facts, kept)
     apart = 1 if devices[0].platform in executors.VIRTUAL else len(devices)
-    served = is_event_driven(exchange_of(run)) and not _peers(run)
-    holders = 1 if served else run.workers
+    holders = 1 if has_server(exchange_of(run)) else run.workers
     needed = holders * models * sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(facts.model))
     if free is not None and needed > free * apart:
         what = f"{models} models{f' for each of {holders} workers' * (holders > 1)}"

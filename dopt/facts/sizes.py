@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from dopt import flags, mixing
-from dopt.algorithms.traits import is_event_driven, is_peer_to_peer
+from dopt.algorithms.traits import has_server, is_event_driven
 from dopt.config import Resolved, options_of
 from dopt.config.exchanges import exchange_of, traits_of
 from dopt.facts import clock, shards
@@ -43,8 +43,7 @@ def sizes(building: Building, problem: Problem, model: Tree) -> Sizes:
 def _bytes(run: Resolved, problem: Problem, model: Tree) -> int:
     whole = sum(int(np.prod(x.shape)) * int(x.dtype.itemsize) for x in jax.tree.leaves(model))
     exchange, touched = exchange_of(run), problem.touched
-    served = is_event_driven(exchange) and not is_peer_to_peer(exchange)
-    if touched is None or not served or traits_of(run).sends_model:
+    if touched is None or not has_server(exchange) or traits_of(run).sends_model:
         return whole
     batch = run.batch_size or int(shards.counts(problem).max())
     numbers, indices = touched(batch)

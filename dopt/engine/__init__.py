@@ -1,11 +1,11 @@
 """Runs on devices: which share a program (`key`, `group`), their values (`pack`), the program (`compiled`), one slab (`slab`), what it gave (`outcome`)."""
 
+from dopt.engine.carry import Carry
 from dopt.engine.compiled import Compiled, compile
 from dopt.engine.group import Group, group_of, grouped
 from dopt.engine.key import TRACED, key
 from dopt.engine.outcome import Columns, Outcome, Outcomes
 from dopt.engine.pack import pack
-from dopt.engine.program import Carry
 from dopt.engine.slab import First, Slab, advanced, collected, packed, run_slab
 
 __all__ = [

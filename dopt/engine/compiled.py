@@ -12,9 +12,10 @@ import numpy as np
 from dopt import flags
 from dopt.devices import executors, hosts, memory
 from dopt.devices.axes import COMMON, PER_RUN, PER_RUN_AND_WORKER, PER_WORKER, state_axes
+from dopt.engine import loop
+from dopt.engine.carry import Carry
 from dopt.engine.group import Group
 from dopt.engine.pack import pack
-from dopt.engine.program import Carry
 from dopt.engine.segments import Call, Segment
 from dopt.facts.inputs import Data, Inputs
 from dopt.types import AXIS, Tree
@@ -100,7 +101,7 @@ def lower(group: Group, width: int) -> Lowered:
     given = hosts.shapes((one, facts.start, _numbers(group)))
     fixed = hosts.shapes((facts.data, facts.test))
     axes = inputs, start, COMMON if group.events else PER_WORKER, data, COMMON
-    first = executors.place(program.begin, axes, carry, **where)
+    first = executors.place(partial(loop.begin, program), axes, carry, **where)
 
     def later(f: Callable[..., Carry], numbers: int) -> Any:
         axes = (carry, inputs, data, *[COMMON] * (1 + numbers))
@@ -110,8 +111,8 @@ def lower(group: Group, width: int) -> Lowered:
 
     return Lowered(
         lambda: first.lower(*given, *fixed),
-        lambda segment: later(partial(program.replay, segment=segment), 2),
-        lambda: later(program.retrace, 3),
+        lambda segment: later(partial(loop.replay, program, segment=segment), 2),
+        lambda: later(partial(loop.retrace, program), 3),
     )
 
 
@@ -140,8 +141,8 @@ def carry_of_one(group: Group, inputs: Inputs) -> Carry:
     one = jax.tree.map(lambda x: x[0], inputs)
     with flags.fixed(facts.dtype == np.float64):
         if not group.events:
-            return _of_one(group, lambda start, number: program.start(one, start, number))
-        shapes: Carry = jax.eval_shape(program.start, one, facts.start, np.int32(0))
+            return _of_one(group, lambda start, number: loop.start(program, one, start, number))
+        shapes: Carry = jax.eval_shape(partial(loop.start, program), one, facts.start, np.int32(0))
     return shapes
 
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from dopt.engine.carry import Carry
 from dopt.engine.compiled import Compiled
-from dopt.engine.program import Carry
 
 
 def bad(history: Mapping[str, np.ndarray]) -> np.ndarray:

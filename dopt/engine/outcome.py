@@ -13,8 +13,8 @@ import numpy as np
 from dopt import flags, mixing
 from dopt.config.exchanges import traits_of
 from dopt.config.runs import Runs
+from dopt.engine.carry import Carry, averaged
 from dopt.engine.group import Group
-from dopt.engine.program import Carry, averaged
 from dopt.facts import Facts, clock, wiring
 from dopt.facts import problem as of_problem
 from dopt.facts.replays import Arrivals, Waves, after

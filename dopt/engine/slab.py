@@ -13,12 +13,12 @@ from dopt.config import Run
 from dopt.config.runs import Runs
 from dopt.devices import ALONE, hosts, memory
 from dopt.engine import checkpoints, divergence
+from dopt.engine.carry import Carry
 from dopt.engine.checkpoints import Keeper
 from dopt.engine.compiled import Compiled
 from dopt.engine.group import Group
 from dopt.engine.outcome import Outcomes, first_record, read
 from dopt.engine.pack import pack
-from dopt.engine.program import Carry
 from dopt.facts.inputs import Inputs
 from dopt.watch import Look
 

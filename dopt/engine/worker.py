@@ -1,0 +1,108 @@
+"""One worker among workers: draw a batch, take a gradient, update, and now and then record with the others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import lax
+
+from dopt import delays, draws, metrics, mixing
+from dopt.algorithms.method import Method
+from dopt.engine.carry import Ages, Carry, Model, Pieces, keep
+from dopt.engine.program import Program
+from dopt.facts.inputs import Data, Inputs
+from dopt.types import AXIS, Tree, Whole
+
+
+def start(program: Program, inputs: Inputs, given: Tree) -> Carry:
+    """A worker's trajectory that has not begun. `given`: the model it starts from; None: the problem's."""
+    params, method = program.model_0(inputs, given), program.build(inputs)
+    return program.empty(method.place(params), method.init(params))
+
+
+def pieces(program: Program, inputs: Inputs, data: Data, test: Tree) -> Pieces:
+    method, worker = program.build(inputs), lax.axis_index(AXIS)
+
+    def ahead(first: Whole, total: int) -> tuple[Any, Any]:
+        steps = first + jnp.arange(total, dtype=jnp.int32)
+        numbers, turns = steps, None
+        if inputs.turns is not None:
+            here = jax.tree.map(lambda t: lax.dynamic_slice_in_dim(t, first, total)[:, worker], inputs.turns)
+            numbers, turns = here.batch, here.applied
+        drawn = jax.vmap(lambda k: program.drawn(inputs, worker, k, data.count))(numbers)
+        return (turns, drawn), draw_delays(program, inputs, worker, steps)
+
+    def step(k: Whole, here: tuple[Any, Any], staleness: Any, params: Tree, state: Any) -> Model:
+        mine, drawn = here
+        extra = {} if staleness is None else {"staleness": staleness}
+        extra |= {"share": data.share} if program.weighs == "models" else {}
+        grads = program.gradient(method.read(state, params, **extra), data, *drawn)
+        updates, new_state = method.update(grads, state, params, **extra)
+        new: Model = optax.apply_updates(params, updates), new_state
+        return new if mine is None else keep(mine, new, (params, state))
+
+    def record(params: Tree, state: Any) -> dict[str, Any]:
+        return recorded(program, method, data, test, params, state)
+
+    def aged(steps: jax.Array, staleness: Any) -> Any:
+        if program.staleness not in ("edge", "fixed"):
+            return staleness
+        who, there = senders(inputs, worker, steps)
+        if program.staleness == "fixed":
+            return jnp.asarray(inputs.ages)[worker][who], there
+        return staleness.senders, there
+
+    return Pieces(ahead, step, record, aged, together, keep)
+
+
+def recorded(program: Program, method: Method, data: Data, test: Tree, params: Tree, state: Any) -> dict[str, Any]:
+    """What a record says of the mean of all workers' models."""
+    model = program.model(params, state)
+    model = method.read(state, model) if program.parts else model
+    mean_model = jax.tree.map(lambda x: lax.pmean(x, AXIS), model)
+    local = program.evaluate(lambda p: program.loss(p, data.seen, data.share, None), mean_model)
+    f, gradient = lax.pmean(local, AXIS)
+    row = {
+        "loss": f,
+        "grad_norm": None if gradient is None else optax.tree.norm(gradient),
+        "consensus_distance": lax.pmean(metrics.square_distance(model, mean_model), AXIS),
+        "finite": lax.pmin(metrics.all_finite(params).astype(jnp.float32), AXIS),
+    }
+    if program.center is not None:
+        z = program.center(state)
+        row["center_loss"] = lax.pmean(program.loss(z, data.seen, data.share, None), AXIS)
+    return row | program.tests(mean_model, test)
+
+
+def together(ages: Ages) -> Ages:
+    """Ages of one worker -> of all."""
+    return Ages(lax.psum(ages.sum, AXIS), lax.psum(ages.number, AXIS), lax.pmax(ages.largest, AXIS))
+
+
+def draw_delays(program: Program, inputs: Inputs, worker: Whole, steps: jax.Array) -> Any:
+    """Staleness of each step: [steps], or `mixing.Ages` [steps, senders]; None where it is not drawn."""
+    if program.staleness in (None, "fixed"):
+        return None
+    if program.staleness == "constant":
+        return jnp.broadcast_to(delays.at(inputs.delay, jnp.float32(0)), steps.shape)
+    if program.staleness == "step":
+        u = jax.vmap(lambda k: draws.uniforms(inputs.seed, draws.EVERYONE, k, draws.DELAYS, 1))(steps)
+        return delays.at(inputs.delay, u)[:, 0]
+
+    def drawn(k: jax.Array, lanes: jax.Array) -> jax.Array:  # a sender's number is its lane, in whatever form W runs
+        return delays.at(inputs.delay, draws.uniform_at(inputs.seed, worker, k, draws.DELAYS, lanes))
+
+    who, _ = senders(inputs, worker, steps)
+    lanes = jnp.concatenate([who, jnp.full((len(steps), 1), worker, who.dtype)], 1)
+    ages = jax.vmap(drawn)(steps, lanes)
+    return mixing.Ages(ages[:, :-1], ages[:, -1])
+
+
+def senders(inputs: Inputs, worker: Whole, steps: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(whose models this worker mixes in, whether that counts), [steps, senders]."""
+    form = inputs.form[0] if isinstance(inputs.form, tuple) else inputs.form
+    each: tuple[jax.Array, jax.Array] = jax.vmap(lambda k: mixing.senders(form, k, worker))(steps)
+    return each

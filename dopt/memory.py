@@ -1,4 +1,4 @@
-"""How much memory this process can still get: what the host has free, and what its control group (a container's) leaves of it.
+"""How much memory this process can still get: what the host has free, and what its control group (a container's) and its own limit leave of it.
 
 What would not fit is refused before it is built: who builds something large says how much that takes (`refuse_beyond`).
 """
@@ -21,7 +21,7 @@ def available() -> int:
     """Bytes."""
     import psutil
 
-    return max(0, min([int(psutil.virtual_memory().available), *group_rooms(ROOT, OF_PROCESS)]))
+    return int(max(0, min([psutil.virtual_memory().available, *group_rooms(ROOT, OF_PROCESS), address_room()])))
 
 
 def address_room() -> float:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import jax
 
-from dopt.memory import SMALL, address_room, available
+from dopt.memory import address_room, available, size
 from dopt.types import InputError, MachineError
+
+ARENA = 2**26  # bytes of addresses that the C library sets aside for each thread, beside what a program takes
 
 
 def program_memory(compiled: jax.stages.Compiled) -> int | None:
@@ -28,7 +32,7 @@ def room() -> Iterator[None]:
         yield
     except jax.errors.JaxRuntimeError as error:
         said = str(error).strip().splitlines()[0]
-        if "RESOURCE_EXHAUSTED" not in said and address_room() > SMALL:
+        if "RESOURCE_EXHAUSTED" not in said and address_room() > _arenas():
             raise
         raise MachineError(
             f"memory: the device has no room left ({said}); use a smaller model, fewer workers or a shorter delay.max"
@@ -42,6 +46,24 @@ def check_fits(memory: int | None, device: jax.Device, algorithm: str) -> None:
         raise InputError(
             f"memory: one run of {algorithm} needs {memory / 2**30:.1f} GiB, the device has {limit / 2**30:.1f} GiB; use a smaller model, fewer workers or a shorter delay.max"
         )
+
+
+def check_room(memory: int, device: jax.Device) -> None:
+    """End where the process may not get what a program takes on a CPU (`ulimit -v`): libraries below XLA say it in lines of their own.
+
+    Raises:
+      MachineError: there is too little room.
+    """
+    room = address_room() if device.platform == "cpu" else math.inf
+    if memory + _arenas() > room:
+        raise MachineError(
+            f"memory: the process may take {size(room)} more (its limit on addresses, ulimit -v), and the run takes up to {size(memory + _arenas())}; raise the limit, or use a smaller model, fewer workers or a shorter delay.max"
+        )
+
+
+def _arenas() -> int:
+    """Bytes for the main thread, those that watch, and XLA's on each core."""
+    return ARENA * (4 + (os.cpu_count() or 1))
 
 
 def device_memory(device: jax.Device) -> int | None:

@@ -52,8 +52,15 @@ class Compiled(NamedTuple):
         each = [memory.program_memory(program) for program in self.programs.values() or (self.begin,)]
         return max((size for size in each if size is not None), default=None)
 
+    @property
+    def _more(self) -> int:
+        """Bytes that one slab takes on a device beside the data, which are there."""
+        here = sum(leaf.nbytes for leaf in jax.tree.leaves((self.data, self.test)) if isinstance(leaf, jax.Array))
+        return max(0, (self.memory or 0) - here)
+
     def start(self, inputs: Inputs) -> Carry:
         """The slab before its first step, with the record of step 0."""
+        memory.check_room(self._more, self.group.devices[0])
         given = inputs, self.group.facts.start, _numbers(self.group)
         if hosts.several():
             given = hosts.put(given, self.begin.input_shardings[0][:3])

@@ -50,7 +50,7 @@ def engines(method: str, **given: Any) -> Any:
     """The timeline that a run is simulated with."""
     size = given.pop("message_bytes", 0)
     run = report.asked({"algorithm": method, **given})
-    return clock.timeline(run, None if run.topology is None else wiring.matrix(run), (8 * size,))
+    return clock.timeline(run, None if run.topology is None else wiring.matrix(run), clock.alike(run, 8 * size))
 
 
 def fails(capsys: pytest.CaptureFixture, arguments: list[str], *said: str, code: int = 2) -> None:

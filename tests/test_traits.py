@@ -60,8 +60,7 @@ def resolved(name: str, **fields: Any) -> Run:
             {"sends": "neighbours"},
             "sends: must be AllReduce, Neighbours, Server, Pairs, or a tuple of them, got 'neighbours'",
         ),
-        ({"sends": ()}, "sends: must be one thing, got 0 of them"),
-        ({"sends": (AllReduce(), Pairs())}, "sends: must be one thing, got 2 of them"),
+        ({"sends": ()}, "sends: must be at least one thing, got none"),
     ],
 )
 def test_a_word_that_no_trait_knows_is_refused_when_a_method_is_registered(told: Any, line: str) -> None:

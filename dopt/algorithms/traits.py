@@ -126,7 +126,8 @@ class Traits:
     Attributes:
       family: to which it belongs.
       source: the paper, with equation or algorithm number.
-      sends: what it exchanges, one or several; or (options, workers) -> that, where it follows from them.
+      sends: what it exchanges, one thing or several, one after the other in each step; or (options, workers) -> that,
+        where it follows from them.
       staleness: who draws the delay: "step" (one per step, in place of a cluster), "edge" (one per sender and step),
         "coordinate"; None: it reads no delay.
       scheduled: options that only the clock reads.
@@ -192,9 +193,22 @@ def _checked(sends: object) -> tuple[Exchange, ...]:
         if not isinstance(one, Exchange):
             known = ", ".join(kind.__name__ for kind in typing.get_args(Exchange))
             raise InputError(f"sends: must be {known}, or a tuple of them, got {one!r}")
-    if len(exchange) != 1:
-        raise InputError(f"sends: must be one thing, got {len(exchange)} of them; no clock adds several up yet")
+    if not exchange:
+        raise InputError("sends: must be at least one thing, got none")
+    if len(exchange) > 1:
+        _check_several(exchange)
     return exchange
+
+
+def _check_several(exchange: tuple[Exchange, ...]) -> None:
+    """Refuse several exchanges of a step that no clock can put one after the other."""
+    for one in exchange:
+        if isinstance(one, Server | Pairs):
+            raise InputError(f"sends: {type(one).__name__} must be alone: what arrives has a clock of its own")
+        if isinstance(one, AllReduce) and one.reduction.participation != 1:
+            raise InputError("sends: a reduction in which a part of the workers takes part must be alone")
+    if sum(isinstance(one, Neighbours) for one in exchange) > 1:
+        raise InputError("sends: Neighbours may stand there once: a run has one mixing matrix; send more in one mix")
 
 
 def _words(hint: Any) -> tuple[Any, ...]:

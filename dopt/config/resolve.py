@@ -259,6 +259,8 @@ class _Resolving:
                 raise InputError(
                     f"delay: {name} cannot run without barriers, got cluster; use delayed_gossip_sgd, or a law"
                 )
+            if len(self.exchange) > 1:
+                raise InputError(f"delay: {name} waits for all now and then, got cluster; use a law")
             if given:
                 raise InputError(f"delay.{next(iter(given))}: the cluster says how old models are; leave it out")
             values["cluster"] = "exponential" if values["cluster"] is None else values["cluster"]

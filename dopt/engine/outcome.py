@@ -10,14 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dopt import flags, mixing
+from dopt import flags
 from dopt.config.exchanges import traits_of
 from dopt.config.runs import Runs
 from dopt.engine.carry import Carry, averaged
 from dopt.engine.group import Group
-from dopt.facts import Facts, clock, wiring
 from dopt.facts import problem as of_problem
-from dopt.facts.replays import Arrivals, Waves, after
 from dopt.types import Tree
 
 
@@ -74,7 +72,7 @@ def read(group: Group, runs: Runs, carry: Carry, diverged: Mapping[int, int]) ->
     """
     facts, number = group.facts, len(runs)
     kinds, kind = facts.kinds(runs)
-    clocked = [axes(group, *which) for which in kinds]
+    clocked = [facts.axes(*which) for which in kinds]
     length = np.array([len(found["step"]) for found in clocked])
     place = np.minimum(
         np.arange(length.max()), length[:, None] - 1
@@ -127,39 +125,3 @@ def first_record(group: Group, history: Mapping[str, Any], runs: int) -> dict[st
 def _reported(group: Group, recorded: Mapping[str, np.ndarray]) -> list[str]:
     asked = of_problem.is_asked(group.first, "loss")
     return [name for name in recorded if name != "finite" and (name != "loss" or asked)]
-
-
-# -- axes: what of a history follows from the clock --
-
-
-def axes(group: Group, template: int, seed: int) -> dict[str, np.ndarray]:
-    """step, gradients, time and bytes_sent at the records of a run, and ages, where they come from the clock."""
-    return group.facts.once(_axes, group.program.rounds, template, seed)
-
-
-def _axes(facts: Facts, local_steps: int, template: int, seed: int) -> dict[str, np.ndarray]:
-    replay = facts.replay(template, seed)
-    steps = clock.record_steps(facts.every, replay.length)
-    return {"step": steps, **replay.axes(steps, local_steps), **sent(facts, template, seed, steps)}
-
-
-def sent(facts: Facts, template: int, seed: int, steps: np.ndarray) -> dict[str, np.ndarray]:
-    """Bytes sent by a worker in the mean, and by a server, after so many steps."""
-    run, replay = facts.run(template, seed), facts.replay(template, seed)
-    n, size, bits = run.workers, float(facts.sizes.bytes), facts.sizes.bits
-    if isinstance(replay, Arrivals):
-        if replay.partner is not None:
-            return {"bytes_sent": 2 * size * steps / n}
-        # a gradient up for each that is delivered, a model down for each that is pulled
-        up, down = (after(c, steps) * size for c in (replay.replay.computed, replay.replay.pulls))
-        return {"bytes_sent": up / n, "server_bytes_sent": down}
-    if facts.building.needs is None:
-        own, servers = clock.reduced_bytes(run, bits)
-        count = clock.reduction_of(run).count(steps)
-        return {"bytes_sent": count * own} | ({"server_bytes_sent": count * servers} if servers else {})
-    if isinstance(replay, Waves):
-        return {"bytes_sent": after(replay.line.messages, steps) * bits[0] / (8 * n)}
-    w, count = facts.matrix(template), wiring.mixings(run, steps)
-    pair = w if isinstance(w, tuple) else (w,)
-    messages = [mixing.messages(part, int(count[-1]), seed)[count] for part in pair]
-    return {"bytes_sent": sum(m * b for m, b in zip(messages, bits, strict=True)) / (8 * n)}

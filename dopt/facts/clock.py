@@ -11,11 +11,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from dopt import cluster, code, draws, files, schedule, theory
+from dopt import cluster, code, draws, files, mixing, schedule, theory
 from dopt.algorithms import traits
+from dopt.algorithms.traits import AllReduce, Exchange, Neighbours
 from dopt.config import Resolved, options_of
 from dopt.config.exchanges import exchange_of
-from dopt.facts.replays import Replay, replay
+from dopt.facts.replays import Messages, Replay, replay
+from dopt.facts.sizes import Bits, Sizes
 from dopt.facts.wiring import links_of, mixings
 from dopt.types import Coordination, InputError, Reduction
 
@@ -27,17 +29,32 @@ def coordination_of(run: Resolved) -> Coordination:
     return traits.coordination_of(exchange_of(run))
 
 
-def reduction_of(run: Resolved) -> Reduction:
-    """What the workers of a run reduce together, where its method is synchronous."""
-    return traits.reduction_of(exchange_of(run))
-
-
-def reduced_bytes(run: Resolved, bits: tuple[int, ...]) -> tuple[float, float]:
+def reduced_bytes(run: Resolved, how: Reduction, bits: tuple[int, ...]) -> tuple[float, float]:
     """(sent by a worker in the mean, by the server) when a run reduces; `bits`: of each message."""
-    how, reduce = reduction_of(run), run.options.get("cluster.reduce", "ring")
+    reduce = run.options.get("cluster.reduce", "ring")
     each = cluster.links.reduce_messages(reduce, run.workers, how.gathers, how.participants(run.workers))
     own, servers = (factor * sum(bits) / 8 for factor in each)
     return own, servers
+
+
+def messages_of(run: Resolved, w: Any, sizes: Sizes) -> Messages:
+    """What travels in a run. `w`: its mixing matrix, or None."""
+
+    def sent(one: Exchange, bits: tuple[int, ...], steps: np.ndarray) -> dict[str, np.ndarray]:
+        if isinstance(one, Neighbours):
+            count, pair = mixings(run, steps), w if isinstance(w, tuple) else (w,)
+            each = [mixing.messages(part, int(count[-1]), run.seed)[count] for part in pair]
+            return {"bytes_sent": sum(m * b for m, b in zip(each, bits, strict=True)) / (8 * run.workers)}
+        how = one.reduction if isinstance(one, AllReduce) else Reduction()
+        (own, servers), count = reduced_bytes(run, how, bits), how.count(steps)
+        return {"bytes_sent": count * own} | ({"server_bytes_sent": count * servers} if servers else {})
+
+    def together(steps: np.ndarray) -> dict[str, np.ndarray]:
+        each = [sent(one, bits, steps) for one, bits in zip(exchange_of(run), sizes.bits, strict=True)]
+        names = dict.fromkeys(name for found in each for name in found)
+        return {name: np.sum([found[name] for found in each if name in found], axis=0) for name in names}
+
+    return Messages(run.workers, float(sizes.bytes), sizes.bits[0][0], together)
 
 
 def _horizon_of(run: Resolved) -> dict[str, Any]:
@@ -78,17 +95,23 @@ def standing(run: Resolved) -> tuple[str, ...]:
     return (*map(code.version, makes), *map(files.content, paths))
 
 
-def timeline(run: Resolved, w: Any = None, bits: tuple[int, ...] = (0,), every: int = 1) -> Timeline:
+def alike(run: Resolved, size: int) -> Bits:
+    """Messages of `size` bits, one in each exchange of a run."""
+    return ((size,),) * len(exchange_of(run))
+
+
+def timeline(run: Resolved, w: Any = None, bits: Bits | None = None, every: int = 1) -> Timeline:
     """When each step of a run lands: arrivals, the times of a barrier, or waves without any.
 
     Args:
       w: its mixing matrix, for methods that have one.
-      bits: what a worker sends over each link at a mixing, of each mix; else the bits of a model.
+      bits: of messages, as `Sizes` has them; None: they have none.
       every: steps between two records.
     """
     exchange = exchange_of(run)
     events = traits.is_event_driven(exchange)
-    horizon, size = _horizon_of(run), sum(bits) / 8
+    bits = alike(run, 0) if bits is None else bits
+    horizon, size = _horizon_of(run), sum(bits[0]) / 8
     if events and not traits.is_peer_to_peer(exchange):
         return served(run, size)[0]
     n, computing = run.workers, traits.reduction_of(exchange).participants(run.workers)
@@ -100,19 +123,20 @@ def timeline(run: Resolved, w: Any = None, bits: tuple[int, ...] = (0,), every: 
     return schedule.barrier(machines, workers=n, computing=computing, **waiting(run, w, machines, bits), **horizon)
 
 
-def waits_for_neighbours(run: Resolved) -> bool:
+def waits_for_neighbours(one: Exchange) -> bool:
     """Whether a worker goes on as soon as its neighbours are there; else it waits for all who reduce with it."""
-    return traits.neighbours_of(exchange_of(run)) is not None
+    return isinstance(one, Neighbours)
 
 
-def replayed(run: Resolved, w: Any, bits: tuple[int, ...], every: int) -> Replay:
+def replayed(run: Resolved, w: Any, bits: Bits, every: int) -> Replay:
     """What the loop replays of a run's clock; arguments as of `timeline`."""
     line = timeline(run, w, bits, every)
     if not isinstance(line, schedule.Schedule):
         return replay(line)
-    if coordination_of(run).pairs:
-        return replay(line, partner=_partners(run, line, links_of(run, w)(0)))
-    return replay(line, served(run, sum(bits) / 8)[1])
+    how = coordination_of(run)
+    if how.pairs:
+        return replay(line, partner=_partners(run, line, links_of(run, w)(0)), local_steps=how.local_steps)
+    return replay(line, served(run, sum(bits[0]) / 8)[1], local_steps=how.local_steps)
 
 
 def _partners(run: Resolved, line: schedule.Schedule, near: np.ndarray) -> np.ndarray:
@@ -125,7 +149,7 @@ def _partners(run: Resolved, line: schedule.Schedule, near: np.ndarray) -> np.nd
     return met
 
 
-def every_of(run: Resolved, w: Any, bits: tuple[int, ...]) -> int:
+def every_of(run: Resolved, w: Any, bits: Bits) -> int:
     """Steps between two records of a run."""
     if run.record_seconds is None:
         return run.record_every or 1
@@ -139,31 +163,50 @@ def record_steps(every: int, length: int) -> np.ndarray:
     return np.unique(np.minimum(np.arange(0, length + every, every), length))
 
 
-def waiting(run: Resolved, w: Any, machines: cluster.Cluster, bits: tuple[int, ...]) -> dict[str, Any]:
-    """For whom each worker waits at a step (None: for all), what its messages cost then, and who rests: `barrier`'s."""
-    if w is not None and waits_for_neighbours(run):
-        links = links_of(run, w)
-        cost = None if machines.network.free else _cost(run, links, machines, sum(bits) / 8)
-        return {"neighbours": _waits(run, links), "cost": cost}
-    how, n = reduction_of(run), run.workers
-    seconds = sum(cluster.links.reduce_time(machines.network, n, size / 8, how.gathers) for size in bits)
+def waiting(run: Resolved, w: Any, machines: cluster.Cluster, bits: Bits) -> dict[str, Any]:
+    """What a barrier is told: of each exchange in turn who waits for whom and what messages cost, and who rests."""
+
+    def wait(one: Exchange, sizes: tuple[int, ...]) -> schedule.Wait:
+        if w is not None and waits_for_neighbours(one):
+            links = links_of(run, w)
+            cost = None if machines.network.free else _cost(run, links, machines, sum(sizes) / 8)
+            return schedule.Wait(_waits(run, links), cost)
+        return _reducing(run, one.reduction if isinstance(one, AllReduce) else Reduction(), machines, sizes)
+
+    exchange = exchange_of(run)
+    first, *then = map(wait, exchange, bits)
+    return {**first._asdict(), "then": tuple(then), "rests": _resting(run, traits.reduction_of(exchange))}
+
+
+def _reducing(run: Resolved, how: Reduction, machines: cluster.Cluster, sizes: tuple[int, ...]) -> schedule.Wait:
+    """All wait for all in the steps in which they reduce. `sizes`: bits of each message."""
+    n = run.workers
+    seconds = sum(cluster.links.reduce_time(machines.network, n, size / 8, how.gathers) for size in sizes)
     alone, nothing, all_of_it = np.eye(n, dtype=bool), np.zeros(n), np.full(n, seconds)
 
     def reduces(step: int) -> bool:
         return bool(how.count(step + 1) > how.count(step))
 
+    def waits(step: int) -> np.ndarray:
+        return np.ones((n, n), bool) if reduces(step) else alone
+
+    def cost(step: int) -> np.ndarray:
+        return all_of_it if reduces(step) else nothing
+
+    return schedule.Wait(None if how.period == 1 else waits, None if machines.network.free else cost)
+
+
+def _resting(run: Resolved, how: Reduction) -> Callable[[int], np.ndarray] | None:
+    """Step -> [n] bool: who computes nothing in it; None: nobody ever rests."""
+    n = run.workers
+    if how.participation == 1:
+        return None
+
     @cache
     def taking_part(number: int) -> np.ndarray:
         return np.asarray(_subset(run.seed, number, n, how.participants(n)))
 
-    def found(step: int) -> np.ndarray:
-        return all_of_it if reduces(step) else nothing
-
-    return {
-        "neighbours": None if how.period == 1 else lambda step: np.ones((n, n), bool) if reduces(step) else alone,
-        "cost": None if machines.network.free else found,
-        "rests": None if how.participation == 1 else lambda step: ~taking_part(int(how.count(step))),
-    }
+    return lambda step: ~taking_part(int(how.count(step)))
 
 
 _subset = jax.jit(draws.subset, static_argnums=(2, 3))

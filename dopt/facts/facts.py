@@ -6,10 +6,10 @@ Runs that differ in their learning rate only share everything; those that differ
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Any, TypeVar
+from functools import cached_property, wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import jax
 import numpy as np
@@ -28,6 +28,21 @@ from dopt.topology.sequences import Matchings
 from dopt.types import InputError, Problem, Tree
 
 T = TypeVar("T")
+P = ParamSpec("P")
+
+
+def once(make: Callable[Concatenate[Facts, P], T]) -> Callable[Concatenate[Facts, P], T]:
+    """A method of `Facts` whose answer is made once for each of its arguments."""
+
+    @wraps(make)
+    def asked(facts: Facts, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        key = (make, args, *kwargs.items())
+        if key not in facts._made:
+            facts._made[key] = make(facts, *args, **kwargs)
+        made: T = facts._made[key]
+        return made
+
+    return asked
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,35 +74,22 @@ class Facts:
     def dtype(self) -> np.dtype:
         return of_problem.dtype_of(self.first)
 
-    def once(self, make: Callable[..., T], *key: Hashable) -> T:
-        """`make(facts, *key)`, made once for each distinct key."""
-        if (make, key) not in self._made:
-            self._made[make, key] = make(self, *key)
-        made: T = self._made[make, key]
-        return made
-
     # -- for each template --
 
+    @once
     def matrix(self, template: int) -> Any:
         """W: [n, n], dense or sparse, a period [period, n, n], random `Matchings`, or a pair (R, C); None: the method has none."""
-        return self.once(Facts._matrix, template)
-
-    def _matrix(self, template: int) -> Any:
         return wiring.wanted(self.runs.templates[template], self.own_matrix)
 
+    @once
     def gap(self, template: int) -> float:
         """The spectral gap of W, of R where there are two; NaN without one, or where it was not found."""
-        return self.once(Facts._gap, template)
-
-    def _gap(self, template: int) -> float:
         w = self.matrix(template)
         return float("nan") if w is None else mixing.spectral_gap(w[0] if isinstance(w, tuple) else w)
 
+    @once
     def modulus(self, template: int) -> float:
         """‖W - J‖₂."""
-        return self.once(Facts._modulus, template)
-
-    def _modulus(self, template: int) -> float:
         found = mixing.second_modulus(self.matrix(template))
         if math.isnan(found):
             raise InputError(
@@ -125,17 +127,16 @@ class Facts:
         found = self.runs.templates[template]
         return found.at(found.learning_rate, seed)
 
+    @once
     def link_ages(self, template: int, seed: int) -> np.ndarray:
         """[n, n] int32: how old each reader reads each sender, for good."""
-        return self.once(Facts._link_ages, template, seed)
-
-    def _link_ages(self, template: int, seed: int) -> np.ndarray:
         return ages.of_links(self.run(template, seed), self.matrix(template), self.graph)
 
     def forms(self, template: int, seed: int, iterations: int) -> tuple[mixing.Form, ...]:
         """The forms in which W runs, in the run's precision."""
-        return self.once(Facts._forms, template, seed if self.is_random_graph(template) else 0, iterations)
+        return self._forms(template, seed if self.is_random_graph(template) else 0, iterations)
 
+    @once
     def _forms(self, template: int, seed: int, iterations: int) -> tuple[mixing.Form, ...]:
         found = wiring.forms(self.run(template, seed), self.matrix(template), iterations)
         cast: tuple[mixing.Form, ...] = jax.tree.map(lambda x: shards.cast(x, self.dtype), found)
@@ -143,15 +144,24 @@ class Facts:
 
     def replay(self, template: int, seed: int) -> Replay:
         """What the loop replays: the run's clock."""
-        return self.once(Facts._replay, template, seed if self.draws(template) else 0)
+        return self._replay(template, seed if self.draws(template) else 0)
+
+    @once
+    def _replay(self, template: int, seed: int) -> Replay:
+        return clock.replayed(self.run(template, seed), self.matrix(template), self.sizes.bits, self.every)
 
     @cached_property
     def replays(self) -> list[Replay]:
         """Those of all runs, each once."""
         return [self.replay(*which) for which in self.kinds(self.runs)[0]]
 
-    def _replay(self, template: int, seed: int) -> Replay:
-        return clock.replayed(self.run(template, seed), self.matrix(template), self.sizes.bits, self.every)
+    @once
+    def axes(self, template: int, seed: int) -> dict[str, np.ndarray]:
+        """What of a run's history follows from its clock: step, gradients, time and bytes_sent at each record, and ages."""
+        replay = self.replay(template, seed)
+        steps = clock.record_steps(self.every, replay.length)
+        messages = clock.messages_of(self.run(template, seed), self.matrix(template), self.sizes)
+        return {"step": steps, **replay.axes(steps), **replay.sent(steps, messages)}
 
     # -- for all --
 

@@ -5,6 +5,7 @@ All three answer the same questions, so that nobody else asks which one it is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -23,6 +24,15 @@ class Room(NamedTuple):
     gradients: int  # of an update
     dtype: np.dtype
     shares: np.ndarray | None  # [workers] what an arrival counts by its worker's share; None: nothing
+
+
+class Messages(NamedTuple):
+    """What travels in a run, as far as its clock does not say it."""
+
+    workers: int
+    model: float  # bytes of one, as it travels to a server or to whom one meets
+    bits: int  # over a link at a mixing
+    together: Callable[[np.ndarray], dict[str, np.ndarray]]  # steps that all make together -> as `sent` of these
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,9 +79,13 @@ class Steps:
         """What the program is given to replay: fields of `Inputs`."""
         return {}
 
-    def axes(self, steps: np.ndarray, local_steps: int) -> dict[str, np.ndarray]:
+    def axes(self, steps: np.ndarray) -> dict[str, np.ndarray]:
         """Gradients computed, and seconds passed, after so many steps."""
         return {"gradients": after(self.line.gradients, steps), "time": after(self.line.time, steps)}
+
+    def sent(self, steps: np.ndarray, messages: Messages) -> dict[str, np.ndarray]:
+        """Bytes sent by a worker in the mean, and by a server, after so many steps."""
+        return messages.together(steps)
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +110,13 @@ class Waves(Steps):
 
         return {"turns": Turns(filled(self.line.applied), filled(self.line.batch))}
 
-    def axes(self, steps: np.ndarray, local_steps: int) -> dict[str, np.ndarray]:
+    def axes(self, steps: np.ndarray) -> dict[str, np.ndarray]:
         """Those of steps, and how old the models were that were mixed in since the last record."""
         ages = {"staleness_mean": self.line.age_mean, "staleness_max": self.line.age_max}
-        return super().axes(steps, local_steps) | {name: _at_records(x, len(steps)) for name, x in ages.items()}
+        return super().axes(steps) | {name: _at_records(x, len(steps)) for name, x in ages.items()}
+
+    def sent(self, steps: np.ndarray, messages: Messages) -> dict[str, np.ndarray]:
+        return {"bytes_sent": after(self.line.messages, steps) * messages.bits / (8 * messages.workers)}
 
 
 class Arrivals(NamedTuple):
@@ -108,6 +125,7 @@ class Arrivals(NamedTuple):
     line: schedule.Schedule
     replay: schedule.Batches
     partner: np.ndarray | None  # [steps] int32: whom the worker meets; None: there is a server
+    local_steps: int = 1  # gradients between a pull and a push
 
     @property
     def length(self) -> int:
@@ -160,11 +178,18 @@ class Arrivals(NamedTuple):
             )
         }
 
-    def axes(self, steps: np.ndarray, local_steps: int) -> dict[str, np.ndarray]:
+    def axes(self, steps: np.ndarray) -> dict[str, np.ndarray]:
         return {
-            "gradients": after(local_steps * self.replay.computed, steps),
+            "gradients": after(self.local_steps * self.replay.computed, steps),
             "time": after(self.replay.time, steps),
         }
+
+    def sent(self, steps: np.ndarray, messages: Messages) -> dict[str, np.ndarray]:
+        """Two models where two meet; else a gradient up for each that is delivered, and a model down for each that is pulled."""
+        if self.partner is not None:
+            return {"bytes_sent": 2 * messages.model * steps / messages.workers}
+        up, down = (after(c, steps) * messages.model for c in (self.replay.computed, self.replay.pulls))
+        return {"bytes_sent": up / messages.workers, "server_bytes_sent": down}
 
 
 Replay = Steps | Waves | Arrivals
@@ -174,10 +199,11 @@ def replay(
     line: schedule.Barrier | schedule.Waves | schedule.Schedule,
     batches: schedule.Batches | None = None,
     partner: np.ndarray | None = None,
+    local_steps: int = 1,
 ) -> Replay:
-    """The replay of a clock's timeline. `batches`, `partner`: of arrivals."""
+    """The replay of a clock's timeline. `batches`, `partner`, `local_steps`: of arrivals."""
     if isinstance(line, schedule.Schedule):
-        return Arrivals(line, schedule.batches(line) if batches is None else batches, partner)
+        return Arrivals(line, schedule.batches(line) if batches is None else batches, partner, local_steps)
     return Waves(line) if isinstance(line, schedule.Waves) else Steps(line)
 
 

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 
 from dopt import flags, mixing
-from dopt.algorithms.traits import has_server, is_event_driven
+from dopt.algorithms.traits import AllReduce, Exchange, Neighbours, has_server
 from dopt.config import Resolved, options_of
 from dopt.config.exchanges import exchange_of, traits_of
-from dopt.facts import clock, shards
+from dopt.facts import shards
 from dopt.facts.inputs import Inputs
 from dopt.facts.method import Building
 from dopt.facts.problem import dtype_of
@@ -20,24 +20,31 @@ from dopt.types import AXIS, Problem, Tree
 INDEX = 4  # bytes of a row's number
 
 
+# of each exchange: of each message that all reduce; or over a link in a round of mixing, of each mix
+Bits = tuple[tuple[int, ...], ...]
+
+
 class Sizes(NamedTuple):
     """What one worker sends at once."""
 
     bytes: (
         int  # of one model, as it travels; to and from a server the rows that a gradient touches, each with its index
     )
-    bits: tuple[int, ...]  # over each link in a round of mixing, of each mix; of a method that reduces: of each message
+    bits: Bits
 
 
 def sizes(building: Building, problem: Problem, model: Tree) -> Sizes:
     """The sizes of a method's messages. `model`: one worker's, as shapes."""
     size = _bytes(building.run, problem, model)
-    if is_event_driven(exchange_of(building.run)):
-        return Sizes(size, (8 * size,))
-    if building.needs is None:
-        how = clock.reduction_of(building.run)
-        return Sizes(size, how.bits(model) if how.bits is not None else (8 * size,))
-    return Sizes(size, _mixed(building, model))
+
+    def bits(one: Exchange) -> tuple[int, ...]:
+        if isinstance(one, Neighbours):
+            return _mixed(building, model)
+        if isinstance(one, AllReduce) and one.reduction.bits is not None:
+            return one.reduction.bits(model)
+        return (8 * size,)
+
+    return Sizes(size, tuple(map(bits, exchange_of(building.run))))
 
 
 def _bytes(run: Resolved, problem: Problem, model: Tree) -> int:

@@ -11,8 +11,10 @@ import numpy as np
 
 from dopt import schedule
 from dopt.algorithms import ALGORITHMS
+from dopt.algorithms.traits import AllReduce, Exchange, Neighbours
 from dopt.cluster import Cluster
 from dopt.config import HORIZONS, Resolved, Run, options_of
+from dopt.config.exchanges import exchange_of
 from dopt.facts import clock, wiring
 from dopt.files import writing
 from dopt.paths import slug
@@ -30,7 +32,7 @@ from dopt.schedule import (
     Schedule,
     table,
 )
-from dopt.types import InputError
+from dopt.types import InputError, Reduction
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -124,7 +126,7 @@ def timetable(run: Resolved, w: Any = None, size: int = 0) -> Schedule:
     """
     if run.delay == "cluster":
         return _without_barriers(run, w, size)
-    line = clock.timeline(run, w, (8 * size,))
+    line = clock.timeline(run, w, clock.alike(run, 8 * size))
     if isinstance(line, Barrier):
         return _behind_barrier(run, line, w, size)
     assert isinstance(line, Schedule)
@@ -148,7 +150,7 @@ def _without_barriers(run: Resolved, w: Any, size: int) -> Schedule:
 def _behind_barrier(run: Resolved, line: Barrier, w: Any, size: int) -> Schedule:
     """Steps that all have done by the end are applied, what some are ahead is pending, and what a crash broke is aborted."""
     machines, n = clock.machines_of(run), run.workers
-    how = clock.waiting(run, w, machines, (8 * size,))
+    how = clock.waiting(run, w, machines, clock.alike(run, 8 * size))
     count, end = len(line.time) + 1, run.seconds
     if line.stalled and end is None:  # until nobody moves any more: each is at most n steps ahead of another
         steps = schedule.lockstep(machines, steps=count + n, **how)
@@ -159,16 +161,23 @@ def _behind_barrier(run: Resolved, line: Barrier, w: Any, size: int) -> Schedule
         while steps.time[:, -1].min() < end:  # somebody is ahead
             count *= 2
             steps = schedule.lockstep(machines, steps=count, **how)
-    turns, sent = range(steps.time.shape[1]), np.zeros((1, n))  # bytes of each step, in turn
-    resting = np.zeros((n, 1), bool) if how.get("rests") is None else np.stack([how["rests"](k) for k in turns], 1)
-    if w is None:
-        reduced = np.diff(clock.reduction_of(run).count(np.arange(len(turns) + 1)))
-        sent = np.tile(reduced[:, None] * clock.reduced_bytes(run, (8,))[0], n) / (1 - resting.mean(0)[:, None])
-    elif size:
+    turns = range(steps.time.shape[1])
+    resting = np.zeros((n, 1), bool) if how["rests"] is None else np.stack([how["rests"](k) for k in turns], 1)
+    each = (_messages(run, w, one, turns, resting) for one in exchange_of(run))
+    sent = sum(each, np.zeros((1, n))) if size else np.zeros((1, n))
+    return _told(steps, len(line.time), machines, end, size * sent, line.stalled, ~resting)
+
+
+def _messages(run: Resolved, w: Any, one: Exchange, turns: range, resting: np.ndarray) -> np.ndarray:
+    """[steps, n] messages that each worker sends for an exchange in each step; who rests, [n, steps or 1], sends none."""
+    n = run.workers
+    if isinstance(one, Neighbours):
         links = wiring.links_of(run, w)
         rounds = (range(wiring.mixings(run, k), wiring.mixings(run, k + 1)) for k in turns)
-        sent = np.array([sum((links(k).sum(0) for k in those), np.zeros(n)) for those in rounds])
-    return _told(steps, len(line.time), machines, end, size * sent, line.stalled, ~resting)
+        return np.array([sum((links(k).sum(0) for k in those), np.zeros(n)) for those in rounds])
+    how = one.reduction if isinstance(one, AllReduce) else Reduction()
+    reduced = np.diff(how.count(np.arange(len(turns) + 1)))
+    return np.tile(reduced[:, None] * clock.reduced_bytes(run, how, (8,))[0], n) / (1 - resting.mean(0)[:, None])
 
 
 def _lost(machines: Cluster) -> np.ndarray:

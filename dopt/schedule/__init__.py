@@ -5,7 +5,7 @@ replays the arrays. A rule is a value, `dopt.types.Coordination`; `arrivals` kno
 """
 
 from dopt.schedule.arrivals import always_busy, arrivals, check, partners
-from dopt.schedule.barriers import Barrier, Lockstep, Waves, barrier, lockstep, unsynchronised
+from dopt.schedule.barriers import Barrier, Lockstep, Wait, Waves, barrier, lockstep, unsynchronised
 from dopt.schedule.pipeline import Pipeline, by_stage, pipeline
 from dopt.schedule.table import (
     ABORTED,
@@ -36,6 +36,7 @@ __all__ = [
     "Lockstep",
     "Pipeline",
     "Schedule",
+    "Wait",
     "Waves",
     "always_busy",
     "arrivals",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -18,6 +18,13 @@ Rests = Callable[[int], np.ndarray]  # step -> [n] bool: who computes nothing in
 Cost = Callable[[int], np.ndarray]  # step -> [n] seconds of each worker's messages, once all it waits for are there
 
 
+class Wait(NamedTuple):
+    """An exchange of a step, as each worker comes to it."""
+
+    neighbours: Neighbours | None = None  # None: all wait for all
+    cost: Cost | None = None  # None: nothing
+
+
 class Barrier(NamedTuple):
     """Steps that all workers take together."""
 
@@ -31,7 +38,7 @@ class Lockstep(NamedTuple):
 
     begin: np.ndarray  # it begins to compute
     done: np.ndarray  # it has computed
-    sends: np.ndarray  # all it waits for have computed, and messages travel
+    sends: np.ndarray  # all it waits for first have computed, and messages travel
     time: np.ndarray  # the step is over for it
 
     def schedule(self) -> Schedule:
@@ -72,6 +79,7 @@ def barrier(
     *,
     workers: int,
     cost: Cost | None = None,
+    then: Sequence[Wait] = (),
     rests: Rests | None = None,
     computing: int | None = None,
     steps: int | None = None,
@@ -85,6 +93,7 @@ def barrier(
     crashes computes the same again when it is back; where it never is, the steps end, and the barrier is `stalled`.
 
     Args:
+      then: what they exchange after that, one after the other.
       rests: who computes nothing in a step; None: nobody.
       computing: how many do not rest; None: all.
 
@@ -108,10 +117,11 @@ def barrier(
     guess = wanted if wanted is not None else (seconds or 0) / pace
     check_count("steps, gradients or seconds", guess)
     count = wanted if wanted is not None else int(guess) + 16
-    time = _finished(cluster, neighbours, cost, rests, count)
+    waits = (Wait(neighbours, cost), *then)
+    time = _finished(cluster, waits, rests, count)
     while seconds is not None and time[-1] <= seconds:
         count *= 2
-        time = _finished(cluster, neighbours, cost, rests, count)
+        time = _finished(cluster, waits, rests, count)
     first, within = time[0], np.isfinite(time) & (time <= (np.inf if seconds is None else seconds))
     stalled = bool(np.isinf(time[within.sum() :][:1]).any())
     time = time[within]
@@ -126,15 +136,14 @@ def barrier(
     return Barrier(time, computing * np.arange(1, len(time) + 1), stalled)
 
 
-def _finished(
-    cluster: Cluster | None, neighbours: Neighbours | None, cost: Cost | None, rests: Rests | None, count: int
-) -> np.ndarray:
+def _finished(cluster: Cluster | None, waits: Sequence[Wait], rests: Rests | None, count: int) -> np.ndarray:
     """[count] seconds at which each step is done by all; inf: never."""
     if cluster is None:
         return np.arange(1, count + 1, dtype=float)
-    if neighbours is cost is rests is None and not _crashes(cluster):
+    if rests is None and set(waits) == {Wait()} and not _crashes(cluster):
         return np.cumsum(compute_times(cluster, count).max(0))
-    return lockstep(cluster, neighbours, cost=cost, rests=rests, steps=count).time.max(0)
+    (neighbours, cost), *then = waits
+    return lockstep(cluster, neighbours, cost=cost, then=then, rests=rests, steps=count).time.max(0)
 
 
 def _crashes(cluster: Cluster) -> bool:
@@ -147,11 +156,12 @@ def lockstep(
     *,
     steps: int,
     cost: Cost | None = None,
+    then: Sequence[Wait] = (),
     rests: Rests | None = None,
 ) -> Lockstep:
     """Each worker's times in each step of a barrier; arguments as `barrier`'s."""
     n = cluster.workers
-    times, oneself = compute_times(cluster, steps), np.eye(n, dtype=bool)
+    times = compute_times(cluster, steps)
     if rests is not None:
         times = np.where(np.stack([rests(k) for k in range(steps)], 1), 0.0, times)
     lost, back = cluster.down.T
@@ -164,10 +174,20 @@ def lockstep(
         broken = (start <= lost) & (lost < start + times[:, k])  # it does the same again
         begin[k] = np.where(broken, back, start)
         done[k] = begin[k] + times[:, k]
-        sends[k] = done[k].max() if neighbours is None else np.where(neighbours(k) | oneself, done[k], -np.inf).max(1)
+        sends[k] = _met(neighbours, k, done[k])
         now = sends[k] + (0.0 if cost is None else cost(k))
+        for wait in then:
+            now = _met(wait.neighbours, k, now) + (0.0 if wait.cost is None else wait.cost(k))
         time[k] = now
     return Lockstep(*(part.T for part in parts))
+
+
+def _met(neighbours: Neighbours | None, step: int, ready: np.ndarray) -> np.ndarray:
+    """[n] when all that each worker waits for in a step are ready; None: it waits for all."""
+    if neighbours is None:
+        return np.full_like(ready, ready.max())
+    mine = neighbours(step) | np.eye(len(ready), dtype=bool)
+    return np.where(mine, ready, -np.inf).max(1)
 
 
 def unsynchronised(

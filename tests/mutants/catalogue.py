@@ -269,7 +269,7 @@ MUTANTS = (
     Mutant(
         "neglia2020_topology",
         "gossip waits for all",
-        attribute(clock, "waits_for_neighbours", lambda run: False),
+        attribute(clock, "waits_for_neighbours", lambda one: False),
         ("alike",),
     ),
     Mutant("phase_diagram", "the straggler is as fast as all", EQUAL, ("random-allreduce_sgd",)),
@@ -304,7 +304,7 @@ MUTANTS = (
     Mutant(
         "timeline",
         "gossip waits for all",
-        attribute(clock, "waits_for_neighbours", lambda run: False),
+        attribute(clock, "waits_for_neighbours", lambda one: False),
         ("drawn_gossip_sgd", "long_gossip_sgd"),
     ),
     Mutant("tyurin2023_ringmaster", "Ringmaster without stops", rule("ringmaster_sgd", stop=False), ("ringmaster",)),

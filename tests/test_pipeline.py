@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
+from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import dopt
-from dopt import engine
+from dopt import engine, mixing
 from dopt.sweeps import plan
+from dopt.sweeps.pipeline import Pipeline, Todo
+from dopt.sweeps.show import Show
 from dopt.sweeps.store import Store
+from dopt.sweeps.tracking import Tracker
 from dopt.types import MachineError
 
 SLABS, RUNS = 3, 6
@@ -102,3 +108,47 @@ def test_a_claim_is_held_until_the_slab_is_written(tmp_path: Path, monkeypatch: 
     for name in (f"group0-slab{i:03d}" for i in range(SLABS)):
         with Store(results.folder).locked(name, wait=False) as free:
             assert free
+
+
+def cannot_begin(work: Any) -> Future[Any]:
+    raise RuntimeError("can't start new thread")
+
+
+def left(work: Any) -> Future[Any]:
+    """As of work that is given up before its thread takes it."""
+    future: Future[Any] = Future()
+    future.cancel()
+    return future
+
+
+@pytest.mark.parametrize("write", [cannot_begin, left])
+def test_a_claim_is_given_back_where_the_writer_never_begins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write: Any
+) -> None:
+    store = Store(tmp_path)
+    store.create()
+    monkeypatch.setattr(Pipeline, "_compiled", lambda self, todo: None)
+    for name in ("packed", "advanced"):
+        monkeypatch.setattr(engine, name, lambda *a, **options: None)
+    work = Pipeline(store, Tracker("off", group="", folder=tmp_path), None, Show(), write, write)
+    todo: Any = Todo(None, "slab", ())  # type: ignore[arg-type]
+    with suppress(RuntimeError):
+        work.do(todo, None)
+    with Store(tmp_path).locked("slab", wait=False) as free:
+        assert free
+
+
+def test_a_spectral_gap_that_was_not_found_is_said_once_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mixing, "spectral_gap", lambda w: math.nan)
+    said: list[str] = []
+    show = Show()
+    show.note = said.append  # type: ignore[method-assign]
+    results = dopt.sweep(SWEEP, results=tmp_path / "results", show=show)
+    assert results.runs["spectral_gap"].isna().all()
+    (line,) = set(said)
+    assert line.startswith("spectral_gap: ")
+    assert "not found" in line
+    assert Store(results.folder).manifest("group0-slab000")["notes"] == [line]
+    assert dopt.run(results.run(results.runs["id"][0])).notes == (line,)

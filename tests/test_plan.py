@@ -367,14 +367,14 @@ def test_a_graph_that_changed_is_found_before_a_slab_runs(tmp_path: Path, monkey
 
 
 def test_a_file_that_changes_while_a_sweep_is_planned_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file, group = tmp_path / "graph.edgelist", work._group
+    file, group = tmp_path / "graph.edgelist", plan.group_on
     nx.write_edgelist(nx.cycle_graph(4), file, data=False)
 
     def late(*args: Any) -> Any:
         nx.write_edgelist(nx.complete_graph(4), file, data=False)
         return group(*args)
 
-    monkeypatch.setattr(work, "_group", late)
+    monkeypatch.setattr(plan, "group_on", late)
     with pytest.raises(InputError, match=r"graph, matrix of run \w{16} .*no longer"):
         again(tmp_path / "results", topology=str(file))
 

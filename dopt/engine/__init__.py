@@ -4,7 +4,7 @@ from dopt.engine.carry import Carry
 from dopt.engine.compiled import Compiled, compile
 from dopt.engine.group import Group, group_of, grouped
 from dopt.engine.key import TRACED, key
-from dopt.engine.outcome import Columns, Outcome, Outcomes
+from dopt.engine.outcome import Columns, Outcome, Outcomes, gap_notes
 from dopt.engine.pack import pack
 from dopt.engine.slab import First, Slab, advanced, collected, packed, run_slab
 
@@ -21,6 +21,7 @@ __all__ = [
     "advanced",
     "collected",
     "compile",
+    "gap_notes",
     "group_of",
     "grouped",
     "key",

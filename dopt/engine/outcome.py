@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -95,6 +96,22 @@ def read(group: Group, runs: Runs, carry: Carry, diverged: Mapping[int, int]) ->
     stalled = np.array([_stalled(group, *which) for which in kinds])[kind]
     gap = np.array([facts.gap(number) for number, _ in kinds])[kind]
     return Outcomes(Columns(history | values, there, step, stalled, gap), lacks, group, carry)
+
+
+def gap_notes(group: Group, runs: Runs) -> tuple[str, ...]:
+    """One line for each matrix of these runs whose spectral gap was not found."""
+    facts = group.facts
+    unknown = [
+        facts.runs.templates[number]
+        for number in dict.fromkeys(template for template, _ in facts.kinds(runs)[0])
+        if facts.matrix(number) is not None and math.isnan(facts.gap(number))
+    ]
+    return tuple(
+        dict.fromkeys(
+            f"spectral_gap: of the mixing matrix of {run.topology}, {run.workers} workers: not found, since its iteration did not converge; it is NaN"
+            for run in unknown
+        )
+    )
 
 
 def _stalled(group: Group, template: int, seed: int) -> int:

@@ -16,6 +16,7 @@ from dopt.devices import ALONE, hosts, memory
 from dopt.engine.checkpoints import Checkpoints, Keeper
 from dopt.engine.compiled import compile
 from dopt.engine.group import group_of
+from dopt.engine.outcome import gap_notes
 from dopt.engine.slab import First, run_slab
 from dopt.types import InputError, Problem, Tree
 from dopt.watch import Look, in_thread, pace
@@ -166,6 +167,7 @@ def _made(
         outcome.extra,
         (
             *group.facts.notes,
+            *gap_notes(group, group.facts.runs),
             *(f"{line}; the run has an id of its own, and nothing reuses it" for line in unhashed),
             *stalling(resolved, outcome.stalled_step),
         ),

@@ -16,6 +16,7 @@ from dopt.config import UNTRACED, Resolved, Run, Runs
 from dopt.config.identity import SCHEMA
 from dopt.config.runs import bits, numbered
 from dopt.devices import memory as devices_memory
+from dopt.devices.executors import spread
 from dopt.paths import slug
 from dopt.sweeps.columns import frozen
 from dopt.sweeps.spec import Sweep
@@ -57,6 +58,11 @@ def groups_of(runs: Runs) -> dict[str, Runs]:
     number: dict[str, int] = {}
     group = np.array([number.setdefault(engine.key(runs[row]), len(number)) for row in first.tolist()])
     return {key: runs.take(np.flatnonzero(group[kind] == i)) for key, i in number.items()}
+
+
+def group_on(runs: Sequence[Resolved], devices: Sequence[Any] | None) -> engine.Group:
+    """The group of runs with equal keys, on these devices, or on those that its executor takes."""
+    return engine.group_of(runs, devices=devices or spread(runs[0].executor))
 
 
 def width_of(runs: int, devices: Sequence[Any]) -> int:

@@ -4,50 +4,40 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import platform
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
-from dopt import code, cores, engine, memory
-from dopt.config import Resolved, Runs, cost, matrices
+from dopt import code, cores, memory
+from dopt.config import Runs, cost, matrices
 from dopt.config.identity import (
-    Memo,
-    code_digests,
-    content_digests,
-    differences,
     fresh,
     identify,
-    matrix_digest,
 )
-from dopt.config.runs import joined, missing_in, numbered
-from dopt.devices import host
-from dopt.devices.executors import spread
-from dopt.engine import Group, group_of
+from dopt.engine import Group
 from dopt.engine.single import Result
 from dopt.facts.problem import is_recorded
 from dopt.files import whole, writing
 from dopt.paths import slug
 from dopt.sweeps import columns, spec
 from dopt.sweeps import plan as planning
+from dopt.sweeps.agreement import same, solved, templates_of
 from dopt.sweeps.jobs import Order, Team, Together, working
+from dopt.sweeps.pipeline import Pipeline, Todo, is_unlogged, log, todo_of, with_next
 from dopt.sweeps.results import Results, load
 from dopt.sweeps.show import Show
 from dopt.sweeps.store import Store
-from dopt.sweeps.tables import of_result, tables
+from dopt.sweeps.tables import of_result
 from dopt.sweeps.tracking import Tracker
 from dopt.types import InputError, MachineError
-from dopt.version import ENGINE, installed
-from dopt.watch import Aside, aside, check, in_thread, pace
+from dopt.version import ENGINE
+from dopt.watch import aside, check, in_thread
 
 WAIT = 0.05  # seconds between two looks at what others do
-PACKAGES = ("dopt", "jax", "jaxlib", "optax", "flax", "networkx", "numpy", "scipy", "scikit-learn")
 
 
 def keep_one(result: Result, results: str | Path | None, wandb: str, say: Callable[[str], None]) -> list[Path]:
@@ -120,10 +110,10 @@ def _sweep(
         team = ends.enter_context(working(jobs, show))
         planned = _plan(asked, store, devices, team)
         _keep_metric(asked, store, show)
-        for line in dict.fromkeys(line for like in _kinds(planned) for line in fresh(like.digests)):
+        for line in dict.fromkeys(line for like in templates_of(planned) for line in fresh(like.digests)):
             show.say(f"results: {line}; these runs have ids of their own, and nothing reuses them")
         tracker = Tracker(wandb, group=asked.name, folder=store.folder, project=asked.project, say=show.say)
-        with matrices.keeping(_solved(planned, store)):
+        with matrices.keeping(solved(planned, store)):
             _work(planned, store, tracker, devices, team)
     return dataclasses.replace(load(store.folder), metric=asked.metric)
 
@@ -134,26 +124,6 @@ def _keep_metric(asked: spec.Sweep, store: Store, show: Show) -> None:
         store.write_metric(asked.metric)
     except MachineError as error:
         show.say(f"results: the metric is not kept for `dopt.load` ({error})")
-
-
-def _kinds(planned: Sequence[planning.Planned]) -> list[Resolved]:
-    """The templates of all groups: one may be in several."""
-    return [like for p in planned for like in p.runs.kinds]
-
-
-def _solved(planned: Sequence[planning.Planned], store: Store) -> dict[matrices.Source, Any]:
-    """The matrices that a solver found when the plan was made: it is not asked again, where it might say something else.
-
-    One that is not there, or not what it was, is made anew, and compared like everything else before a slab runs.
-    """
-    found: dict[matrices.Source, Any] = {}
-    for like in filter(matrices.is_solved, _kinds(planned)):
-        of = matrices.source(like)
-        if of not in found:
-            w = matrices.load(store.matrix_path(like.digests["matrix"]))
-            if w is not None and matrix_digest(w) == like.digests["matrix"]:
-                found[of] = w
-    return found
 
 
 def default_folder(name: str, changes: Mapping[str, Any] | None) -> Path:
@@ -169,7 +139,7 @@ def grouped(asked: spec.Sweep, devices: Sequence[Any] | None = None) -> list[Bui
     """The groups of a sweep: every check that a run can fail is made, and nothing is compiled."""
     memory.refuse_beyond(cost.needs_of(asked.runs))
     identify(asked.runs.templates)  # before data are read: what changes from now on is found before a slab runs
-    built = [(key, runs, _group(runs, devices)) for key, runs in planning.groups_of(asked.runs).items()]
+    built = [(key, runs, planning.group_on(runs, devices)) for key, runs in planning.groups_of(asked.runs).items()]
     _check_metric(asked.metric.get("name"), [made for _, _, made in built])
     return built
 
@@ -198,14 +168,10 @@ def _check_metric(name: str | None, built: Sequence[Group]) -> None:
         raise InputError(f"sweep.metric.name: no run of this sweep has {name}; see the metrics in a run's history")
 
 
-def _group(runs: Sequence[Resolved], devices: Sequence[Any] | None) -> Group:
-    return group_of(runs, devices=devices or spread(runs[0].executor))
-
-
 def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None, team: Team) -> list[planning.Planned]:
     written = store.plan() if store.folder.exists() else None
     if written is not None:
-        return _same(asked, store, written, team)
+        return same(asked, store, written, team)
     store.check_writable()
     planned = None
     if store.folder.exists():  # somebody may be planning right now
@@ -216,7 +182,7 @@ def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None, team: 
     with store.locked("plan", wait=True):
         written = store.plan()
         if written is not None:
-            return _same(asked, store, written, team)
+            return same(asked, store, written, team)
         if store.has_slabs():
             raise InputError(
                 f"results: {store.folder} has slabs and no plan.json, so that nobody can tell whose they are; put it back, or choose another folder with --results"
@@ -239,52 +205,6 @@ def _write_plan(
     store.write_plan(planning.write(asked, planned, devices or jax.devices(), threads))
 
 
-def _same(asked: spec.Sweep, store: Store, written: dict[str, Any], team: Team) -> list[planning.Planned]:
-    """The plan that is there, if it is this sweep's: of the same fields, which stand for the same things."""
-    planned = planning.read(written, store.plan_path)
-    team.agree(written.get("threads"))
-    theirs = joined([p.runs for p in planned])
-    new = missing_in(theirs, asked.runs)
-    if len(new) or len(theirs) != len(asked.runs):
-        fields = new[0].to_dict() if len(new) else {}
-        differs = [name for name, value in fields.items() if value not in theirs.values(name)]
-        what = f"; new: {', '.join(differs)}" if differs else ""
-        raise InputError(
-            f"results: {store.folder} holds another sweep ({len(theirs)} runs of {theirs[0].algorithm}{what}); choose another folder with --results"
-        )
-    with matrices.keeping(_solved(planned, store)):
-        _compare(theirs, store, there=not _is_missing(planned, store))
-    return planned
-
-
-def _is_missing(planned: Sequence[planning.Planned], store: Store) -> bool:
-    """Whether any slab is not there."""
-    return not all(store.has(name) for p in planned for name, _ in p.slabs)
-
-
-def _compare(runs: Runs, store: Store, there: bool = False) -> None:
-    """Refuse what is no longer what the plan was made of.
-
-    Args:
-      there: all results are; then what cannot be made here, as data that lie elsewhere, is not compared.
-    """
-    memo: Memo = {}
-    for row in numbered(runs.template)[0].tolist():
-        run = runs[row]
-        today = code_digests(run, memo)
-        try:
-            today |= content_digests(run)
-        except InputError:
-            if not there:
-                raise
-            today |= {name: digest for name, digest in run.digests.items() if name not in today}
-        changed = differences(run.digests, today)
-        if changed:
-            raise InputError(
-                f"results: {', '.join(changed)} of run {run.id} ({run.algorithm}): no longer what {store.plan_path} was made of; put back what it was, or choose another folder with --results"
-            )
-
-
 def _work(
     planned: Sequence[planning.Planned],
     store: Store,
@@ -294,35 +214,45 @@ def _work(
 ) -> None:
     """Do every slab that is missing; those that another process works on are waited for, and done if it dies."""
     show = Together(team)
-    total = sum(len(p.runs) for p in planned)
-    slabs = [Todo(p, name, runs) for p in planned for name, runs in p.slabs]
-    there = {todo.name for todo in slabs if store.finished(todo.name, todo.runs.ids, show.say)}
-    show.start(total, sum(len(todo.runs) for todo in slabs if todo.name in there))
-    try:
-        for todo in slabs:
-            if todo.name in there and _unlogged(store, tracker, todo.name, todo.runs):
-                with store.locked(todo.name, wait=False) as mine:
-                    if mine:  # else somebody else is at it
-                        _log(store, tracker, todo.name, todo.runs)
-    except MachineError as error:
-        show.say(f"wandb: what is finished is not logged, since nobody could remember it ({error})")
-    missing = [todo for todo in slabs if todo.name not in there]
+    slabs = todo_of(planned)
+    there = [todo for todo in slabs if store.finished(todo.name, todo.runs.ids, show.say)]
+    names = {todo.name for todo in there}
+    missing = [todo for todo in slabs if todo.name not in names]
+    show.start(sum(len(todo.runs) for todo in slabs), sum(len(todo.runs) for todo in there))
+    _log_finished(there, store, tracker, show)
     if missing:  # a finished folder may be one that nobody can write
         store.create()
-        _name_engines(store, there, show)
+        _name_engines(store, names, show)
         _share(planned, team, len(missing))
         team.go(store.folder, None if devices is None else len(devices))
     with aside("pack") as pack, aside("write") as write:
-        work = _Pipeline(store, tracker, devices, show, pack, write)
+        work = Pipeline(store, tracker, devices, show, pack, write)
         while missing:
-            check()
-            team.look()
-            left = [todo for todo, after in _with_next(missing) if not _turn(work, team, todo, after)]
-            team.see_to([todo.name for todo in left])
-            if len(left) == len(missing):
-                time.sleep(WAIT)
-            missing = left
+            missing = _round(work, team, missing)
         work.finish()
+
+
+def _log_finished(there: Sequence[Todo], store: Store, tracker: Tracker, show: Show) -> None:
+    """Hand W&B what it lacks of slabs that are there and at which nobody else is."""
+    try:
+        for todo in there:
+            if is_unlogged(store, tracker, todo.name, todo.runs):
+                with store.locked(todo.name, wait=False) as mine:
+                    if mine:
+                        log(store, tracker, todo.name, todo.runs)
+    except MachineError as error:
+        show.say(f"wandb: what is finished is not logged, since nobody could remember it ({error})")
+
+
+def _round(work: Pipeline, team: Team, missing: Sequence[Todo]) -> list[Todo]:
+    """Take a turn at each slab that is missing, and look after the helpers; what is left then."""
+    check()
+    team.look()
+    left = [todo for todo, after in with_next(missing) if not _turn(work, team, todo, after)]
+    team.see_to([todo.name for todo in left])
+    if len(left) == len(missing):
+        time.sleep(WAIT)
+    return left
 
 
 def _share(planned: Sequence[planning.Planned], team: Team, slabs: int) -> None:
@@ -341,11 +271,7 @@ def _threads(count: int | None) -> str:
     return "one thread" if count == 1 else f"{count} threads"
 
 
-def _with_next(missing: Sequence[Todo]) -> Iterator[tuple[Todo, Todo | None]]:
-    return zip(missing, [*missing[1:], None], strict=True)
-
-
-def _turn(work: _Pipeline, team: Team, todo: Todo, after: Todo | None) -> bool:
+def _turn(work: Pipeline, team: Team, todo: Todo, after: Todo | None) -> bool:
     """Whether a slab is done, or on its way to the disk, by us or by others."""
     if todo.name in team.told:
         work.log(todo)
@@ -364,15 +290,15 @@ def help_with(order: Order, skipped: Collection[str], show: Show) -> None:
         raise MachineError(f"results: {store.plan_path} is gone")
     devices = None if order.devices is None else jax.local_devices()[: order.devices]
     planned = planning.read(written, store.plan_path)
-    slabs = [Todo(p, name, runs) for p in planned for name, runs in p.slabs]
+    slabs = todo_of(planned)
     begin = int(order.part * len(slabs))
-    with matrices.keeping(_solved(planned, store)), aside("pack") as pack, aside("write") as write:
-        work = _Pipeline(store, Tracker("off", group="", folder=store.folder), devices, show, pack, write)
+    with matrices.keeping(solved(planned, store)), aside("pack") as pack, aside("write") as write:
+        work = Pipeline(store, Tracker("off", group="", folder=store.folder), devices, show, pack, write)
         missing = [*slabs[begin:], *slabs[:begin]]
         while missing:
             begun = [
                 todo.name in skipped or store.has(todo.name) or work.do(todo, after)
-                for todo, after in _with_next(missing)
+                for todo, after in with_next(missing)
             ]
             missing = [todo for todo, done in zip(missing, begun, strict=True) if not done]
             time.sleep(WAIT if missing else 0)
@@ -387,146 +313,3 @@ def _name_engines(store: Store, there: Iterable[str], show: Show) -> None:
         show.say(
             f"results: slabs of {store.folder} were made by engine {which}, and what is missing is made by engine {ENGINE}: last bits may differ between them"
         )
-
-
-def _marks(store: Store, name: str) -> Path:
-    return store.folder / "locks" / f"{slug(name)}.logged"
-
-
-def _unlogged(store: Store, tracker: Tracker, name: str, runs: Runs) -> bool:
-    """Whether W&B lacks a run of the slab."""
-    return bool(tracker.lacks(runs.ids, _marks(store, name)))
-
-
-def _log(store: Store, tracker: Tracker, name: str, runs: Runs) -> None:
-    """Hand W&B what it lacks of a slab."""
-    if _unlogged(store, tracker, name, runs):
-        tracker.log(*store.read_slab(name, runs.ids), _marks(store, name))
-
-
-class Todo(NamedTuple):
-    """A slab that is to be done."""
-
-    planned: planning.Planned
-    name: str
-    runs: Runs
-
-
-class _Pipeline:
-    """While the devices run a slab, the next one is packed, and the one before is read, written and logged.
-
-    A slab is claimed when it goes to the devices, and its claim is held until it is written. An error of the writer ends the sweep.
-    """
-
-    def __init__(
-        self, store: Store, tracker: Tracker, devices: Sequence[Any] | None, show: Show, pack: Aside, write: Aside
-    ):
-        self.store, self.tracker, self.devices, self.show = store, tracker, devices, show
-        self.pack, self.write = pack, write
-        self.ahead: tuple[str, Future[engine.Slab]] | None = None  # what is being packed
-        self.behind: Future[None] | None = None  # what is being written
-        self.first: engine.First | None = show.first  # until a first record was seen
-
-    def do(self, todo: Todo, after: Todo | None) -> bool:
-        """Whether the slab is done, or on its way to the disk; not where another process works on it. `after`: the next one."""
-        check()
-        with ExitStack() as claim:
-            if not claim.enter_context(self.store.locked(todo.name, wait=False)):
-                return False
-            if self.is_there(todo):
-                return True
-            self.show.slab(todo.name, len(todo.runs))
-            compiled = self._compiled(todo)
-            begin = time.perf_counter()
-            slab = self._packed(todo, compiled)
-            if after is not None and after.planned is todo.planned:
-                self.ahead = after.name, self.pack(partial(engine.packed, compiled, after.runs))
-            carry = engine.advanced(slab, pace(self.show.chunk), first=self.first)
-            self.first, seconds = None, time.perf_counter() - begin
-            self.finish()
-            self.behind = self.write(partial(self._keep, todo, slab, carry, seconds, claim.pop_all()))
-        return True
-
-    def is_there(self, todo: Todo) -> bool:
-        """Whether somebody else has done the slab."""
-        there = self.store.has(todo.name) and self.store.finished(todo.name, todo.runs.ids, self.show.say)
-        if there:
-            self._show_done(todo, int(self.store.read_slab(todo.name, todo.runs.ids)[0]["diverged"].sum()))
-        return there
-
-    def log(self, todo: Todo) -> None:
-        """Hand W&B what it lacks of a slab that a helper has done."""
-        if _unlogged(self.store, self.tracker, todo.name, todo.runs):
-            self.finish()
-            self.behind = self.write(partial(_log, self.store, self.tracker, todo.name, todo.runs))
-
-    def finish(self) -> None:
-        """Wait for the writer.
-
-        Raises:
-          MachineError: it could not write.
-        """
-        if self.behind is not None:
-            self.behind.result()
-        self.behind = None
-
-    def _compiled(self, todo: Todo) -> engine.Compiled:
-        """The slab's program; what it was planned of is compared with what there is now."""
-        p, runs = todo.planned, todo.runs
-        if p.group is None:
-            p.group = _group(p.runs, self.devices)
-        # after it was made, from what lay there then
-        _compare(runs.where(lambda like: not fresh(like.digests)), self.store)
-        for line in p.group.facts.notes:
-            self.show.note(line)
-        width = (
-            math.ceil(p.width / p.group.spread) * p.group.spread
-        )  # the plan may be from a machine with fewer devices
-        if width not in p.compiled:
-            begin = time.perf_counter()
-            p.compiled[width] = engine.compile(p.group, width)
-            p.compile_seconds = time.perf_counter() - begin
-        return p.compiled[width]
-
-    def _packed(self, todo: Todo, compiled: engine.Compiled) -> engine.Slab:
-        """The slab's values, which may have been packed while the one before ran."""
-        ahead, self.ahead = self.ahead, None
-        if ahead is not None and ahead[0] == todo.name:
-            return ahead[1].result()
-        return engine.packed(compiled, todo.runs)
-
-    def _keep(self, todo: Todo, slab: engine.Slab, carry: engine.Carry, seconds: float, claim: ExitStack) -> None:
-        """Read a slab, write it, look whether it is there, and log it; then give its claim back."""
-        with claim:
-            found = engine.collected(slab, carry).columns
-            runs, history = tables(todo.runs, found)
-            check()
-            self.store.write_slab(todo.name, runs, history, _manifest(todo, slab.compiled, seconds))
-            self.store.check_slab(todo.name, todo.runs.ids)
-            if _unlogged(self.store, self.tracker, todo.name, todo.runs):
-                self.tracker.log(runs, history, _marks(self.store, todo.name))
-        self._show_done(todo, int((found.diverged >= 0).sum()))
-
-    def _show_done(self, todo: Todo, diverged: int) -> None:
-        self.show.done(todo.name, len(todo.runs), diverged)
-
-
-def _manifest(todo: Todo, compiled: engine.Compiled, seconds: float) -> dict[str, Any]:
-    """What made a slab."""
-    p, group = todo.planned, compiled.group
-    return {
-        "slab": todo.name,
-        "runs": todo.runs.ids,
-        "group": p.key,
-        "engine": ENGINE,
-        "width": compiled.width,
-        "device": group.devices[0].device_kind,
-        "devices": len(group.devices),
-        "threads": host.threads(),
-        "seconds": {"compile": p.compile_seconds, "run": seconds},
-        "versions": {
-            "python": platform.python_version(),
-            **{package: installed(package) or "missing" for package in PACKAGES},
-        },
-        "notes": group.facts.notes,
-    }

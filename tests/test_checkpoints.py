@@ -69,7 +69,7 @@ def steps_in(folder: Path) -> list[int]:
 def test_a_run_that_was_cut_ends_in_the_bits_of_one_that_was_not(kind: str, tmp_path: Path) -> None:
     run, where = make(**KINDS[kind]).resolve(), Checkpoints(tmp_path / "kept", every=20)
     group = group_of([run])
-    compiled = engine.compile(group, 1, most=1)
+    compiled = engine.compile(group, 1, group.calls(1, most=1))
     for share in (0.4, 0.8):
         with pytest.raises(CutError):
             run_slab(compiled, [run], cut_after(share), Keeper(where, "this one", group.devices))

@@ -118,7 +118,7 @@ def test_no_bit_of_a_plan_can_be_flipped(folder: Path) -> None:
 @pytest.mark.parametrize("number", [1, 2, 99, None, "3", [3]])
 def test_another_format_is_refused_and_named(folder: Path, number: Any, nothing_runs: None) -> None:
     edit(folder / "plan.json", lambda content: content.update(format=number))
-    refused(folder, r"plan\.json has format .* this dopt reads format 3; .*--results")
+    refused(folder, r"plan\.json has format .* this dopt reads format 3 and 4; .*--results")
 
 
 @pytest.mark.parametrize(

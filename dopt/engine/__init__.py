@@ -6,10 +6,12 @@ from dopt.engine.group import Group, group_of, grouped
 from dopt.engine.key import TRACED, key
 from dopt.engine.outcome import Columns, Outcome, Outcomes, gap_notes
 from dopt.engine.pack import pack
+from dopt.engine.segments import Call, Segment, fit, laid
 from dopt.engine.slab import First, Slab, advanced, collected, packed, run_slab
 
 __all__ = [
     "TRACED",
+    "Call",
     "Carry",
     "Columns",
     "Compiled",
@@ -17,14 +19,17 @@ __all__ = [
     "Group",
     "Outcome",
     "Outcomes",
+    "Segment",
     "Slab",
     "advanced",
     "collected",
     "compile",
+    "fit",
     "gap_notes",
     "group_of",
     "grouped",
     "key",
+    "laid",
     "pack",
     "packed",
     "run_slab",

@@ -74,15 +74,15 @@ class Compiled(NamedTuple):
         return new
 
 
-def compile(group: Group, width: int, most: int | None = None) -> Compiled:
+def compile(group: Group, width: int, calls: tuple[Call, ...] | None = None) -> Compiled:
     """The programs for slabs of `width` runs, compiled for the group's devices.
 
     Args:
-      most: records of a call, where somebody wants to look more often.
+      calls: how the run is cut; None: as the group does at this width.
     """
     facts = group.facts
     _ = facts.optimum  # where it cannot be found, nothing is compiled
-    calls = group.calls(width, most)
+    calls = group.calls(width) if calls is None else calls
     with memory.room(), flags.fixed(facts.dtype == np.float64):
         lowered = lower(group, width)
         begin = lowered.begin().compile()

@@ -7,6 +7,8 @@ over at the end is a second program. Between two calls the host may look, or kee
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 LONGEST = 1024  # steps of a segment: all its batches are drawn ahead
@@ -55,9 +57,23 @@ def calls(every: int, total: int, longest: int = LONGEST, most: int | None = Non
         rest %= parts[0]
     else:
         found = [Segment(records, every) for records in pieces(full, max(1, most or longest // every))]
-    found += [Segment(1, rest)] * (rest > 0)
-    made: list[Call] = []
-    for segment in found:
-        start = made[-1].end if made else 0
-        made.append(Call(segment, start, start // every + 1))
-    return tuple(made)
+    return laid([*found, *[Segment(1, rest)] * (rest > 0)], every)
+
+
+def laid(segments: Sequence[Segment], every: int) -> tuple[Call, ...]:
+    """Segments one after the other, with a record every so many steps."""
+    starts = accumulate((segment.records * segment.steps for segment in segments), initial=0)
+    return tuple(Call(segment, start, start // every + 1) for segment, start in zip(segments, starts, strict=False))
+
+
+def fit(made: Sequence[Call], every: int, total: int) -> bool:
+    """Whether calls make up a run of `total` steps, and their records lie every so many, and at the end."""
+    ends = sum(segment.records * segment.steps for segment, _, _ in made) == total
+    return ends and all(
+        min(segment) > 0
+        and (
+            (segment.steps == every and start % every == 0)
+            or (segment.records == 1 and start % every + segment.steps <= every)
+        )
+        for segment, start, _ in made
+    )

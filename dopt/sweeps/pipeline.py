@@ -23,6 +23,7 @@ from dopt.sweeps.show import Show
 from dopt.sweeps.store import Store
 from dopt.sweeps.tables import tables
 from dopt.sweeps.tracking import Tracker
+from dopt.types import InputError
 from dopt.version import ENGINE, installed
 from dopt.watch import Aside, check, pace
 
@@ -136,9 +137,18 @@ class Pipeline:
         width = math.ceil(p.width / p.group.spread) * p.group.spread
         if width not in p.compiled:
             begin = time.perf_counter()
-            p.compiled[width] = engine.compile(p.group, width)
+            p.compiled[width] = engine.compile(p.group, width, self._calls(p, p.group, width))
             p.compile_seconds = time.perf_counter() - begin
         return p.compiled[width]
+
+    def _calls(self, p: planning.Planned, group: engine.Group, width: int) -> tuple[engine.Call, ...]:
+        try:
+            return p.calls(group, width)
+        except ValueError as error:
+            path = self.store.plan_path
+            raise InputError(
+                f"results: {path} is damaged ({error}); move {path.parent} away, or choose another folder with --results"
+            ) from error
 
     def _packed(self, todo: Todo, compiled: engine.Compiled) -> engine.Slab:
         """The slab's values, which may have been packed while the one before ran."""

@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from dopt.types import InputError
 PREFERRED = {"cpu": 32}  # runs vmapped together: wider is slower on a CPU
 PREFERRED_ELSEWHERE = 1024
 MOST_THREADS = 4096  # that anybody is believed to have
+MOST_CALLS, MOST_STEPS = 2**24, 2**31  # of a run
 OF_A_ROW = ("template", "learning_rate", "seed")  # columns of a slab; templates have all other fields
 
 
@@ -42,9 +44,19 @@ class Planned:
     memory: int | None
     models: int
     slabs: Slabs
+    segments: tuple[engine.Segment, ...] | None = None  # how each run is cut into calls; None: as it would be today
     group: engine.Group | None = None  # built when it is needed
     compiled: dict[int, engine.Compiled] = field(default_factory=dict)
     compile_seconds: float = 0.0
+
+    def calls(self, group: engine.Group, width: int) -> tuple[engine.Call, ...]:
+        """The calls of each slab; ValueError where the plan's do not make up a run of the group."""
+        if self.segments is None:
+            return group.calls(width)
+        calls = engine.laid(self.segments, group.loop[0])
+        if not engine.fit(calls, group.loop[0], group.span):
+            raise ValueError("its segments do not make up its runs")
+        return calls
 
 
 def groups_of(runs: Runs) -> dict[str, Runs]:
@@ -127,11 +139,28 @@ def write(
                 "width": p.width,
                 "memory": p.memory,
                 "models": p.models,
+                "segments": counted(p.segments or ()),
                 "slabs": [{"name": name, **_columns(runs)} for name, runs in p.slabs],
             }
             for p in planned
         ],
     }
+
+
+def counted(segments: Sequence[engine.Segment]) -> list[list[int]]:
+    """[how many, records, steps] of segments that are alike and follow each other."""
+    return [[len(list(alike)), *segment] for segment, alike in groupby(segments)]
+
+
+def segments_of(rows: Any) -> tuple[engine.Segment, ...] | None:
+    """What `counted` wrote; ValueError where nobody did. None: a plan of format 3, which does not say."""
+    if rows is None:
+        return None
+    if any(type(x) is not int or not 0 < x <= MOST_STEPS for row in rows for x in row):
+        raise ValueError("its segments are no numbers of steps")
+    if sum(number for number, _, _ in rows) > MOST_CALLS:
+        raise ValueError("it has more segments than can be")
+    return tuple(engine.Segment(records, steps) for number, records, steps in rows for _ in range(number))
 
 
 def _template(like: Resolved, number: dict[str, int]) -> dict[str, Any]:
@@ -234,4 +263,5 @@ def _planned(group: Mapping[str, Any], templates: tuple[Resolved, ...]) -> Plann
     ends = np.cumsum([len(slab["id"]) for slab in slabs]).tolist()
     parts = zip(slabs, [0, *ends], ends, strict=False)
     named = [(slab["name"], runs[begin:end]) for slab, begin, end in parts]
-    return Planned(key, runs, group["width"], group["memory"], group["models"], named)
+    segments = segments_of(group.get("segments"))
+    return Planned(key, runs, group["width"], group["memory"], group["models"], named, segments)

@@ -31,7 +31,8 @@ from dopt.paths import slug
 from dopt.sweeps import columns, seal
 from dopt.types import InputError, MachineError
 
-FORMAT = 3  # of the plan
+FORMAT = 4  # of the plan
+READ = (3, FORMAT)  # a plan of format 3 does not say how a run is cut into calls: as it would be cut today
 RUNS, HISTORY = TABLES = ("runs.parquet", "history.parquet")
 MANIFEST = "manifest.json"
 
@@ -88,14 +89,14 @@ class Store:
             raise MachineError(f"results: cannot read {self.plan_path} ({reason(error)})") from error
         try:
             found = seal.parse(text)
-            if found.get("format") == FORMAT:
+            if found.get("format") in READ:
                 seal.check(text)
         except ValueError as error:
             raise InputError(f"results: {self.plan_path} is damaged ({error}); {advice}") from error
-        for name, known in (("format", FORMAT), ("schema", SCHEMA)):
-            if found.get(name) != known:
+        for name, known in (("format", READ), ("schema", (SCHEMA,))):
+            if found.get(name) not in known:
                 raise InputError(
-                    f"results: {self.plan_path} has {name} {str(found.get(name))[:40]!r}, this dopt reads {name} {known}; {advice}"
+                    f"results: {self.plan_path} has {name} {str(found.get(name))[:40]!r}, this dopt reads {name} {' and '.join(map(str, known))}; {advice}"
                 )
         return found
 

@@ -154,9 +154,8 @@ def prepare(asked: spec.Sweep, devices: Sequence[Any] | None, team: Team | None 
     for number, (key, runs, made) in enumerate(built):
         begin = time.perf_counter()
         width, compiled = planning.choose_width(made, len(runs), team.size)
-        one = planning.Planned(
-            key, runs, width, compiled.memory, made.models, planning.cut(number, runs, width), made, {width: compiled}
-        )
+        slabs, segments = planning.cut(number, runs, width), tuple(call.segment for call in compiled.calls)
+        one = planning.Planned(key, runs, width, compiled.memory, made.models, slabs, segments, made, {width: compiled})
         one.compile_seconds = time.perf_counter() - begin
         planned.append(one)
     return planned

@@ -8,7 +8,8 @@ import os
 import platform
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
@@ -119,6 +120,12 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_all(paths: Sequence[Path]) -> None:
+    """Wait until all of them are on the disk. It is asked for all at once: one after the other, each waits for the disk anew."""
+    with ThreadPoolExecutor(len(paths)) as threads:
+        list(threads.map(sync, paths))
 
 
 def reason(error: OSError) -> str:

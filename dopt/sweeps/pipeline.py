@@ -17,6 +17,7 @@ from dopt.config import Runs
 from dopt.config.identity import fresh
 from dopt.devices import host
 from dopt.paths import slug
+from dopt.sweeps import columns
 from dopt.sweeps import plan as planning
 from dopt.sweeps.agreement import compare
 from dopt.sweeps.show import Show
@@ -42,7 +43,8 @@ def is_unlogged(store: Store, tracker: Tracker, name: str, runs: Runs) -> bool:
 def log(store: Store, tracker: Tracker, name: str, runs: Runs) -> None:
     """Hand W&B what it lacks of a slab."""
     if is_unlogged(store, tracker, name, runs):
-        tracker.log(*store.read_slab(name, runs.ids), _marks(store, name))
+        kept, history = map(columns.frame, store.read_slab(name, runs.ids))
+        tracker.log(kept, history, _marks(store, name))
 
 
 class Todo(NamedTuple):
@@ -105,7 +107,7 @@ class Pipeline:
         """Whether somebody else has done the slab."""
         there = self.store.has(todo.name) and self.store.finished(todo.name, todo.runs.ids, self.show.say)
         if there:
-            self._show_done(todo, int(self.store.read_slab(todo.name, todo.runs.ids)[0]["diverged"].sum()))
+            self._show_done(todo, sum(self.store.read_slab(todo.name, todo.runs.ids)[0]["diverged"].to_pylist()))
         return there
 
     def log(self, todo: Todo) -> None:
@@ -168,7 +170,7 @@ class Pipeline:
         self.store.write_slab(todo.name, runs, history, _manifest(todo, slab.compiled, seconds, notes))
         self.store.check_slab(todo.name, todo.runs.ids)
         if is_unlogged(self.store, self.tracker, todo.name, todo.runs):
-            self.tracker.log(runs, history, _marks(self.store, todo.name))
+            self.tracker.log(columns.frame(runs), columns.frame(history), _marks(self.store, todo.name))
         self._show_done(todo, int((found.diverged >= 0).sum()))
 
     def _show_done(self, todo: Todo, diverged: int) -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import pyarrow as pa
 
 from dopt.config import Resolved
+from dopt.sweeps import columns, spec
 from dopt.sweeps import plan as planning
-from dopt.sweeps import spec
 from dopt.sweeps.store import SlabError, Store
 from dopt.types import InputError, MachineError
 
@@ -84,8 +85,7 @@ def load(folder: str | Path) -> Results:
     tables, faults = _tables(store, slabs)
     order = {run: i for i, run in enumerate(plan["order"])}
     if tables:
-        runs = pd.concat([runs for runs, _ in tables if len(runs)], ignore_index=True)
-        history = pd.concat([history for _, history in tables if len(history)], ignore_index=True)
+        runs, history = map(columns.joined, zip(*tables, strict=True))
         runs = runs.iloc[runs["id"].map(order).argsort(kind="stable")].reset_index(drop=True)
         history = history.iloc[history["id"].map(order).argsort(kind="stable")].reset_index(drop=True)
     else:
@@ -104,7 +104,7 @@ def _metric(store: Store) -> dict[str, Any]:
         ) from error
 
 
-def _tables(store: Store, slabs: planning.Slabs) -> tuple[list[tuple[pd.DataFrame, pd.DataFrame]], tuple[str, ...]]:
+def _tables(store: Store, slabs: planning.Slabs) -> tuple[list[tuple[pa.Table, pa.Table]], tuple[str, ...]]:
     """(tables of the slabs that are there, a line for each that is there and cannot be used)."""
     tables, faults = [], []
     for name, runs in slabs:

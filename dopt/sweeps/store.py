@@ -12,7 +12,6 @@ results/NAME/locks/                                     who works on what; empty
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -23,10 +22,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import filelock
-import pandas as pd
+import pyarrow as pa
 
 from dopt.config.identity import SCHEMA
-from dopt.files import TEMPORARY, digest, reason, sync, write, writing
+from dopt.files import TEMPORARY, reason, sync, sync_all, write, writing
 from dopt.paths import slug
 from dopt.sweeps import columns, seal
 from dopt.types import InputError, MachineError
@@ -180,7 +179,7 @@ class Store:
         try:
             if not self.has(name):
                 return False
-            self._verified(name, ids)
+            self.check_slab(name, ids)
             return True
         except SlabError as error:
             fault = error
@@ -194,8 +193,8 @@ class Store:
         say(f"results: {fault}; set aside in {aside / f'{folder.name}.{number}'}, runs again")
         return False
 
-    def _verified(self, name: str, ids: Sequence[str]) -> dict[str, bytes]:
-        """Table -> its bytes, of a slab that is whole and of these runs, in this order.
+    def _verified(self, name: str, ids: Sequence[str], fields: Sequence[str] | None) -> list[pa.Table]:
+        """The tables of a slab that is whole and of these runs, in this order; of their columns these, or all.
 
         Raises:
           SlabError: it is damaged, foreign, or unreadable.
@@ -206,17 +205,18 @@ class Store:
             if manifest.get(field) != expected:
                 raise SlabError("foreign", f"{folder / MANIFEST} has other {field} than the plan")
         sums = manifest.get("sha256")
-        found = {}
+        found = []
         for file in TABLES:
-            found[file] = _bytes(folder / file)
-            if not isinstance(sums, dict) or hashlib.sha256(found[file]).hexdigest() != sums.get(file):
+            content = _bytes(folder / file)
+            if not isinstance(sums, dict) or hashlib.sha256(content).hexdigest() != sums.get(file):
                 raise SlabError("damaged", f"{folder / file} is truncated or altered")
-            there = _ids(found[file], folder / file)
-            if (there if file == RUNS else list(dict.fromkeys(there))) != list(ids):
+            table, there = _table(content, folder / file, fields)
+            if (there if file == RUNS else there.unique()).to_pylist() != list(ids):
                 raise SlabError("foreign", f"{folder / file} has other runs than the plan")
+            found.append(table)
         return found
 
-    def write_slab(self, name: str, runs: pd.DataFrame, history: pd.DataFrame, manifest: dict[str, Any]) -> None:
+    def write_slab(self, name: str, runs: pa.Table, history: pa.Table, manifest: dict[str, Any]) -> None:
         """Put a slab in place in one rename, synced before; one that is there already is kept.
 
         Raises:
@@ -226,37 +226,34 @@ class Store:
             self._write_slab(self.slab(name), runs, history, manifest)
 
     @staticmethod
-    def _write_slab(folder: Path, runs: pd.DataFrame, history: pd.DataFrame, manifest: dict[str, Any]) -> None:
+    def _write_slab(folder: Path, runs: pa.Table, history: pa.Table, manifest: dict[str, Any]) -> None:
         for old in folder.parent.glob(f".tmp-{folder.name}-*"):
             shutil.rmtree(old, ignore_errors=True)  # of a process that was killed: we hold the slab's lock
         temporary = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
         temporary.mkdir()
         try:
-            for file, table in zip(TABLES, (runs, history), strict=True):
-                columns.write(table, temporary / file)
-                sync(temporary / file)
-            sums = {file: digest(temporary / file) for file in TABLES}
-            write(temporary / MANIFEST, seal.seal({**manifest, "sha256": sums}))
-            sync(temporary)
+            tables = zip(TABLES, (runs, history), strict=True)
+            sums = {file: columns.write(table, temporary / file) for file, table in tables}
+            (temporary / MANIFEST).write_bytes(seal.seal({**manifest, "sha256": sums}))
+            sync_all([*(temporary / file for file in (*TABLES, MANIFEST)), temporary])
             temporary.rename(folder)
         except BaseException:
             shutil.rmtree(temporary, ignore_errors=True)  # on a full disk it would be in the next one's way
             raise
         sync(folder.parent)
 
-    def read_slab(self, name: str, ids: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def read_slab(self, name: str, ids: Sequence[str]) -> tuple[pa.Table, pa.Table]:
         """The slab's tables, of these runs, read from the very bytes that were checked.
 
         Raises:
           SlabError: it is damaged, foreign, or unreadable.
         """
-        found = self._verified(name, ids)
-        runs, history = (columns.read(io.BytesIO(found[file])) for file in TABLES)
+        runs, history = self._verified(name, ids, None)
         return runs, history
 
     def check_slab(self, name: str, ids: Sequence[str]) -> None:
-        """MachineError where a slab that was just written is not there whole."""
-        self._verified(name, ids)
+        """SlabError where a slab is not there whole, or not of these runs."""
+        self._verified(name, ids, ["id"])
 
     def manifest(self, name: str) -> dict[str, Any]:
         """What made a slab; SlabError where it cannot be told."""
@@ -276,8 +273,10 @@ def _bytes(path: Path) -> bytes:
         raise SlabError("unreadable", f"{path} cannot be read ({reason(error)})") from error
 
 
-def _ids(table: bytes, path: Path) -> list[str]:
+def _table(content: bytes, path: Path, fields: Sequence[str] | None) -> tuple[pa.Table, pa.ChunkedArray]:
+    """(the table, its ids)."""
     try:
-        return pd.read_parquet(io.BytesIO(table), columns=["id"])["id"].tolist()
+        found = columns.read(pa.BufferReader(content), fields)
+        return found, found["id"]
     except Exception as error:  # whatever a reader raises at bytes that are no table
         raise SlabError("damaged", f"{path} is no table of runs ({type(error).__name__})") from None

@@ -48,13 +48,13 @@ def keep_one(result: Result, results: str | Path | None, wandb: str, say: Callab
     if results:
         with writing("results", folder, "--results"):
             folder.mkdir(parents=True, exist_ok=True)
-        for name, frame in (("runs", runs), ("history", history)):
+        for name, table in (("runs", runs), ("history", history)):
             written.append(folder / f"{slug(result.id)}.{name}.parquet")
             with whole(written[-1]) as temporary:
-                columns.write(frame, temporary)
+                columns.write(table, temporary)
     tracker = Tracker(wandb, group="runs", folder=folder, say=say)
     if tracker.mode != "off":
-        tracker.log(runs, history)
+        tracker.log(columns.frame(runs), columns.frame(history))
     return written
 
 

@@ -1,0 +1,90 @@
+"""A slab's write: it is on the disk before it has its name, and where the disk refuses, nothing is left of it."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from dopt.sweeps import columns
+from dopt.sweeps.store import MANIFEST, TABLES, SlabError, Store
+from dopt.types import MachineError
+
+IDS = ["one", "other"]
+
+
+def table(rows: int) -> pa.Table:
+    return columns.table({"id": columns.column(IDS, np.arange(rows) % 2), "loss": columns.of_array(np.ones(rows))})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    made = Store(tmp_path / "results")
+    made.create()
+    return made
+
+
+def write(store: Store) -> None:
+    store.write_slab("slab", table(2), table(6), {"slab": "slab", "runs": IDS})
+
+
+def test_a_slab_is_on_the_disk_before_it_has_its_name_and_then_its_name(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events: list[str] = []
+    fsync, rename = os.fsync, Path.rename
+
+    def synced(descriptor: int) -> None:
+        fsync(descriptor)
+        events.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).name)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(Path, "rename", lambda *paths: events.append("named") or rename(*paths))
+    write(store)
+    named = events.index("named")
+    assert sorted(events[:named]) == sorted([f".tmp-slab-{os.getpid()}", MANIFEST, *TABLES])
+    assert events[named + 1 :] == ["slabs"]
+    store.check_slab("slab", IDS)
+
+
+@pytest.mark.parametrize("refused", [*TABLES, MANIFEST, f".tmp-slab-{os.getpid()}"])
+def test_where_any_part_does_not_reach_the_disk_nothing_is_left(
+    refused: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fsync = os.fsync
+
+    def failing(descriptor: int) -> None:
+        if Path(os.readlink(f"/proc/self/fd/{descriptor}")).name == refused:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        fsync(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing)
+        with pytest.raises(MachineError, match=r"^results: cannot write to .*slab' \(Input/output error\)"):
+            write(store)
+    assert list((store.folder / "slabs").iterdir()) == []
+    write(store)
+    store.check_slab("slab", IDS)
+
+
+@pytest.mark.parametrize("file", TABLES)
+def test_bytes_that_the_disk_changed_while_they_were_written_are_found_out(
+    file: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sum is of what was to be written, not of what could be read back."""
+    real = Path.write_bytes
+
+    def changed(path: Path, content: bytes) -> int:
+        kept = bytearray(content)
+        if path.name == file:
+            kept[len(kept) // 2] ^= 1
+        return real(path, kept)
+
+    monkeypatch.setattr(Path, "write_bytes", changed)
+    write(store)
+    with pytest.raises(SlabError, match=f"damaged slab: .*{file} is truncated or altered"):
+        store.check_slab("slab", IDS)

@@ -335,7 +335,7 @@ def test_nothing_is_compiled_and_no_problem_is_loaded(
     jax.jit(lambda x: x + 1)(np.float32(len(METHODS)))
     assert compilations  # the ear is open
     compilations.clear()
-    monkeypatch.setattr(problem, "make_problem", lambda *a: pytest.fail("loaded a problem"))
+    monkeypatch.setattr(problem, "_make_problem", lambda *a: pytest.fail("loaded a problem"))
     for method in METHODS:
         shown(capsys, method, "--seed=7", "--workers=6", "--seconds=9")
     assert compilations == []

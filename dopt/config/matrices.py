@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import lru_cache
@@ -100,6 +100,20 @@ def matrix_of(of: Source) -> Any:
     """W that follows from these; the one that is kept, if one is."""
     kept = KEPT.get().get(of)
     return _matrix(of) if kept is None else kept
+
+
+def wanted(run: Resolved, own: Any) -> Any:
+    """The mixing matrix of a run: the one that was handed over, or its own; None: it has none."""
+    if own is not None:
+        return own
+    return matrix(run) if run.topology is not None else None
+
+
+def notes_on(runs: Sequence[Resolved], graph: Any = None) -> tuple[str, ...]:
+    """What a reader should know of how graphs and matrices were taken: those of runs, or what was handed over."""
+    if graph is not None:
+        return (*topology.notes(graph), *mixing.notes(graph))
+    return tuple(dict.fromkeys(note for run in runs if has_matrix(run) for note in notes_of(source(run))))
 
 
 def has_matrix(run: Resolved) -> bool:

@@ -81,13 +81,13 @@ def compile(group: Group, width: int, calls: tuple[Call, ...] | None = None) -> 
       calls: how the run is cut; None: as the group does at this width.
     """
     facts = group.facts
-    _ = facts.optimum  # where it cannot be found, nothing is compiled
     calls = group.calls(width) if calls is None else calls
+    _ = facts.optimum  # where it cannot be found, nothing is compiled
     with memory.room(), flags.fixed(facts.dtype == np.float64):
+        fixed = facts.data, facts.test
         lowered = lower(group, width)
         begin = lowered.begin().compile()
         programs = {segment: lowered.replay(segment).compile() for segment in dict.fromkeys(c.segment for c in calls)}
-        fixed = facts.data, facts.test
         if group.first.executor != "pmap":  # which takes its arguments apart by itself
             fixed = hosts.put(fixed, begin.input_shardings[0][3:5])
     return Compiled(group, width, calls, begin, programs, cache(lambda: lowered.retrace().compile()), *fixed)
@@ -96,7 +96,7 @@ def compile(group: Group, width: int, calls: tuple[Call, ...] | None = None) -> 
 def lower(group: Group, width: int) -> Lowered:
     """The programs at this width."""
     facts, program = group.facts, group.program
-    one = pack(group, facts.runs[:1], width)
+    one = pack(group, facts.one, width)
     carry, inputs, data, start = _axes(group, one)
     where: dict[str, Any] = {
         "executor": group.first.executor,

@@ -63,7 +63,7 @@ class Group:
     @property
     def parts(self) -> int:
         """Devices over which a model is laid."""
-        return _parts(self.facts)
+        return self.facts.parts
 
     @property
     def spread(self) -> int:
@@ -132,9 +132,9 @@ def group_of(
 def grouped(facts: Facts, devices: Sequence[Any] | None = None) -> Group:
     """The group of runs whose facts are known."""
     run, replays = facts.first, facts.replays
-    chosen = _devices(run, _parts(facts), devices)
+    chosen = _devices(run, facts.parts, devices)
     events = is_event_driven(exchange_of(run))
-    executors.check(run.executor, run.workers, chosen, events, run.algorithm, parts=_parts(facts))
+    executors.check(run.executor, run.workers, chosen, events, run.algorithm, parts=facts.parts)
     lengths = {replay.length for replay in replays}
     kept, gradients = (max(getattr(replay, name) for replay in replays) for name in ("kept", "gradients"))
     _check_room(facts, chosen, kept)
@@ -149,18 +149,9 @@ def grouped(facts: Facts, devices: Sequence[Any] | None = None) -> Group:
     return Group(facts, chosen, longest, ragged, kept, gradients, loop, span, program)
 
 
-def _parts(facts: Facts) -> int:
-    return 1 if facts.problem.layout is None else facts.problem.layout.parts
-
-
 def _models(facts: Facts, kept: int) -> int:
     events = is_event_driven(exchange_of(facts.first))
     return kept if events and not facts.building.delayed else facts.building.slots
-
-
-def _peers(run: Resolved) -> bool:
-    """Driven by arrivals, and no server."""
-    return is_peer_to_peer(exchange_of(run))
 
 
 def _devices(run: Resolved, parts: int, devices: Sequence[Any] | None) -> tuple[Any, ...]:
@@ -209,7 +200,7 @@ def _program(facts: Facts, every: int, records: int, ragged: bool, kept: int, lo
         kept=kept,
         events=is_event_driven(exchange_of(run)),
         rounds=local_steps,
-        peers=_peers(run),
+        peers=is_peer_to_peer(exchange_of(run)),
         parts=traits.assemble is not None,
         center=traits.center,
         weighs=of_problem.weighs(run, facts.problem),

@@ -74,6 +74,7 @@ def read(group: Group, runs: Runs, carry: Carry, diverged: Mapping[int, int]) ->
     facts, number = group.facts, len(runs)
     kinds, kind = facts.kinds(runs)
     clocked = [facts.axes(*which) for which in kinds]
+    gap = np.array([facts.gap(number) for number, _ in kinds])[kind]
     length = np.array([len(found["step"]) for found in clocked])
     place = np.minimum(
         np.arange(length.max()), length[:, None] - 1
@@ -94,7 +95,6 @@ def read(group: Group, runs: Runs, carry: Carry, diverged: Mapping[int, int]) ->
     if facts.optimum is not None and "loss" in recorded:
         values["suboptimality"] = np.where(lost, np.nan, recorded["loss"] - facts.optimum)
     stalled = np.array([_stalled(group, *which) for which in kinds])[kind]
-    gap = np.array([facts.gap(number) for number, _ in kinds])[kind]
     return Outcomes(Columns(history | values, there, step, stalled, gap), lacks, group, carry)
 
 

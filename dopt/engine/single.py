@@ -12,12 +12,14 @@ import numpy as np
 
 from dopt.config import Resolved, Run, matrices
 from dopt.config.identity import digests, fresh, hashed
+from dopt.config.runs import Runs
 from dopt.devices import ALONE, hosts, memory
 from dopt.engine.checkpoints import Checkpoints, Keeper
 from dopt.engine.compiled import compile
-from dopt.engine.group import group_of
+from dopt.engine.group import grouped
 from dopt.engine.outcome import gap_notes
 from dopt.engine.slab import First, run_slab
+from dopt.facts import facts_of
 from dopt.types import InputError, Problem, Tree
 from dopt.watch import Look, in_thread, pace
 
@@ -115,6 +117,7 @@ def _run(
         every = None if checkpoint is None else checkpoint.every
         hosts.compare({**run.to_dict(), "checkpoint_every": every, "devices": len(devices or jax.devices())})
     resolved = run.resolve(problem=problem, graph=graph)
+    runs = Runs.of([resolved])
     own = {
         name: value for name, value in (("problem", problem), ("graph", graph), ("start", start)) if value is not None
     }
@@ -122,11 +125,11 @@ def _run(
     if checkpoint is not None and graph is None and matrices.is_solved(resolved):
         solved = Path(checkpoint.folder) / "matrix.npz"
     with matrices.keeping({} if solved is None else matrices.kept(resolved, solved)):
-        return _made(resolved, own, devices, look, checkpoint, solved, first)
+        return _made(runs, own, devices, look, checkpoint, solved, first)
 
 
 def _made(
-    resolved: Resolved,
+    runs: Runs,
     own: Mapping[str, Any],
     devices: Sequence[Any] | None,
     look: Look | None,
@@ -134,11 +137,13 @@ def _made(
     solved: Path | None,
     first: First | None,
 ) -> Result:
+    facts = facts_of(runs, **own)
+    (resolved,) = runs
+    found = digests(resolved, own)
     shared = resolved.executor not in ALONE
     if resolved.executor == "vmap" and devices:
         devices = devices[:1]  # one run has no runs to split
-    group = group_of([resolved], **own, devices=devices)
-    found = digests(resolved, own)
+    group = grouped(facts, devices)
     number, unhashed = hashed(resolved.to_dict(), found), fresh(found)
     if checkpoint is not None and unhashed:
         raise InputError(f"checkpoint: {unhashed[0]}, so that nobody could tell whose a checkpoint is; leave it out")
@@ -154,7 +159,7 @@ def _made(
         memory.check_fits(compiled.memory, group.devices[0], resolved.algorithm)
         if shared:
             hosts.compare({})  # nobody has refused
-        (outcome,) = run_slab(compiled, [resolved], look or pace(), keeper, first)
+        (outcome,) = run_slab(compiled, runs, look or pace(), keeper, first)
     finally:
         if keeper is not None:
             keeper.close()
@@ -168,8 +173,8 @@ def _made(
         outcome.stalled_step,
         outcome.extra,
         (
-            *group.facts.notes,
-            *gap_notes(group, group.facts.runs),
+            *facts.notes,
+            *gap_notes(group, facts.runs),
             *(f"{line}; the run has an id of its own, and nothing reuses it" for line in unhashed),
             *stalling(resolved, outcome.stalled_step),
         ),

@@ -16,7 +16,9 @@ import numpy as np
 
 from dopt import flags, mixing
 from dopt.config import Resolved
+from dopt.config.exchanges import needs_of
 from dopt.config.identity import around
+from dopt.config.matrices import notes_on, own_matrix, wanted
 from dopt.config.runs import Runs, numbered
 from dopt.facts import ages, clock, shards, wiring
 from dopt.facts import problem as of_problem
@@ -53,6 +55,7 @@ class Facts:
     """
 
     runs: Runs
+    one: Runs  # the first of them alone, whose static fields all have
     problem: Problem
     graph: Any  # what was handed over in place of a topology, or None
     own_matrix: Any  # its mixing matrix
@@ -65,21 +68,26 @@ class Facts:
     notes: tuple[str, ...]
     _made: dict[Any, Any] = field(default_factory=dict, repr=False, compare=False)
 
-    @cached_property
+    @property
     def first(self) -> Resolved:
         """A run whose static fields all have."""
-        return self.runs[0]
+        return self.building.run
 
     @property
     def dtype(self) -> np.dtype:
         return of_problem.dtype_of(self.first)
+
+    @property
+    def parts(self) -> int:
+        """Devices over which a model is laid."""
+        return 1 if self.problem.layout is None else self.problem.layout.parts
 
     # -- for each template --
 
     @once
     def matrix(self, template: int) -> Any:
         """W: [n, n], dense or sparse, a period [period, n, n], random `Matchings`, or a pair (R, C); None: the method has none."""
-        return wiring.wanted(self.runs.templates[template], self.own_matrix)
+        return wanted(self.runs.templates[template], self.own_matrix)
 
     @once
     def gap(self, template: int) -> float:
@@ -207,17 +215,22 @@ def facts_of(
     """
     flags.check()
     runs = Runs.of(runs)
-    first = runs[0]
-    own = None if graph is None else wiring.own_matrix(graph, first)
-    needs = wiring.needs_of(first)
-    for run in runs.kinds if needs is not None else ():
+    one, kinds = runs[:1], runs.kinds
+    (first,) = one
+    needs = needs_of(first)
+    own = None if graph is None else own_matrix(graph, first)
+    w = wanted(first, own)
+    of_network = notes_on(kinds, graph)
+    for run in kinds if needs is not None else ():
         wiring.check_wanted(run, own)
     made = of_problem.checked(first, problem)
-    notes = (*of_problem.notes(first, made, problem is not None), *ages.notes(first), *wiring.notes(runs.kinds, graph))
+    notes = (*of_problem.notes(first, made, problem is not None), *ages.notes(first), *of_network)
     model = of_problem.model_of(first, made)
     begun = of_problem.start_of(first, made, start, model)
-    kind = ages.staleness(runs.kinds)
+    kind = ages.staleness(kinds)
     building = Building(first, needs, ages.slots(runs, kind, own, graph), ages.is_kept(kind))
     measured = sizes(building, made, model)
-    every = clock.every_of(first, wiring.wanted(first, own), measured.bits)
-    return Facts(runs, made, graph, own, begun, model, kind, building, measured, every, notes)
+    every = clock.every_of(first, w, measured.bits)
+    if problem is None:
+        of_problem.check_drawn(first, made)
+    return Facts(runs, one, made, graph, own, begun, model, kind, building, measured, every, notes)

@@ -10,7 +10,7 @@ import numpy as np
 from dopt import data, flags, metrics
 from dopt.config import COUPLED, LINEAR, Resolved, options_of
 from dopt.config.exchanges import traits_of
-from dopt.config.identity import check_drawn
+from dopt.config.identity import check_drawn as refuse_drawn
 from dopt.facts import shards
 from dopt.problems import PROBLEMS, Shards, sound
 from dopt.types import InputError, Problem, Tree
@@ -23,8 +23,14 @@ def make_problem(run: Resolved) -> Problem:
       InputError: another one comes out each time.
     """
     made = _make_problem(run)
-    check_drawn(run, made, lambda: _make_problem(run))
+    refuse_drawn(run, made, lambda: _make_problem(run))
     return made
+
+
+def check_drawn(run: Resolved, made: Problem) -> None:
+    """Refuse a problem where another one comes out each time."""
+    with flags.fixed(run.precision == "float64"):
+        refuse_drawn(run, made, lambda: _make_problem(run))
 
 
 def _make_problem(run: Resolved) -> Problem:
@@ -46,9 +52,12 @@ def dtype_of(run: Resolved) -> np.dtype:
 
 
 def checked(run: Resolved, own: Problem | None) -> Problem:
-    """The problem that was handed over, or the run's own, refused where the run cannot minimize it."""
+    """The problem that was handed over, or the run's own, refused where the run cannot minimize it.
+
+    Whether the run's own is the same each time, `check_drawn` asks.
+    """
     with flags.fixed(run.precision == "float64"):
-        problem = own or make_problem(run)
+        problem = own or _make_problem(run)
     sound.check_shards(problem, run.workers)
     counts = shards.counts(problem)
     _check_batch(run, counts)

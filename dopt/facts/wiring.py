@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from dopt import mixing, topology
+from dopt import mixing
 from dopt.config import Resolved, options_of
 from dopt.config.exchanges import needs_of
 from dopt.config.matrices import (
@@ -18,28 +18,14 @@ from dopt.config.matrices import (
     matrix,
     matrix_of,
     network,
-    notes_of,
     own_matrix,
     source,
+    wanted,
     wired,
 )
 from dopt.types import InputError
 
 ON_DEVICES = ("pmap", "shard_map")  # a worker each, so that permutations can travel
-
-
-def notes(runs: Sequence[Resolved], graph: Any = None) -> tuple[str, ...]:
-    """What a reader should know of how graphs and matrices were taken: those of runs, or what was handed over."""
-    if graph is not None:
-        return (*topology.notes(graph), *mixing.notes(graph))
-    return tuple(dict.fromkeys(note for run in runs if has_matrix(run) for note in notes_of(source(run))))
-
-
-def wanted(run: Resolved, own: Any) -> Any:
-    """The mixing matrix of a run: the one that was handed over, or its own; None: it has none."""
-    if own is not None:
-        return own
-    return matrix(run) if run.topology is not None else None
 
 
 def check_wanted(run: Resolved, own: Any) -> None:
@@ -110,7 +96,6 @@ __all__ = [
     "mixings",
     "needs_of",
     "network",
-    "notes",
     "own_matrix",
     "source",
     "wanted",

@@ -63,11 +63,14 @@ ahead: ahead-h100 ahead-v5e
 
 WANTS_h100 := jax-cuda13-pjrt jax-cuda13-plugin
 WANTS_v5e := jax[tpu]
+# each in an environment of its own, which has all that the main one has, and the plug-in, which would change what JAX does there
 ahead-h100 ahead-v5e: ahead-%: $(VENV)/.installed
-	@test -x .venv-ahead-$*/bin/python || $(PYTHON) -m venv .venv-ahead-$*
+	@test -x .venv-ahead-$*/bin/python || $(BIN)/python -m venv .venv-ahead-$*
+	@where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
+	$(BIN)/python -c "$$where" > "$$(.venv-ahead-$*/bin/python -c "$$where")/main.pth"
 	@jax=$$($(BIN)/python -c 'import jax; print(jax.__version__)'); \
-	if .venv-ahead-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable . $(foreach plugin,$(WANTS_$*),"$(plugin)==$$jax") 2> .venv-ahead-$*/refused; then \
-		.venv-ahead-$*/bin/python -m benchmarks.speed.ahead --target $*; \
+	if .venv-ahead-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(foreach plugin,$(WANTS_$*),"$(plugin)==$$jax") 2> .venv-ahead-$*/refused; then \
+		.venv-ahead-$*/bin/python -m benchmarks.speed.ahead --target $* $(AHEAD); \
 	else echo "ahead: $* is left out: the registry does not give $(WANTS_$*) $$jax ($$(grep -m 1 ERROR .venv-ahead-$*/refused))"; fi
 
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import pytest
 
-from benchmarks.speed.ahead import Seen, loops, seen
+from benchmarks.speed.ahead import COLLECTIVES, Seen, fallen, loops, seen
 from dopt.engine.segments import Segment
 
 TEXT = """\
@@ -75,3 +77,39 @@ def test_a_compiled_loop_has_a_trip_count_where_its_bound_is_static(known: bool)
     (loop,) = loops(text)
     assert loop.trip_count == (9 if known else None)
     assert loop.launches > 0
+
+
+def row(method: str, executor: str = "vmap", **dopt: Any) -> dict[str, Any]:
+    sent = dict.fromkeys(COLLECTIVES, 0) | dopt.pop("collectives", {})
+    side = {"known_trip_counts": True, "launches_per_step": 13, "launches_per_record": None, "collectives": sent}
+    return {"method": method, "executor": executor, "dopt": side | dopt}
+
+
+@pytest.mark.parametrize(
+    ("found", "said"),
+    [
+        (row("gossip_sgd"), []),
+        (row("gossip_sgd") | {"by_hand": {"launches_per_step": 10, "launches_per_record": 20}}, []),
+        (row("gossip_sgd") | {"by_hand": {"launches_per_step": 9}}, ["13 launches a step, by hand 9"]),
+        (
+            row("gossip_sgd", launches_per_record=24) | {"by_hand": {"launches_per_record": 20}},
+            ["24 launches a record, by hand 20"],
+        ),
+        (row("gossip_sgd", known_trip_counts=False), ["without a known trip count"]),
+        ({"method": "d2", "executor": "vmap", "error": "InputError: no"}, ["does not compile"]),
+        (row("gossip_sgd", "pmap", collectives={"collective-permute": 2}), []),
+        (row("gossip_sgd", "pmap"), ["no collective-permute"]),
+        (
+            row("ring_allreduce_sgd", "shard_map", collectives={"collective-permute": 1, "all-gather": 1}),
+            ["1 all-gathers"],
+        ),
+        (row("relay_sgd", "pmap", collectives={"all-gather": 3}), []),
+        (row("allreduce_sgd", "pmap", collectives={"all-reduce": 3}), []),
+    ],
+)
+def test_a_bar_that_is_not_cleared_is_named(found: dict[str, Any], said: list[str]) -> None:
+    lines = fallen(found)
+    assert len(lines) == len(said)
+    for line, part in zip(lines, said, strict=True):
+        assert line.startswith(f"{found['method']} under {found['executor']}")
+        assert part in line

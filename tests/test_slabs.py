@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from dopt.sweeps import columns
+from dopt.sweeps import columns, pipeline
 from dopt.sweeps.store import MANIFEST, TABLES, SlabError, Store
 from dopt.types import MachineError
 
@@ -88,3 +88,13 @@ def test_bytes_that_the_disk_changed_while_they_were_written_are_found_out(
     write(store)
     with pytest.raises(SlabError, match=f"damaged slab: .*{file} is truncated or altered"):
         store.check_slab("slab", IDS)
+
+
+def test_versions_are_looked_up_once_for_all_slabs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    pipeline.versions.cache_clear()
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, "installed", lambda name: asked.append(name))
+        assert pipeline.versions() == pipeline.versions()
+    pipeline.versions.cache_clear()
+    assert asked == list(pipeline.PACKAGES)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,32 +167,39 @@ class Pipeline:
             self.show.note(line)
         runs, history = tables(todo.runs, found)
         check()
-        self.store.write_slab(todo.name, runs, history, _manifest(todo, slab.compiled, seconds, notes))
+        self.store.write_slab(todo.name, runs, history, self._manifest(todo, slab.compiled, seconds, notes))
         self.store.check_slab(todo.name, todo.runs.ids)
         if is_unlogged(self.store, self.tracker, todo.name, todo.runs):
             self.tracker.log(columns.frame(runs), columns.frame(history), _marks(self.store, todo.name))
         self._show_done(todo, int((found.diverged >= 0).sum()))
 
+    def _manifest(self, todo: Todo, compiled: engine.Compiled, seconds: float, notes: Sequence[str]) -> dict[str, Any]:
+        """What made a slab. `notes`: of its runs, beside those of the group."""
+        p, group = todo.planned, compiled.group
+        return {
+            "slab": todo.name,
+            "runs": todo.runs.ids,
+            "group": p.key,
+            "engine": ENGINE,
+            "width": compiled.width,
+            "device": group.devices[0].device_kind,
+            "devices": len(group.devices),
+            "threads": self._threads,
+            "seconds": {"compile": p.compile_seconds, "run": seconds},
+            "versions": versions(),
+            "notes": [*group.facts.notes, *notes],
+        }
+
+    @cached_property
+    def _threads(self) -> int | None:
+        """Looked up once for all slabs: XLA keeps its threads."""
+        return host.threads()
+
     def _show_done(self, todo: Todo, diverged: int) -> None:
         self.show.done(todo.name, len(todo.runs), diverged)
 
 
-def _manifest(todo: Todo, compiled: engine.Compiled, seconds: float, notes: Sequence[str]) -> dict[str, Any]:
-    """What made a slab. `notes`: of its runs, beside those of the group."""
-    p, group = todo.planned, compiled.group
-    return {
-        "slab": todo.name,
-        "runs": todo.runs.ids,
-        "group": p.key,
-        "engine": ENGINE,
-        "width": compiled.width,
-        "device": group.devices[0].device_kind,
-        "devices": len(group.devices),
-        "threads": host.threads(),
-        "seconds": {"compile": p.compile_seconds, "run": seconds},
-        "versions": {
-            "python": platform.python_version(),
-            **{package: installed(package) or "missing" for package in PACKAGES},
-        },
-        "notes": [*group.facts.notes, *notes],
-    }
+@cache
+def versions() -> dict[str, str]:
+    """Of all that may decide about a result. Looked up once: to read what says so takes longer than to write a slab."""
+    return {"python": platform.python_version(), **{name: installed(name) or "missing" for name in PACKAGES}}

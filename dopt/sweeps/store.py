@@ -227,8 +227,9 @@ class Store:
 
     @staticmethod
     def _write_slab(folder: Path, runs: pa.Table, history: pa.Table, manifest: dict[str, Any]) -> None:
-        for old in folder.parent.glob(f".tmp-{folder.name}-*"):
-            shutil.rmtree(old, ignore_errors=True)  # of a process that was killed: we hold the slab's lock
+        for old in os.listdir(folder.parent):
+            if old.startswith(f".tmp-{folder.name}-"):  # of a process that was killed: we hold the slab's lock
+                shutil.rmtree(folder.parent / old, ignore_errors=True)
         temporary = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
         temporary.mkdir()
         try:

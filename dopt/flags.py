@@ -26,8 +26,8 @@ FIXED: dict[str, Any] = {
     "disable_jit": False,
     "debug_nans": False,  # who diverges is NaN
     "debug_infs": False,
-    "transfer_guard": "allow",
 }
+WAYS = ("host_to_device", "device_to_device", "device_to_host")  # of transfers, which may be guarded
 # these have no context; each with the value that dopt's numbers stand for
 UNFIXED: dict[str, Any] = {"jax_random_seed_offset": 0, "jax_high_dynamic_range_gumbel": False}
 # compilers that may assume that there is no NaN cannot tell who diverged; TF32 in place of float32 stalls a consensus
@@ -43,7 +43,10 @@ def fixed(x64: bool) -> Iterator[None]:
     with ExitStack() as stack:
         stack.enter_context(jax.enable_x64(x64))
         for name, value in FIXED.items():
-            stack.enter_context(getattr(jax, name)(value))
+            if getattr(jax.config, f"jax_{name}") != value:  # to set what is so costs more than to look
+                stack.enter_context(getattr(jax, name)(value))
+        if any(getattr(jax.config, f"jax_transfer_guard_{way}") not in (None, "allow") for way in WAYS):
+            stack.enter_context(jax.transfer_guard("allow"))
         yield
 
 

@@ -25,18 +25,18 @@ def bad(history: Mapping[str, np.ndarray]) -> np.ndarray:
     return found
 
 
-def first_steps(compiled: Compiled, inputs: Any, history: Mapping[str, np.ndarray], runs: int) -> dict[int, int]:
+def first_steps(compiled: Compiled, inputs: Any, history: Mapping[str, np.ndarray]) -> dict[int, int]:
     """Row -> first step at which its models, or f at their mean, were not finite; rows that stayed finite are left out.
 
     Args:
       compiled: the program of the slab.
       inputs: the slab's inputs.
-      history: the slab's records, [runs, records] each.
-      runs: rows that count; the others only fill the slab.
+      history: the records of the runs that count, [runs, records] each; other rows only fill the slab.
     """
-    group = compiled.group
+    group, found = compiled.group, bad(history)
+    if not found.any():
+        return {}
     steps = group.record_steps(group.longest_run)
-    found = bad(history)[:runs]
     at = {row: int(found[row].argmax()) for row in map(int, np.flatnonzero(found.any(1)))}
     # without barriers there is no step between two records that all workers share
     exact = {

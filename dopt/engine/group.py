@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import jax
@@ -75,7 +76,7 @@ class Group:
         """Old and new models that a run keeps (of each worker, where there is no server)."""
         return _models(self.facts, self.kept)
 
-    @property
+    @cached_property
     def room(self) -> Room:
         """The shapes of what runs replay."""
         weighs = self.program.weighs == "arrivals"

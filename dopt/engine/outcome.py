@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -14,6 +15,7 @@ import numpy as np
 from dopt import flags
 from dopt.config.exchanges import traits_of
 from dopt.config.runs import Runs
+from dopt.devices import hosts
 from dopt.engine.carry import Carry, averaged
 from dopt.engine.group import Group
 from dopt.facts import problem as of_problem
@@ -43,57 +45,63 @@ class Columns(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Outcomes(Sequence[Outcome]):
-    """What the runs of a slab gave: columns, and one by one, where a run's models are taken out of the slab's arrays."""
+    """What the runs of a slab gave: columns, and one by one, where models are fetched as soon as somebody looks at one."""
 
     columns: Columns
     lacks: Mapping[str, np.ndarray]  # name of a history -> [runs] bool: which runs have none of that name
     group: Group
-    carry: Carry
+    carry: Carry  # what the program left, on the devices or here; of its state what is reported
 
     def __len__(self) -> int:
         return len(self.columns.there)
 
+    @cached_property
+    def left(self) -> Carry:
+        """What the program left, on the host."""
+        with flags.fixed(self.group.facts.dtype == np.float64):
+            found: Carry = hosts.fetch(self.carry)
+        return found
+
     def __getitem__(self, row: int) -> Outcome:  # type: ignore[override]
-        found, center = self.columns, self.carry.state.center
+        found, center = self.columns, self.left.state.center
         own = [name for name in found.history if name not in self.lacks or not self.lacks[name][row]]
         history = {name: found.history[name][row][found.there[row]] for name in own}
         extra = {} if center is None else {"center": jax.tree.map(lambda x: x[row][:1], center)}
         diverged, stalled = (None if step[row] < 0 else int(step[row]) for step in (found.diverged, found.stalled))
-        params = _models(self.group, self.carry, row)
+        params = _models(self.group, self.left, row)
         return Outcome(history, params, diverged, float(found.spectral_gap[row]), stalled, extra)
 
 
-def read(group: Group, runs: Runs, carry: Carry, diverged: Mapping[int, int]) -> Outcomes:
+def recorded(group: Group, history: np.ndarray, runs: int) -> dict[str, np.ndarray]:
+    """The records of a slab, [rows, records, columns], by name: [runs, records] each."""
+    found = np.moveaxis(np.asarray(history)[:runs], -1, 0).astype(np.float64, order="C")
+    return dict(zip(group.program.columns, found, strict=True))
+
+
+def read(
+    group: Group, runs: Runs, carry: Carry, recorded: Mapping[str, np.ndarray], diverged: Mapping[int, int]
+) -> Outcomes:
     """The outcomes of a slab.
 
     Args:
       runs: the slab's; rows beyond them only fill it.
-      carry: what the program left, on the host; of its state what is reported.
+      carry: what the program left; of its state what is reported.
+      recorded: what it recorded, name -> [runs, records].
       diverged: row -> the step at which it did.
     """
-    facts, number = group.facts, len(runs)
+    facts = group.facts
     kinds, kind = facts.kinds(runs)
-    clocked = [facts.axes(*which) for which in kinds]
+    history, there, lacks = _clocked([facts.axes(*which) for which in kinds], kind)
     gap = np.array([facts.gap(number) for number, _ in kinds])[kind]
-    length = np.array([len(found["step"]) for found in clocked])
-    place = np.minimum(
-        np.arange(length.max()), length[:, None] - 1
-    )  # the last record stands in for those that a run lacks
-    there = (np.arange(length.max()) < length[:, None])[kind]
-    history, lacks = {}, {}
-    for name in dict.fromkeys(name for found in clocked for name in found):
-        missing = np.array([name not in found for found in clocked])
-        none = np.full(length.max(), np.nan)
-        history[name] = np.stack([f[name][p] if name in f else none for f, p in zip(clocked, place, strict=True)])[kind]
-        if missing.any():
-            lacks[name] = missing[kind]
-    steps = history["step"]
-    step = np.array([diverged.get(row, -1) for row in range(number)])
-    lost = (step >= 0)[:, None] & (steps >= step[:, None])
-    recorded = {name: np.asarray(h[:number, : steps.shape[1]], np.float64) for name, h in carry.history.items()}
-    values = {name: np.where(lost, np.nan, recorded[name]) for name in _reported(group, recorded)}
+    values = {name: recorded[name] for name in _reported(group, recorded)}
     if facts.optimum is not None and "loss" in recorded:
-        values["suboptimality"] = np.where(lost, np.nan, recorded["loss"] - facts.optimum)
+        values["suboptimality"] = recorded["loss"] - facts.optimum
+    values = {name: x[:, : there.shape[1]] for name, x in values.items()}
+    step = np.full(len(runs), -1)
+    if diverged:
+        step[list(diverged)] = list(diverged.values())
+        lost = (step >= 0)[:, None] & (history["step"] >= step[:, None])
+        values = {name: np.where(lost, np.nan, x) for name, x in values.items()}
     stalled = np.array([_stalled(group, *which) for which in kinds])[kind]
     return Outcomes(Columns(history | values, there, step, stalled, gap), lacks, group, carry)
 
@@ -114,6 +122,31 @@ def gap_notes(group: Group, runs: Runs) -> tuple[str, ...]:
     )
 
 
+def _clocked(
+    found: Sequence[Mapping[str, np.ndarray]], kind: np.ndarray
+) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]:
+    """The axes of each kind of run -> of each run, which records it has, and which runs lack one; [runs, records]."""
+    length = np.array([len(axis["step"]) for axis in found])
+    most = int(length.max())
+    # the last record stands in for those that a run lacks
+    place = np.minimum(np.arange(most), length[:, None] - 1)
+    history, lacks = {}, {}
+    for name in dict.fromkeys(name for axis in found for name in axis):
+        missing = np.array([name not in axis for axis in found])
+        each = [
+            axis[name][at] if name in axis else np.full(most, np.nan) for axis, at in zip(found, place, strict=True)
+        ]
+        history[name] = _of_runs(each, kind)
+        if missing.any():
+            lacks[name] = missing[kind]
+    return history, _of_runs(list(np.arange(most) < length[:, None]), kind), lacks
+
+
+def _of_runs(values: Sequence[np.ndarray], kind: np.ndarray) -> np.ndarray:
+    """[runs, ...]: of each run what its kind has."""
+    return np.repeat(values[0][None], len(kind), 0) if len(values) == 1 else np.stack(values)[kind]
+
+
 def _stalled(group: Group, template: int, seed: int) -> int:
     """After how many steps nothing moved any more; -1: not so."""
     replay = group.facts.replay(template, seed)
@@ -132,11 +165,10 @@ def _models(group: Group, carry: Carry, row: int) -> Tree:
     return params if assemble is None else jax.tree.map(lambda x: x[None], assemble(params, group.facts.model))
 
 
-def first_record(group: Group, history: Mapping[str, Any], runs: int) -> dict[str, np.ndarray]:
+def first_record(group: Group, recorded: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Metrics at step 0, name -> [runs]; f where only its distance to f* is asked for, which may take long to find."""
-    recorded = {name: np.asarray(h[:runs, 0], np.float64) for name, h in history.items()}
     names = _reported(group, recorded) or [name for name in ("loss",) if name in recorded]
-    return {name: recorded[name] for name in names}
+    return {name: recorded[name][:, 0] for name in names}
 
 
 def _reported(group: Group, recorded: Mapping[str, np.ndarray]) -> list[str]:

@@ -17,7 +17,7 @@ from dopt.engine.carry import Carry
 from dopt.engine.checkpoints import Keeper
 from dopt.engine.compiled import Compiled
 from dopt.engine.group import Group
-from dopt.engine.outcome import Outcomes, first_record, read
+from dopt.engine.outcome import Outcomes, first_record, read, recorded
 from dopt.engine.pack import pack
 from dopt.facts.inputs import Inputs
 from dopt.watch import Look
@@ -65,7 +65,7 @@ def advanced(slab: Slab, look: Look | None = None, keeper: Keeper | None = None,
     with memory.room(), flags.fixed(group.facts.dtype == np.float64):
         carry, done, total = compiled.start(inputs), 0, len(compiled.calls)
         if first is not None and not hosts.several():
-            first(first_record(group, group.program.named(carry.history), len(slab.runs)))
+            first(first_record(group, recorded(group, np.asarray(carry.history), len(slab.runs))))
         due: list[int] = []
         if keeper is not None:
             due = checkpoints.due([call.end for call in compiled.calls], keeper.every)
@@ -84,13 +84,14 @@ def advanced(slab: Slab, look: Look | None = None, keeper: Keeper | None = None,
 
 def collected(slab: Slab, carry: Carry) -> Outcomes:
     """What the slab gave, read from what its last call left; where a run diverged, its step is looked for."""
-    compiled, runs = slab.compiled, slab.runs
-    group = compiled.group
+    group, runs = slab.compiled.group, slab.runs
+    left = carry._replace(state=group.program.reported(carry.state))
     with memory.room(), flags.fixed(group.facts.dtype == np.float64):
-        host = hosts.fetch(carry._replace(state=group.program.reported(carry.state)))
-        host = host._replace(history=group.program.named(host.history))
-        diverged = divergence.first_steps(compiled, slab.inputs, host.history, len(runs))
-    return read(group, runs, host, diverged)
+        if hosts.several():  # all of them must fetch together; else models stay until somebody looks at them
+            left = hosts.fetch(left)
+        found = recorded(group, hosts.fetch(left.history), len(runs))
+        diverged = divergence.first_steps(slab.compiled, slab.inputs, found)
+    return read(group, runs, left, found, diverged)
 
 
 def _resumed(compiled: Compiled, keeper: Keeper, carry: Carry) -> tuple[Carry, int]:

@@ -14,12 +14,12 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import jax
 import numpy as np
 
-from dopt import flags, mixing
+from dopt import delays, flags, mixing
 from dopt.config import Resolved
 from dopt.config.exchanges import needs_of
 from dopt.config.identity import around
 from dopt.config.matrices import notes_on, own_matrix, wanted
-from dopt.config.runs import Runs, numbered
+from dopt.config.runs import Runs
 from dopt.facts import ages, clock, shards, wiring
 from dopt.facts import problem as of_problem
 from dopt.facts.inputs import Data
@@ -105,9 +105,10 @@ class Facts:
             )
         return found
 
-    def delay_table(self, template: int) -> np.ndarray:
-        """[slots] the law of the delay, as probabilities."""
-        return ages.table(self.runs.templates[template])
+    @once
+    def delay(self, template: int) -> np.ndarray:
+        """[slots] the law of the delay, as a distribution function."""
+        return delays.cumulative(ages.table(self.runs.templates[template]), self.building.slots)
 
     def is_random_graph(self, template: int) -> bool:
         """Whether who talks to whom is drawn from the seed."""
@@ -121,12 +122,18 @@ class Facts:
     def kinds(self, runs: Runs) -> tuple[list[tuple[int, int]], np.ndarray]:
         """(each distinct template and seed among runs of the group; [runs] which of them): the seed is 0 where nothing is drawn."""
         template = self.numbers(runs)
-        draws = np.zeros(len(self.runs.templates), bool)
-        for number in np.unique(template).tolist():
-            draws[number] = self.draws(number)
-        seed = np.where(draws[template], runs.seed, 0)
-        first, kind = numbered(template, seed)
-        return list(zip(template[first].tolist(), seed[first].tolist(), strict=True)), kind
+        seed = np.where(self.drawing[template], runs.seed, 0)
+        number: dict[tuple[int, int], int] = {}
+        kind = [number.setdefault(which, len(number)) for which in zip(template.tolist(), seed.tolist(), strict=True)]
+        return list(number), np.array(kind)
+
+    @cached_property
+    def drawing(self) -> np.ndarray:
+        """[templates] bool: `draws` of those that have a run here."""
+        found = np.zeros(len(self.runs.templates), bool)
+        for number in self.runs.used.tolist():
+            found[number] = self.draws(number)
+        return found
 
     # -- for each template and seed --
 

@@ -8,12 +8,14 @@ import time
 from concurrent.futures import Future
 from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 import dopt
 from dopt import engine, mixing
+from dopt.devices import memory
 from dopt.sweeps import plan
 from dopt.sweeps.pipeline import Pipeline, Todo
 from dopt.sweeps.show import Show
@@ -127,7 +129,8 @@ def test_a_claim_is_given_back_where_the_writer_never_begins(
 ) -> None:
     store = Store(tmp_path)
     store.create()
-    monkeypatch.setattr(Pipeline, "_compiled", lambda self, todo: None)
+    for name in ("_compiled", "_make_room"):
+        monkeypatch.setattr(Pipeline, name, lambda self, of: None)
     for name in ("packed", "advanced"):
         monkeypatch.setattr(engine, name, lambda *a, **options: None)
     work = Pipeline(store, Tracker("off", group="", folder=tmp_path), None, Show(), write, write)
@@ -136,6 +139,18 @@ def test_a_claim_is_given_back_where_the_writer_never_begins(
         work.do(todo, None)
     with Store(tmp_path).locked("slab", wait=False) as free:
         assert free
+
+
+def test_a_slab_waits_for_the_one_before_where_the_device_has_no_room_for_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work: Any = Pipeline(Store(tmp_path), Tracker("off", group="", folder=tmp_path), None, Show(), left, left)
+    waited: list[int] = []
+    monkeypatch.setattr(work, "finish", lambda: waited.append(work.taken))
+    monkeypatch.setattr(memory, "device_memory", lambda device: 100)
+    for size in (60, 40, 61, 0, 100):
+        work._make_room(SimpleNamespace(memory=size, group=SimpleNamespace(devices=(None,))))
+    assert waited == [61]
 
 
 def test_a_spectral_gap_that_was_not_found_is_said_once_and_kept(

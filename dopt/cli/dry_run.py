@@ -51,7 +51,22 @@ def show(asked: Sweep, devices: Sequence[jax.Device] | None) -> int:
     for number, p in enumerate(planned):
         reason = _reason(p, planned)
         out.print(f"group {number} is one because its runs share {reason}", highlight=False, soft_wrap=True)
+    for line in _widths(planned):
+        out.print(line, highlight=False, soft_wrap=True)
     return 0
+
+
+def _widths(planned: Sequence[Planned]) -> list[str]:
+    """Where the widths of groups come from, on an accelerator."""
+    from dopt.sweeps.plan import is_fixed
+
+    found = []
+    for number, p in enumerate(planned):
+        if p.group is not None and not is_fixed(p.group.devices):
+            known = p.knee is not None and p.knee.is_last
+            why = "as was measured on this device" if known else "as memory allows: it was not measured what is best"
+            found.append(f"group {number} is as wide {why}")
+    return found
 
 
 def _reason(p: Planned, planned: Sequence[Planned]) -> str:

@@ -75,3 +75,12 @@ def device_memory(device: jax.Device) -> int | None:
     except jax.errors.JaxRuntimeError:  # a device that is only described, to compile for
         return None
     return int(0.9 * stats["bytes_limit"]) if stats and "bytes_limit" in stats else None
+
+
+def room_of_slab(device: jax.Device) -> int | None:
+    """Bytes that a slab may take where the next one begins while it is still read: half of an accelerator.
+
+    On a CPU it is all that a device can give, since that is half of what is free.
+    """
+    whole = device_memory(device)
+    return whole if whole is None or device.platform == "cpu" else whole // 2

@@ -7,7 +7,7 @@ from dopt.engine.key import TRACED, key
 from dopt.engine.outcome import Columns, Outcome, Outcomes, gap_notes
 from dopt.engine.pack import pack
 from dopt.engine.segments import Call, Segment, fit, laid
-from dopt.engine.slab import First, Slab, advanced, collected, packed, run_slab
+from dopt.engine.slab import First, Slab, advanced, collected, packed, run_slab, seconds_of_step
 
 __all__ = [
     "TRACED",
@@ -33,4 +33,5 @@ __all__ = [
     "pack",
     "packed",
     "run_slab",
+    "seconds_of_step",
 ]

@@ -153,9 +153,8 @@ def _made(
     if solved is not None and hosts.first():
         matrices.save(solved, matrices.matrix(resolved))
     try:
-        compiled = compile(
-            group, 1, group.calls(1, most=None if keeper is None else 1)
-        )  # checkpoints lie where calls end
+        calls = None if keeper is None else group.calls(1, most=1)  # checkpoints lie where calls end
+        compiled = compile(group, 1, calls)
         memory.check_fits(compiled.memory, group.devices[0], resolved.algorithm)
         if shared:
             hosts.compare({})  # nobody has refused

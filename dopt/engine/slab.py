@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -80,6 +81,24 @@ def advanced(slab: Slab, look: Look | None = None, keeper: Keeper | None = None,
             if keeper is not None and done in due:
                 keeper.save(done, carry)
     return carry
+
+
+def seconds_of_step(slab: Slab, tries: int, long: float) -> float:
+    """Seconds of a step in the first call of a slab, whose runs share it: the least of some tries, after one that warms up.
+
+    Args:
+      long: seconds after which no other try begins.
+    """
+    compiled, inputs = slab.compiled, slab.inputs
+    call = compiled.calls[0]
+    took: list[float] = []
+    with memory.room(), flags.fixed(compiled.group.facts.dtype == np.float64):
+        carry = jax.block_until_ready(compiled.after(compiled.start(inputs), inputs, call))
+        while len(took) < tries and sum(took) < long:
+            begin = time.perf_counter()
+            carry = jax.block_until_ready(compiled.after(carry, inputs, call))
+            took.append(time.perf_counter() - begin)
+    return min(took) / (call.end - call.start)
 
 
 def collected(slab: Slab, carry: Carry) -> Outcomes:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from dopt import engine
 from dopt.config import Runs
 from dopt.config.identity import fresh
-from dopt.devices import host
+from dopt.devices import host, memory
 from dopt.paths import slug
 from dopt.sweeps import columns
 from dopt.sweeps import plan as planning
@@ -79,6 +79,7 @@ class Pipeline:
         self.pack, self.write = pack, write
         self.ahead: tuple[str, Future[engine.Slab]] | None = None  # what is being packed
         self.behind: Future[None] | None = None  # what is being written
+        self.taken = 0  # bytes of a device, by the slab that goes on it, and that is then read
         self.first: engine.First | None = show.first  # until a first record was seen
 
     def do(self, todo: Todo, after: Todo | None) -> bool:
@@ -95,6 +96,7 @@ class Pipeline:
             slab = self._packed(todo, compiled)
             if after is not None and after.planned is todo.planned:
                 self.ahead = after.name, self.pack(partial(engine.packed, compiled, after.runs))
+            self._make_room(compiled)
             carry = engine.advanced(slab, pace(self.show.chunk), first=self.first)
             self.first, seconds = None, time.perf_counter() - begin
             self.finish()
@@ -142,6 +144,13 @@ class Pipeline:
             p.compiled[width] = engine.compile(p.group, width, self._calls(p, p.group, width))
             p.compile_seconds = time.perf_counter() - begin
         return p.compiled[width]
+
+    def _make_room(self, compiled: engine.Compiled) -> None:
+        """Let the slab before be read to its end where a device has no room for both."""
+        whole, before = memory.device_memory(compiled.group.devices[0]), self.taken
+        self.taken = compiled.memory or 0
+        if whole is not None and before + self.taken > whole:
+            self.finish()
 
     def _calls(self, p: planning.Planned, group: engine.Group, width: int) -> tuple[engine.Call, ...]:
         try:

@@ -20,12 +20,12 @@ from dopt.devices import memory as devices_memory
 from dopt.devices.executors import spread
 from dopt.paths import slug
 from dopt.sweeps.columns import frozen
+from dopt.sweeps.knee import Knee
 from dopt.sweeps.spec import Sweep
 from dopt.sweeps.store import FORMAT
 from dopt.types import InputError
 
 PREFERRED = {"cpu": 32}  # runs vmapped together: wider is slower on a CPU
-PREFERRED_ELSEWHERE = 1024
 MOST_THREADS = 4096  # that anybody is believed to have
 MOST_CALLS, MOST_STEPS = 2**24, 2**31  # of a run
 OF_A_ROW = ("template", "learning_rate", "seed")  # columns of a slab; templates have all other fields
@@ -45,6 +45,7 @@ class Planned:
     models: int
     slabs: Slabs
     segments: tuple[engine.Segment, ...] | None = None  # how each run is cut into calls; None: as it would be today
+    knee: Knee | None = None  # what is known of the best width on an accelerator
     group: engine.Group | None = None  # built when it is needed
     compiled: dict[int, engine.Compiled] = field(default_factory=dict)
     compile_seconds: float = 0.0
@@ -77,23 +78,35 @@ def group_on(runs: Sequence[Resolved], devices: Sequence[Any] | None) -> engine.
     return engine.group_of(runs, devices=devices or spread(runs[0].executor))
 
 
-def width_of(runs: int, devices: Sequence[Any]) -> int:
-    """How many runs to vmap: even slabs of about the preferred width, a multiple of the devices."""
-    preferred = PREFERRED.get(devices[0].platform, PREFERRED_ELSEWHERE) * len(devices)
-    slabs = math.ceil(runs / preferred)
+def is_fixed(devices: Sequence[Any]) -> bool:
+    """Whether the best width on such devices is known without measuring it."""
+    return devices[0].platform in PREFERRED
+
+
+def width_of(runs: int, devices: Sequence[Any], preferred: int | None = None) -> int:
+    """How many runs to vmap: even slabs of about the preferred width, a multiple of the devices.
+
+    Args:
+      preferred: runs on each device; None: what is best on a CPU, and elsewhere all.
+    """
+    each = PREFERRED.get(devices[0].platform, preferred) or runs
+    slabs = math.ceil(runs / (each * len(devices)))
     return math.ceil(math.ceil(runs / slabs) / len(devices)) * len(devices)
 
 
-def choose_width(built: engine.Group, runs: int, jobs: int = 1) -> tuple[int, engine.Compiled]:
+def choose_width(
+    built: engine.Group, runs: int, jobs: int = 1, preferred: int | None = None
+) -> tuple[int, engine.Compiled]:
     """The width, and the program at that width: halved until the compiler says that the device can hold it.
 
     Args:
       jobs: processes that share what is free; where one run alone takes more than a share, fewer of them will work.
+      preferred: as of `width_of`.
     """
     spread = built.spread
-    width = width_of(runs, built.devices[:spread])
-    whole = devices_memory.device_memory(built.devices[0])
-    limit = whole and whole // jobs
+    width = width_of(runs, built.devices[:spread], preferred)
+    room = devices_memory.room_of_slab(built.devices[0])
+    limit = room and room // jobs
     while True:
         compiled = engine.compile(built, width)
         memory = compiled.memory
@@ -101,7 +114,7 @@ def choose_width(built: engine.Group, runs: int, jobs: int = 1) -> tuple[int, en
             return width, compiled
         if width == spread:
             devices_memory.check_fits(memory, built.devices[0], built.first.algorithm)
-            return width, compiled  # one run has room, if not in all processes at once
+            return width, compiled  # one run has room, if not in all processes, or beside another slab
         width = max(spread, min(width // 2, int(width * limit / memory)) // spread * spread)
 
 

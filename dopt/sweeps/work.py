@@ -23,10 +23,11 @@ from dopt.engine.single import Result
 from dopt.facts.problem import is_recorded
 from dopt.files import whole, writing
 from dopt.paths import slug
-from dopt.sweeps import columns, spec
+from dopt.sweeps import columns, knee, spec
 from dopt.sweeps import plan as planning
 from dopt.sweeps.agreement import same, solved, templates_of
 from dopt.sweeps.jobs import Order, Team, Together, working
+from dopt.sweeps.knee import Ask
 from dopt.sweeps.pipeline import Pipeline, Todo, is_unlogged, log, todo_of, with_next
 from dopt.sweeps.results import Results, load
 from dopt.sweeps.show import Show
@@ -144,8 +145,14 @@ def grouped(asked: spec.Sweep, devices: Sequence[Any] | None = None) -> list[Bui
     return built
 
 
-def prepare(asked: spec.Sweep, devices: Sequence[Any] | None, team: Team | None = None) -> list[planning.Planned]:
-    """Groups, widths and slabs of a new sweep; nothing is compiled before all are checked."""
+def prepare(
+    asked: spec.Sweep, devices: Sequence[Any] | None, team: Team | None = None, ask: Ask = knee.remembered
+) -> list[planning.Planned]:
+    """Groups, widths and slabs of a new sweep; nothing is compiled before all are checked.
+
+    Args:
+      ask: what is known of how many runs an accelerator does best at once.
+    """
     built, planned = grouped(asked, devices), []
     team = team or Team()
     team.expect(
@@ -153,9 +160,12 @@ def prepare(asked: spec.Sweep, devices: Sequence[Any] | None, team: Team | None 
     )
     for number, (key, runs, made) in enumerate(built):
         begin = time.perf_counter()
-        width, compiled = planning.choose_width(made, len(runs), team.size)
+        known = None if planning.is_fixed(made.devices) else ask(made, runs, key)
+        preferred = known.width if known is not None and known.is_last else None
+        width, compiled = planning.choose_width(made, len(runs), team.size, preferred)
         slabs, segments = planning.cut(number, runs, width), tuple(call.segment for call in compiled.calls)
-        one = planning.Planned(key, runs, width, compiled.memory, made.models, slabs, segments, made, {width: compiled})
+        one = planning.Planned(key, runs, width, compiled.memory, made.models, slabs, segments)
+        one.group, one.compiled, one.knee = made, {width: compiled}, known
         one.compile_seconds = time.perf_counter() - begin
         planned.append(one)
     return planned
@@ -176,7 +186,7 @@ def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None, team: 
     if store.folder.exists():  # somebody may be planning right now
         store.create()
     else:
-        planned = prepare(asked, devices, team)  # may refuse: nothing is written then
+        planned = prepare(asked, devices, team, knee.measured)  # may refuse: nothing is written then
         store.create()
     with store.locked("plan", wait=True):
         written = store.plan()
@@ -186,7 +196,7 @@ def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None, team: 
             raise InputError(
                 f"results: {store.folder} has slabs and no plan.json, so that nobody can tell whose they are; put it back, or choose another folder with --results"
             )
-        planned = planned or prepare(asked, devices, team)
+        planned = planned or prepare(asked, devices, team, knee.measured)
         _write_plan(asked, planned, store, devices, team.threads)
     return planned
 

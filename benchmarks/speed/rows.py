@@ -29,7 +29,7 @@ from dopt.devices.memory import program_memory
 from dopt.engine import Compiled, Group, group_of, run_slab
 from dopt.facts.clock import machines_of
 from dopt.facts.wiring import matrix
-from dopt.sweeps import plan, spec
+from dopt.sweeps import knee, plan, spec
 from dopt.sweeps.tables import tables
 
 SWEEP = Path(__file__).parents[1] / "connectivity_delay.yaml"
@@ -166,8 +166,10 @@ def compare(name: str, slabs: Sequence[Runs], everything: Runs, width: int, pair
 def planned(runs: Runs) -> tuple[Runs, int, list[Runs], int]:
     """(runs of the largest group, its width, its whole slabs, groups): as a sweep of these runs is planned."""
     groups = plan.groups_of(runs)
-    largest = max(groups.values(), key=len)
-    width = plan.width_of(len(largest), jax.devices()[:1])
+    key, largest = max(groups.items(), key=lambda group: len(group[1]))
+    on = jax.devices()[:1]
+    known = None if plan.is_fixed(on) else knee.measured(plan.group_on(largest, on), largest, key)
+    width = plan.width_of(len(largest), on, known)
     slabs = [slab for _, slab in plan.cut(0, largest, width) if len(slab) == width]
     return largest, width, slabs, len(groups)
 

@@ -83,28 +83,29 @@ def is_fixed(devices: Sequence[Any]) -> bool:
     return devices[0].platform in PREFERRED
 
 
-def width_of(runs: int, devices: Sequence[Any], preferred: int | None = None) -> int:
+def width_of(runs: int, devices: Sequence[Any], knee: Knee | None = None) -> int:
     """How many runs to vmap: even slabs of about the preferred width, a multiple of the devices.
 
     Args:
-      preferred: runs on each device; None: what is best on a CPU, and elsewhere all.
+      knee: of an accelerator; where it is not known, all runs are one slab.
     """
-    each = PREFERRED.get(devices[0].platform, preferred) or runs
+    measured = knee.width if knee is not None and knee.is_last else runs
+    each = PREFERRED.get(devices[0].platform, measured)
     slabs = math.ceil(runs / (each * len(devices)))
     return math.ceil(math.ceil(runs / slabs) / len(devices)) * len(devices)
 
 
 def choose_width(
-    built: engine.Group, runs: int, jobs: int = 1, preferred: int | None = None
+    built: engine.Group, runs: int, jobs: int = 1, knee: Knee | None = None
 ) -> tuple[int, engine.Compiled]:
     """The width, and the program at that width: halved until the compiler says that the device can hold it.
 
     Args:
       jobs: processes that share what is free; where one run alone takes more than a share, fewer of them will work.
-      preferred: as of `width_of`.
+      knee: as of `width_of`.
     """
     spread = built.spread
-    width = width_of(runs, built.devices[:spread], preferred)
+    width = width_of(runs, built.devices[:spread], knee)
     room = devices_memory.room_of_slab(built.devices[0])
     limit = room and room // jobs
     while True:

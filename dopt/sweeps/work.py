@@ -161,8 +161,7 @@ def prepare(
     for number, (key, runs, made) in enumerate(built):
         begin = time.perf_counter()
         known = None if planning.is_fixed(made.devices) else ask(made, runs, key)
-        preferred = known.width if known is not None and known.is_last else None
-        width, compiled = planning.choose_width(made, len(runs), team.size, preferred)
+        width, compiled = planning.choose_width(made, len(runs), team.size, known)
         slabs, segments = planning.cut(number, runs, width), tuple(call.segment for call in compiled.calls)
         one = planning.Planned(key, runs, width, compiled.memory, made.models, slabs, segments)
         one.group, one.compiled, one.knee = made, {width: compiled}, known

@@ -52,18 +52,10 @@ def initialize(
       InputError: numbers that cannot be, an address that is none, nothing that JAX could find, or other versions in
         another process. Where nobody answers, JAX ends the process, with the line of `dopt.devices.last_words` and exit code 1.
     """
-    found = coordinator == "auto"
-    host, _, port = coordinator.rpartition(":")
-    if not found and not (host and port.isdigit() and 0 < int(port) < 2**16):
-        raise InputError(f"coordinator: must be HOST:PORT of process 0, or auto, got {coordinator!r}")
-    if not found and (processes is None or process is None):
-        raise InputError("coordinator: needs --processes N and --process I, too; or --coordinator auto under Slurm")
-    if processes is not None and processes < 1:
-        raise InputError(f"processes: must be at least 1, got {processes}")
-    if process is not None and not 0 <= process < (processes or np.inf):
-        raise InputError(f"process: must lie in 0..{(processes or 1) - 1} (processes={processes}), got {process}")
+    _check_address(coordinator, processes, process)
     if heartbeat < 1:
         raise InputError(f"heartbeat: must be at least 1 second, got {heartbeat}; {HEARTBEAT} is usual")
+    found = coordinator == "auto"
     _speak_plainly()
     # where another process dies, JAX aborts this one from C++
     ctypes.CDLL(None).signal(signal.SIGABRT, _end_with_1)
@@ -85,6 +77,20 @@ def initialize(
         raise InputError(f"coordinator: {str(error).splitlines()[0]} Got {coordinator}{advice}") from error
     with together():
         compare({"dopt": VERSION, "jax": jax.__version__, "jaxlib": jax.lib.__version__})
+
+
+def _check_address(coordinator: str, processes: int | None, process: int | None) -> None:
+    """Refuse what no process can be told to join."""
+    found = coordinator == "auto"
+    host, _, port = coordinator.rpartition(":")
+    if not found and not (host and port.isdigit() and 0 < int(port) < 2**16):
+        raise InputError(f"coordinator: must be HOST:PORT of process 0, or auto, got {coordinator!r}")
+    if not found and (processes is None or process is None):
+        raise InputError("coordinator: needs --processes N and --process I, too; or --coordinator auto under Slurm")
+    if processes is not None and processes < 1:
+        raise InputError(f"processes: must be at least 1, got {processes}")
+    if process is not None and not 0 <= process < (processes or np.inf):
+        raise InputError(f"process: must lie in 0..{(processes or 1) - 1} (processes={processes}), got {process}")
 
 
 def compare(facts: Mapping[str, object]) -> None:

@@ -28,6 +28,14 @@ class MixState(NamedTuple):
     seen: Tree  # leaves [senders, ...]: the last received models; (): not needed
 
 
+class Old(NamedTuple):
+    """What a delayed mix reads."""
+
+    received: Tree  # of each sender
+    own: Tree  # the model that W's diagonal is for
+    ring: Tree
+
+
 def mix(
     w: Matrix | Form,
     *,
@@ -66,24 +74,27 @@ def mix(
         ring = () if slots is None else rings.ring(tree, slots)
         return MixState(clock, ring, _start(links, tree, clock) if loss is not None and loss.remembers else ())
 
+    def aged(tree: Tree, state: MixState, who: jax.Array, staleness: Staleness | None, delay_self: bool) -> Old:
+        worker, clock = lax.axis_index(AXIS), state.clock
+        ring = rings.write(state.ring, clock, tree)
+        age = ages_of(_known(staleness, ages, worker), who, worker)
+        received = old(links, clock, worker, ring, age)
+        return Old(received, rings.read(ring, clock, age.own) if delay_self else tree, ring)
+
     def apply(
         tree: Tree, state: MixState, *, staleness: Staleness | None = delay, delay_self: bool = False, **extra: Any
     ) -> tuple[Tree, MixState]:
-        worker, clock = lax.axis_index(AXIS), state.clock
-        now = links.at(clock.step)
-        who, _ = senders(links, clock.step, worker)
-        own, ring = tree, state.ring
+        worker, step = lax.axis_index(AXIS), state.clock.step
+        now = links.at(step)
+        who, _ = senders(links, step, worker)
         if slots is None:
-            received = fresh(links, clock.step, worker, tree)
+            received, own, ring = fresh(links, step, worker, tree), tree, state.ring
         else:
-            ring = rings.write(ring, clock, tree)
-            age = ages_of(_known(staleness, ages, worker), who, worker)
-            received = old(links, clock, worker, ring, age)
-            own = rings.read(ring, clock, age.own) if delay_self else tree
+            received, own, ring = aged(tree, state, who, staleness, delay_self)
         weight, total = row or _weights(now, worker)
         arrived, seen = None, state.seen
         if loss is not None:
-            arrived = arrivals(links, now, loss, seed, clock.step)
+            arrived = arrivals(links, now, loss, seed, step)
             if loss.remembers:
                 at = jnp.arange(len(who)) if links.period == 1 else who
                 received, seen = remembered(arrived[worker] & (weight != 0), at, received, seen)
@@ -93,7 +104,8 @@ def mix(
         out = now.outflow(arrived)[worker] if links.columns else None
         # any common reference will do; the models of now are at hand, and old ones would be gathered twice
         common = of_worker_0(tree) if isinstance(now, Dense) and not links.columns else None
-        return _displacement(tree, own, received, common, weight, total, out), MixState(clock.tick(), ring, seen)
+        moved = _displacement(tree, own, received, common, weight, total, out)
+        return moved, MixState(state.clock.tick(), ring, seen)
 
     return Mix(init, apply)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import numpy as np
 
@@ -102,38 +102,55 @@ def barrier(
         2^31 steps, or a cluster or `neighbours` of another number of workers.
     """
     check_horizon(steps, gradients, seconds)
-    if cluster is not None and cluster.workers != workers:
-        raise InputError(f"workers: must be the cluster's {cluster.workers}, got {workers}")
-    if neighbours is not None and neighbours(0).shape != (workers, workers):
-        raise InputError(f"neighbours: must be [{workers}, {workers}], got {list(neighbours(0).shape)}")
+    _check_workers(workers, cluster, neighbours)
     computing = workers if computing is None else computing
     if gradients is not None and gradients < computing:
         raise InputError(
             f"gradients: a step of {computing} workers computes {computing}, got {gradients}; give at least that many"
         )
-    wanted = gradients // computing if gradients is not None else steps
-    # no step is faster than the slowest worker's mean, in the mean: a guess of how many fit into `seconds`
-    pace = 1.0 if cluster is None else float(mean_times(cluster).max() + (cost(0).min() if cost else 0.0))
-    guess = wanted if wanted is not None else (seconds or 0) / pace
-    check_count("steps, gradients or seconds", guess)
-    count = wanted if wanted is not None else int(guess) + 16
     waits = (Wait(neighbours, cost), *then)
+    if seconds is not None:
+        time = _within(cluster, waits, rests, seconds)
+    else:
+        count = steps if gradients is None else gradients // computing
+        assert count is not None  # there is one horizon
+        check_count("steps, gradients or seconds", count)
+        time = _finished(cluster, waits, rests, count)
+    done = np.isfinite(time) & (time <= (np.inf if seconds is None else seconds))
+    if not done.any():
+        _refuse_none(time[0], seconds)
+    stalled = bool(np.isinf(time[done.sum() :][:1]).any())
+    return Barrier(time[done], computing * np.arange(1, done.sum() + 1), stalled)
+
+
+def _check_workers(workers: int, cluster: Cluster | None, neighbours: Neighbours | None) -> None:
+    if cluster is not None and cluster.workers != workers:
+        raise InputError(f"workers: must be the cluster's {cluster.workers}, got {workers}")
+    if neighbours is not None and neighbours(0).shape != (workers, workers):
+        raise InputError(f"neighbours: must be [{workers}, {workers}], got {list(neighbours(0).shape)}")
+
+
+def _refuse_none(first: float, seconds: float | None) -> NoReturn:
+    """Why no step is done; `first`: seconds at which the first one would be."""
+    if np.isinf(first):
+        raise InputError(
+            "cluster.crash: a worker that never returns is waited for in the first step; crash later, or give cluster.restart"
+        )
+    raise InputError(f"seconds: no step is done within {seconds:g} s, the first is at {first:.3g} s; give more seconds")
+
+
+def _within(cluster: Cluster | None, waits: Sequence[Wait], rests: Rests | None, seconds: float) -> np.ndarray:
+    """As `_finished`, of all steps that are done in so many seconds, and more."""
+    cost = waits[0].cost
+    # no step is faster than the slowest worker's mean, in the mean: a guess of how many fit
+    pace = 1.0 if cluster is None else float(mean_times(cluster).max() + (cost(0).min() if cost else 0.0))
+    check_count("steps, gradients or seconds", seconds / pace)
+    count = int(seconds / pace) + 16
     time = _finished(cluster, waits, rests, count)
-    while seconds is not None and time[-1] <= seconds:
+    while time[-1] <= seconds:
         count *= 2
         time = _finished(cluster, waits, rests, count)
-    first, within = time[0], np.isfinite(time) & (time <= (np.inf if seconds is None else seconds))
-    stalled = bool(np.isinf(time[within.sum() :][:1]).any())
-    time = time[within]
-    if not len(time):
-        if np.isinf(first):
-            raise InputError(
-                "cluster.crash: a worker that never returns is waited for in the first step; crash later, or give cluster.restart"
-            )
-        raise InputError(
-            f"seconds: no step is done within {seconds:g} s, the first is at {first:.3g} s; give more seconds"
-        )
-    return Barrier(time, computing * np.arange(1, len(time) + 1), stalled)
+    return time
 
 
 def _finished(cluster: Cluster | None, waits: Sequence[Wait], rests: Rests | None, count: int) -> np.ndarray:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import combinations, pairwise
+from typing import NamedTuple
 
 import networkx as nx
 import numpy as np
@@ -150,15 +151,7 @@ def _simple(nodes: list[int], degree: int) -> list[Round]:
     """
     if _factors(len(nodes), degree + 1) is not None:
         return _hypercube(nodes, degree)
-    parts, left, power = [], list(nodes), 1
-    while power * (degree + 1) <= len(nodes):
-        power *= degree + 1
-    while left:
-        digit = len(left) // power
-        if digit:
-            parts.append([left[i * power : (i + 1) * power] for i in range(digit)])
-            left = left[digit * power :]
-        power //= degree + 1
+    parts = _digits(nodes, degree + 1)
     inside = [_hypercube([node for piece in part for node in piece], degree) for part in parts]
     first = len(inside[0])  # the largest part takes longest
     rounds: list[Round] = [_union([one[k] for one in inside if k < len(one)]) for k in range(first)]
@@ -174,6 +167,20 @@ def _simple(nodes: list[int], degree: int) -> list[Round]:
     return rounds
 
 
+def _digits(nodes: list[int], base: int) -> list[list[list[int]]]:
+    """Nodes by the digits of their number n in a base: for each digit that is not 0 as many pieces, of a power of the base."""
+    parts, left, power = [], nodes, 1
+    while power * base <= len(nodes):
+        power *= base
+    while left:
+        digit = len(left) // power
+        if digit:
+            parts.append([left[i * power : (i + 1) * power] for i in range(digit)])
+            left = left[digit * power :]
+        power //= base
+    return parts
+
+
 # -- MATCHA -----------------------------------------------------------------------------------------------------------
 
 
@@ -185,45 +192,54 @@ def matchings(graph: nx.Graph) -> np.ndarray:
     """
     bipartite = nx.is_bipartite(graph)
     colours = range(max((d for _, d in graph.degree), default=0) + (not bipartite))
-    at: list[dict[int, int]] = [{} for _ in graph]  # at[u][colour]: whom u meets in it
+    met = _Colours([{} for _ in graph])
+    for u, v in graph.edges:
+        fan = [v] if bipartite else met.fan(u, v)
+        c, d = met.free(u, colours), met.free(fan[-1], colours)
+        met.swap(u, c, d)
+        # up to here the fan still is one; its last worker must be free of d
+        end = next(place for place, w in enumerate(fan) if d not in met.at[w])
+        for here, after in pairwise(fan[: end + 1]):
+            met.put(u, here, met.take(u, after))
+        met.put(u, fan[end], d)
+    used = sorted({c for one in met.at for c in one})
+    return np.array([[met.at[u].get(c, u) for u in range(len(graph))] for c in used], np.int32).reshape(-1, len(graph))
 
-    def colour(u: int, v: int) -> int:
-        return next(c for c, w in at[u].items() if w == v)
 
-    def free(u: int) -> int:
-        return next(c for c in colours if c not in at[u])
+class _Colours(NamedTuple):
+    """Edges, each of a colour, none of which any worker meets twice: a colour is a matching."""
 
-    def put(u: int, v: int, c: int) -> None:
-        at[u][c], at[v][c] = v, u
+    at: list[dict[int, int]]  # at[u][colour]: whom u meets in it
 
-    def take(u: int, v: int) -> int:
-        c = colour(u, v)
-        del at[u][c], at[v][c]
+    def free(self, u: int, colours: range) -> int:
+        """The first colour in which u meets nobody."""
+        return next(c for c in colours if c not in self.at[u])
+
+    def put(self, u: int, v: int, c: int) -> None:
+        self.at[u][c], self.at[v][c] = v, u
+
+    def take(self, u: int, v: int) -> int:
+        """Take the colour off an edge: which it was."""
+        c = next(c for c, w in self.at[u].items() if w == v)
+        del self.at[u][c], self.at[v][c]
         return c
 
-    for u, v in graph.edges:
-        fan = [v]
-        while not bipartite:
-            more = [w for c, w in at[u].items() if w not in fan and c not in at[fan[-1]]]
-            if not more:
-                break
-            fan.append(more[0])
-        c, d = free(u), free(fan[-1])
-        path, x, now = [], u, d  # from u, edges coloured d, c, d, ...
-        while now in at[x]:
-            path.append((x, at[x][now]))
-            x, now = at[x][now], c if now == d else d
-        old = [take(*edge) for edge in path]
+    def fan(self, u: int, v: int) -> list[int]:
+        """v, and then neighbours of u, each met in a colour that the one before is free of."""
+        found = [v]
+        while more := [w for c, w in self.at[u].items() if w not in found and c not in self.at[found[-1]]]:
+            found.append(more[0])
+        return found
+
+    def swap(self, u: int, c: int, d: int) -> None:
+        """Swap c and d on the path from u whose edges are coloured d, c, d, ...: then u is free of d."""
+        path, x, now = [], u, d
+        while now in self.at[x]:
+            path.append((x, self.at[x][now]))
+            x, now = self.at[x][now], c if now == d else d
+        old = [self.take(*edge) for edge in path]
         for edge, was in zip(path, old, strict=True):
-            put(*edge, c if was == d else d)
-        end = 0  # up to here the fan still is one; its last worker must be free of d
-        while d in at[fan[end]]:
-            end += 1
-        for here, after in pairwise(fan[: end + 1]):
-            put(u, here, take(u, after))
-        put(u, fan[end], d)
-    used = sorted({c for one in at for c in one})
-    return np.array([[at[u].get(c, u) for u in range(len(graph))] for c in used], np.int32).reshape(-1, len(graph))
+            self.put(*edge, c if was == d else d)
 
 
 @lru_cache(maxsize=64)

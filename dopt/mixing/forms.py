@@ -129,23 +129,28 @@ def form(
         )
     if isinstance(w, Matchings):
         return _matchings(w, kind, columns, devices, steps, seed)
+    columns = columns or not is_stochastic(w, 1)
     if issparse(w) and not devices and kind in ("auto", "neighbours"):
-        return _sparse_lists(w, columns or not is_stochastic(w, 1))
+        return _sparse_lists(w, columns)
     several = _several(w)
     off = several * (1 - np.eye(several.shape[-1]))
-    columns = columns or not is_stochastic(w, 1)
-    n, degree = off.shape[-1], _degree(off != 0)
+    degree = _degree(off != 0)
     if kind == "auto":
-        kind = _choose(n, degree, is_connected(w), devices)
+        kind = _choose(off.shape[-1], degree, is_connected(w), devices)
     if kind == "dense":
         return Dense(off, columns)
     if kind == "neighbours":
         return _lists(off, np.stack([_senders(phase != 0, degree) for phase in off]), columns)
-    phases = [permutations(phase != 0) for phase in off]
-    most = max(1, *map(len, phases))
-    nobody = np.arange(n, dtype=np.int32)
-    index = np.stack([np.stack([*phase, *[nobody] * (most - len(phase))], 1) for phase in phases])
+    index = _permuted(off != 0)
     return replace(_lists(off, index, columns), pairs=tuple(_pairs(phase) for phase in index))
+
+
+def _permuted(links: np.ndarray) -> np.ndarray:
+    """[period, n, k] int32: from whom each worker receives in each of a few permutations; itself: from nobody."""
+    phases = [permutations(phase) for phase in links]
+    most = max(1, *map(len, phases))
+    nobody = np.arange(links.shape[-1], dtype=np.int32)
+    return np.stack([np.stack([*phase, *[nobody] * (most - len(phase))], 1) for phase in phases])
 
 
 def _several(w: np.ndarray | csr_array) -> np.ndarray:

@@ -6,7 +6,7 @@ A new weight rule is one function here.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -57,8 +57,11 @@ def weights(network: Network, name: str | None = None, **options: object) -> Any
     assert name is not None
     if not (isinstance(network, Graph) and stays_sparse(name, len(network), _most_links(network))):
         memory.refuse_beyond([sparse.need(len(network), len(_graphs(network)))])
-    if is_file(name):
-        return _within(network, read(name, len(network)), name)
+    return _within(network, read(name, len(network)), name) if is_file(name) else _by_rule(network, name, options)
+
+
+def _by_rule(network: Graph | Periodic, name: str, options: Mapping[str, object]) -> Any:
+    """The rule applied to each graph."""
     entry, graphs = WEIGHTS[name], _graphs(network)
     if entry.traits.get("undirected") and any(graph.is_directed() for graph in graphs):
         raise InputError(f"weights: {name} needs an undirected graph; for a directed one try uniform, push or pull")

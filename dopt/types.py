@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -19,6 +19,7 @@ Params = Any  # a pytree of arrays: one worker's model
 Batch = Any  # a pytree of arrays, leaves [batch, ...]
 Key: TypeAlias = "jax.Array"
 Array: TypeAlias = "np.ndarray | jax.Array"  # made on the host, or traced
+Devices: TypeAlias = "Sequence[jax.Device]"
 Whole: TypeAlias = "int | np.integer | jax.Array"  # a whole number, which may be traced: a step, a worker, a seed
 
 
@@ -82,7 +83,7 @@ class Reduction(NamedTuple):
     gathers: bool = False  # messages that cannot be added on their way: all reach everybody
     bits: Callable[[Tree], tuple[int, ...]] | None = None  # of each message, by a model's shapes; None: the model
 
-    def count(self, steps: Any) -> Any:
+    def count(self, steps: int | np.ndarray) -> Any:
         """How often they have reduced after so many steps."""
         import numpy as np
 

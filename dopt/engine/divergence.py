@@ -8,12 +8,12 @@ a sweep without divergence pays nothing. Step by step, and not by halving: a los
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 
 from dopt.engine.carry import Carry
 from dopt.engine.compiled import Compiled
+from dopt.facts.inputs import Inputs
 
 
 def bad(history: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -25,7 +25,7 @@ def bad(history: Mapping[str, np.ndarray]) -> np.ndarray:
     return found
 
 
-def first_steps(compiled: Compiled, inputs: Any, history: Mapping[str, np.ndarray]) -> dict[int, int]:
+def first_steps(compiled: Compiled, inputs: Inputs, history: Mapping[str, np.ndarray]) -> dict[int, int]:
     """Row -> first step at which its models, or f at their mean, were not finite; rows that stayed finite are left out.
 
     Args:
@@ -59,7 +59,7 @@ def first_steps(compiled: Compiled, inputs: Any, history: Mapping[str, np.ndarra
     return exact
 
 
-def _forward(compiled: Compiled, inputs: Any, carry: Carry, done: int, goal: int) -> Carry:
+def _forward(compiled: Compiled, inputs: Inputs, carry: Carry, done: int, goal: int) -> Carry:
     """The slab at step `goal`, from step `done`: by whole calls where they fit, and step by step between them."""
     begins = {call.start: call for call in compiled.calls}
     while done < goal:
@@ -72,13 +72,13 @@ def _forward(compiled: Compiled, inputs: Any, carry: Carry, done: int, goal: int
     return carry
 
 
-def _retraced(compiled: Compiled, inputs: Any, carry: Carry, start: int, number: int, slot: int) -> Carry:
+def _retraced(compiled: Compiled, inputs: Inputs, carry: Carry, start: int, number: int, slot: int) -> Carry:
     bounds = (np.int32(x) for x in (start, number, slot))
     new: Carry = compiled.retrace()(carry, inputs, compiled.data, compiled.test, *bounds)
     return new
 
 
-def _step_by_step(compiled: Compiled, inputs: Any, carry: Carry, begin: int, end: int) -> tuple[Carry, np.ndarray]:
+def _step_by_step(compiled: Compiled, inputs: Inputs, carry: Carry, begin: int, end: int) -> tuple[Carry, np.ndarray]:
     """The slab at step `end`, from `begin`; and [rows, end - begin] bool: bad after each of these steps."""
     program = compiled.group.program
     seen = []

@@ -21,7 +21,7 @@ from dopt.engine.segments import LONGEST, Call, calls
 from dopt.facts import Facts, clock, facts_of, shards
 from dopt.facts import problem as of_problem
 from dopt.facts.replays import Room
-from dopt.types import InputError, Problem, Tree
+from dopt.types import Devices, InputError, Problem, Tree
 
 # of a segment: multiplications of a few seconds at most, and bytes drawn ahead, by platform: in between the host may look
 WORK, DRAWN = {"cpu": 2**31}, {"cpu": 2**26}
@@ -115,7 +115,7 @@ def group_of(
     problem: Problem | None = None,
     graph: Any = None,
     start: Tree = None,
-    devices: Sequence[Any] | None = None,
+    devices: Devices | None = None,
 ) -> Group:
     """The group of runs with equal keys; every check is made, and nothing is compiled.
 
@@ -130,7 +130,7 @@ def group_of(
     return grouped(facts_of(runs, problem=problem, graph=graph, start=start), devices)
 
 
-def grouped(facts: Facts, devices: Sequence[Any] | None = None) -> Group:
+def grouped(facts: Facts, devices: Devices | None = None) -> Group:
     """The group of runs whose facts are known."""
     run, replays = facts.first, facts.replays
     chosen = _devices(run, facts.parts, devices)
@@ -155,13 +155,13 @@ def _models(facts: Facts, kept: int) -> int:
     return kept if events and not facts.building.delayed else facts.building.slots
 
 
-def _devices(run: Resolved, parts: int, devices: Sequence[Any] | None) -> tuple[Any, ...]:
+def _devices(run: Resolved, parts: int, devices: Devices | None) -> tuple[Any, ...]:
     if run.executor == "vmap":
         return tuple(devices or jax.local_devices()[:1])
     return tuple(devices or jax.devices())[: run.workers * (parts if run.executor == "mesh" else 1)]
 
 
-def _check_room(facts: Facts, devices: Sequence[Any], kept: int) -> None:
+def _check_room(facts: Facts, devices: Devices, kept: int) -> None:
     """Refuse old models that the devices have no room for, before they are made; the compiler counts the rest."""
     free, run, models = devices_memory.device_memory(devices[0]), facts.first, _models(facts, kept)
     apart = 1 if devices[0].platform in executors.VIRTUAL else len(devices)

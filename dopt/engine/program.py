@@ -61,7 +61,7 @@ class Program:
 
     # -- its history --
 
-    def empty(self, params: Tree, state: Any) -> Carry:
+    def empty(self, params: Tree, state: Tree) -> Carry:
         """A trajectory that has not begun."""
         zero = jnp.zeros((), self.dtype)
         history = jnp.full((self.records, len(self.columns)), jnp.nan, self.dtype)
@@ -75,7 +75,7 @@ class Program:
         """A history [..., records, columns] by name, [..., records] each."""
         return {name: history[..., i] for i, name in enumerate(self.columns)}
 
-    def reported(self, state: Any) -> Reported:
+    def reported(self, state: Tree) -> Reported:
         return Reported(*(None if part is None else part(state) for part in (self.center, self.average)))
 
     # -- what a worker does --
@@ -123,7 +123,7 @@ class Program:
 
     # -- what a record asks --
 
-    def model(self, params: Tree, state: Any) -> Tree:
+    def model(self, params: Tree, state: Tree) -> Tree:
         """What is evaluated: the params, or the average that a schedule-free optimizer keeps of them."""
         return params if self.average is None else averaged(self.average(state), params)
 

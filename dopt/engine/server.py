@@ -44,7 +44,7 @@ def pieces(program: Program, inputs: Inputs, data: Data, test: Tree) -> Pieces:
         of_one_update = jax.vmap(of_one_arrival)
         return (arrivals, jax.vmap(of_one_update)(arrivals.worker, numbers)), arrivals
 
-    def step(k: Whole, row: tuple[Arrivals, Any], _: Any, params: Tree, state: Any) -> Model:
+    def step(k: Whole, row: tuple[Arrivals, Any], _: Any, params: Tree, state: Tree) -> Model:
         arrivals, drawn = row
         arrivals = arrivals._replace(version=k - arrivals.staleness)
 
@@ -55,13 +55,13 @@ def pieces(program: Program, inputs: Inputs, data: Data, test: Tree) -> Pieces:
         tables = event(Tables(params, *state), arrivals, gradient)
         return tables.params, (tables.state, tables.models)
 
-    def record(params: Tree, state: Any) -> dict[str, Any]:
+    def record(params: Tree, state: Tree) -> dict[str, Any]:
         return recorded(program, data, test, params, state)
 
     return Pieces(ahead, step, record, aged, lambda ages: ages, stay)
 
 
-def recorded(program: Program, data: Data, test: Tree, params: Tree, state: Any) -> dict[str, Any]:
+def recorded(program: Program, data: Data, test: Tree, params: Tree, state: Tree) -> dict[str, Any]:
     """What a record says of the server's model, or of the mean of the peers'."""
     mean, apart = program.model(params, state), jnp.zeros(())
     if program.peers:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from dopt.engine.group import grouped
 from dopt.engine.outcome import gap_notes
 from dopt.engine.slab import First, run_slab
 from dopt.facts import facts_of
-from dopt.types import InputError, Problem, Tree
+from dopt.types import Devices, InputError, Problem, Tree
 from dopt.watch import Look, in_thread, pace
 
 
@@ -71,7 +71,7 @@ def run(
     problem: Problem | None = None,
     graph: Any = None,
     start: Tree = None,
-    devices: Sequence[Any] | None = None,
+    devices: Devices | None = None,
     look: Look | None = None,
     checkpoint: Checkpoints | None = None,
     first: First | None = None,
@@ -108,7 +108,7 @@ def _run(
     problem: Problem | None,
     graph: Any,
     start: Tree,
-    devices: Sequence[Any] | None,
+    devices: Devices | None,
     look: Look | None,
     checkpoint: Checkpoints | None,
     first: First | None,
@@ -131,7 +131,7 @@ def _run(
 def _made(
     runs: Runs,
     own: Mapping[str, Any],
-    devices: Sequence[Any] | None,
+    devices: Devices | None,
     look: Look | None,
     checkpoint: Checkpoints | None,
     solved: Path | None,

@@ -35,7 +35,7 @@ def pieces(program: Program, inputs: Inputs, data: Data, test: Tree) -> Pieces:
         drawn = jax.vmap(lambda k: program.drawn(inputs, worker, k, data.count))(numbers)
         return (turns, drawn), draw_delays(program, inputs, worker, steps)
 
-    def step(k: Whole, here: tuple[Any, Any], staleness: Any, params: Tree, state: Any) -> Model:
+    def step(k: Whole, here: tuple[Any, Any], staleness: Any, params: Tree, state: Tree) -> Model:
         mine, drawn = here
         extra = {} if staleness is None else {"staleness": staleness}
         extra |= {"share": data.share} if program.weighs == "models" else {}
@@ -44,7 +44,7 @@ def pieces(program: Program, inputs: Inputs, data: Data, test: Tree) -> Pieces:
         new: Model = optax.apply_updates(params, updates), new_state
         return new if mine is None else keep(mine, new, (params, state))
 
-    def record(params: Tree, state: Any) -> dict[str, Any]:
+    def record(params: Tree, state: Tree) -> dict[str, Any]:
         return recorded(program, method, data, test, params, state)
 
     def aged(steps: jax.Array, staleness: Any) -> Any:
@@ -58,7 +58,7 @@ def pieces(program: Program, inputs: Inputs, data: Data, test: Tree) -> Pieces:
     return Pieces(ahead, step, record, aged, together, keep)
 
 
-def recorded(program: Program, method: Method, data: Data, test: Tree, params: Tree, state: Any) -> dict[str, Any]:
+def recorded(program: Program, method: Method, data: Data, test: Tree, params: Tree, state: Tree) -> dict[str, Any]:
     """What a record says of the mean of all workers' models."""
     model = program.model(params, state)
     model = method.read(state, model) if program.parts else model

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 from jax import lax
 
@@ -14,7 +13,7 @@ from dopt.algorithms.traits import is_event_driven
 from dopt.config import Resolved, make_optimizer, make_rate, options_of
 from dopt.config.exchanges import exchange_of, traits_of
 from dopt.facts.inputs import Inputs
-from dopt.types import AXIS, Key
+from dopt.types import AXIS, Key, Whole
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class Building:
         slots = self.slots if self.delayed else None
         return tuple(mixing.mix(form, slots=slots, ages=inputs.ages, loss=loss, seed=inputs.seed) for form in forms)
 
-    def _key(self, seed: Any, count: Any) -> Key:
+    def _key(self, seed: Whole, count: Whole) -> Key:
         """What an optimizer draws from: of each worker where each steps a model of its own, else common."""
         common = is_event_driven(exchange_of(self.run)) or traits_of(self.run).steps == "common"
         return draws.key(seed, draws.EVERYONE if common else lax.axis_index(AXIS), count, draws.UPDATES)

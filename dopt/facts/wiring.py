@@ -75,7 +75,7 @@ def _check(method: str, of: Source) -> None:
     mixing.check(matrix_of(of), method, of.needs or "")
 
 
-def mixings(run: Resolved, steps: Any) -> Any:
+def mixings(run: Resolved, steps: int | np.ndarray) -> Any:
     """How often a run has mixed after so many steps."""
     options = options_of(run, "algorithm")
     return steps // options.get("local_steps", 1) * options.get("rounds", 1)

@@ -20,7 +20,7 @@ from dopt.cluster import (
     PROFILES,
     REDUCTIONS,
     Cluster,
-    Network,
+    Links,
     Trace,
     compute_times,
     links,
@@ -577,7 +577,7 @@ def test_unknown_names_are_refused_before_the_number_of_workers_is_known() -> No
 # -- links --
 
 
-def link(net: Network, i: int, j: int) -> tuple[float, float]:
+def link(net: Links, i: int, j: int) -> tuple[float, float]:
     """(ℓ, seconds per byte) of the link by which i reads j."""
     latency, bandwidth = net.latency, net.bandwidth
     ell = [latency, lambda: max(latency[i], latency[j]), lambda: latency[i, j]][latency.ndim]
@@ -585,12 +585,12 @@ def link(net: Network, i: int, j: int) -> tuple[float, float]:
     return float(ell() if callable(ell) else ell), 1 / float(w() if callable(w) else w)
 
 
-def message(net: Network, i: int, j: int, size: float) -> float:
+def message(net: Links, i: int, j: int, size: float) -> float:
     ell, pace = link(net, i, j)
     return ell + size * pace
 
 
-def random_network(seed: int, n: int, depth: tuple[int, int], **options: Any) -> Network:
+def random_network(seed: int, n: int, depth: tuple[int, int], **options: Any) -> Links:
     rng = np.random.default_rng(seed)
     latency, bandwidth = (rng.uniform(1, 9, (n,) * k).tolist() for k in depth)
     return links.make(n, latency=latency, bandwidth=bandwidth, **options)
@@ -742,9 +742,9 @@ def test_a_cluster_carries_its_network() -> None:
     machines = make(
         "constant", 2, latency=0.5, bandwidth=[1, None], server_bandwidth=3, reduce="tree", parallel_links=True
     )
-    assert not machines.network.free
-    assert machines.network.reduce == "tree"
-    assert machines.network.parallel
-    assert machines.network.server_bandwidth == 3
-    assert machines.network.bandwidth.tolist() == [1, np.inf]
-    assert make("constant", 2).network.free
+    assert not machines.links.free
+    assert machines.links.reduce == "tree"
+    assert machines.links.parallel
+    assert machines.links.server_bandwidth == 3
+    assert machines.links.bandwidth.tolist() == [1, np.inf]
+    assert make("constant", 2).links.free

@@ -64,15 +64,15 @@ def test_the_command_writes_a_file_that_the_clock_reads(
     said = json.loads(path.read_text())
     assert (said["devices"], set(said["collectives"])) == (2, set(collectives.COLLECTIVES))
     assert all(s > 0 for c in said["collectives"].values() for s in c["seconds"])
-    links = cluster.make("constant", 4, 0, links=str(path)).network
+    links = cluster.make("constant", 4, 0, links=str(path)).links
     assert links.latency == said["latency"]
     assert links.bandwidth == (np.inf if said["bandwidth"] is None else said["bandwidth"])
 
 
 def test_links_of_a_file_are_links_given_by_hand(tmp_path: Path) -> None:
-    links = cluster.make("constant", 4, 0, links=written(tmp_path / "a.json")).network
+    links = cluster.make("constant", 4, 0, links=written(tmp_path / "a.json")).links
     assert links == of_links.make(4, latency=1e-3, bandwidth=1e6)
-    assert np.isinf(cluster.make("constant", 4, 0, links=written(tmp_path / "b.json", 0, None)).network.bandwidth)
+    assert np.isinf(cluster.make("constant", 4, 0, links=written(tmp_path / "b.json", 0, None)).links.bandwidth)
 
 
 def test_the_content_of_the_file_is_part_of_a_runs_identity(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def test_a_step_takes_the_time_of_its_exchanges_one_after_the_other() -> None:
     facts, model = facts_of([run]), 8 * D
     machines = make("exponential", N, run.seed, latency=0.5, bandwidth=100.0)
     near = np.abs(np.subtract.outer(np.arange(N), np.arange(N))) == 1
-    gossiping, reducing = gossip_times(machines.network, near, model), reduce_time(machines.network, N, model, False)
+    gossiping, reducing = gossip_times(machines.links, near, model), reduce_time(machines.links, N, model, False)
     computing, now, expected = dopt.cluster.compute_times(machines, STEPS), np.zeros(N), []
     for k in range(STEPS):
         done = now + computing[:, k]

@@ -252,7 +252,7 @@ def survived(name: str, machines: Cluster, k: int, steps: int) -> tuple[Coordina
 @given(clusters(latency=st.sampled_from([0.0, 0.0, 0.25])), st.integers(1, 300), st.integers(1, 3), st.booleans())
 @settings(deadline=None)
 def test_the_sort_is_the_loop(machines: Cluster, horizon: int, local_steps: int, by_seconds: bool) -> None:
-    close = 1e-12 if machines.network.latency else 0.0
+    close = 1e-12 if machines.links.latency else 0.0
     until = {"seconds": 2.0 * horizon / machines.workers} if by_seconds else {"steps": horizon}
     try:
         sort = arrivals(machines, Coordination(local_steps=local_steps), **until, size=3.0)

@@ -20,7 +20,7 @@ REDUCTIONS = Registry("cluster.reduce")
 SLOWEST = 1e-30  # bytes per second: what a message takes stays a number
 
 
-class Network(NamedTuple):
+class Links(NamedTuple):
     """The links between workers, and to a server."""
 
     latency: np.ndarray  # [], [workers] or [workers, workers]: seconds
@@ -43,8 +43,8 @@ def make(
     server_bandwidth: float | None = None,
     reduce: str = "ring",
     parallel_links: bool = False,
-) -> Network:
-    """The network of n workers; None is infinite.
+) -> Links:
+    """The links of n workers; None is infinite.
 
     Raises:
       InputError: lists of other lengths, a latency that is negative or infinite, a bandwidth that is not positive or
@@ -58,7 +58,7 @@ def make(
     port = np.array(_infinite(server_bandwidth), float)
     refuse("cluster.server_bandwidth", port, port > 0, "must be positive")
     refuse("cluster.server_bandwidth", port, port >= SLOWEST, f"must be at least {SLOWEST:g} bytes per second")
-    return Network(seconds, rate, float(port), REDUCTIONS[reduce].name, parallel_links)
+    return Links(seconds, rate, float(port), REDUCTIONS[reduce].name, parallel_links)
 
 
 def numbers(name: str, value: object) -> Any:
@@ -109,10 +109,10 @@ def _links(values: np.ndarray, oneself: float) -> np.ndarray:
 # -- one message ------------------------------------------------------------------------------------------------------
 
 
-def pair_time(network: Network, reader: Index, sender: Index, size: float | np.ndarray) -> Any:
+def pair_time(links: Links, reader: Index, sender: Index, size: float | np.ndarray) -> Any:
     """Seconds of a message of `size` bytes, ℓ_ij + B/w_ij, i the reader and j the sender: indices, or arrays of them."""
-    latency = _of_links(network.latency, reader, sender, np.maximum)
-    bandwidth = _of_links(network.bandwidth, reader, sender, np.minimum)
+    latency = _of_links(links.latency, reader, sender, np.maximum)
+    bandwidth = _of_links(links.bandwidth, reader, sender, np.minimum)
     return latency + size / bandwidth
 
 
@@ -124,7 +124,7 @@ def _of_links(values: np.ndarray, reader: Index, sender: Index, slower: Callable
     return np.broadcast_to(values, np.shape(reader))[()]
 
 
-def server_links(network: Network, workers: int) -> tuple[np.ndarray, np.ndarray]:
+def server_links(links: Links, workers: int) -> tuple[np.ndarray, np.ndarray]:
     """(latency [n] seconds, [n] seconds per byte) between each worker and a server.
 
     A message goes at the speed of the worker's link or of the server's port, whichever is slower.
@@ -132,19 +132,19 @@ def server_links(network: Network, workers: int) -> tuple[np.ndarray, np.ndarray
     Raises:
       InputError: links that are given per pair of workers.
     """
-    for name, values in (("latency", network.latency), ("bandwidth", network.bandwidth)):
+    for name, values in (("latency", links.latency), ("bandwidth", links.bandwidth)):
         if values.ndim == 2:
             raise InputError(
                 f"cluster.{name}: a server has no place in a matrix of links, got {workers} x {workers}; give one number, or one for each worker"
             )
-    bandwidth = np.minimum(network.bandwidth, network.server_bandwidth)
-    return np.broadcast_to(network.latency, workers), np.broadcast_to(1 / bandwidth, workers)
+    bandwidth = np.minimum(links.bandwidth, links.server_bandwidth)
+    return np.broadcast_to(links.latency, workers), np.broadcast_to(1 / bandwidth, workers)
 
 
 # -- messages of all --------------------------------------------------------------------------------------------------
 
 
-def gossip_times(network: Network, reads: np.ndarray, size: float) -> np.ndarray:
+def gossip_times(links: Links, reads: np.ndarray, size: float) -> np.ndarray:
     """[n] seconds until each worker has received `size` bytes from each of its senders; 0 for those without.
 
     Serial links: Σⱼ (ℓ_ij + B/w_ij). Parallel links: the largest of them.
@@ -154,17 +154,17 @@ def gossip_times(network: Network, reads: np.ndarray, size: float) -> np.ndarray
     """
     reader, sender = np.nonzero(reads & ~np.eye(len(reads), dtype=bool))
     done = np.zeros(len(reads))
-    (np.maximum if network.parallel else np.add).at(done, reader, pair_time(network, reader, sender, size))
+    (np.maximum if links.parallel else np.add).at(done, reader, pair_time(links, reader, sender, size))
     return done
 
 
-def reduce_time(network: Network, workers: int, size: float, gathers: bool = False) -> float:
-    """Seconds of one all-reduce of `size` bytes, the network's way; none for one worker.
+def reduce_time(links: Links, workers: int, size: float, gathers: bool = False) -> float:
+    """Seconds of one all-reduce of `size` bytes, the way that the links say; none for one worker.
 
     Args:
       gathers: messages cannot be added on their way, and all reach everybody.
     """
-    return float(REDUCTIONS[network.reduce].make(network, workers, size, gathers)) if workers > 1 else 0.0
+    return float(REDUCTIONS[links.reduce].make(links, workers, size, gathers)) if workers > 1 else 0.0
 
 
 def reduce_messages(
@@ -207,20 +207,20 @@ def _branches(workers: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 
 @REDUCTIONS.register(source="Patarasuk-Yuan 2009, bandwidth optimal all-reduce algorithms", messages=_ring_messages)
-def ring(network: Network, workers: int, size: float, gathers: bool) -> float:
+def ring(links: Links, workers: int, size: float, gathers: bool) -> float:
     """2(n-1)ℓ + 2(n-1)/n·B/w: 2(n-1) rounds in which each sends an n-th to the next; a round takes its slowest link.
 
     Gathered: (n-1)(ℓ + B/w), each hands on what it got last.
     """
     i = np.arange(workers)
     rounds, part = (1, size) if gathers else (2, size / workers)
-    return rounds * (workers - 1) * pair_time(network, (i + 1) % workers, i, part).max()
+    return rounds * (workers - 1) * pair_time(links, (i + 1) % workers, i, part).max()
 
 
 @REDUCTIONS.register(
     source="Thakur-Rabenseifner-Gropp 2005, optimization of collective communication in MPICH", messages=_tree_messages
 )
-def tree(network: Network, workers: int, size: float, gathers: bool) -> float:
+def tree(links: Links, workers: int, size: float, gathers: bool) -> float:
     """2⌈log₂n⌉(ℓ + B/w): up a binomial tree and down again; a round takes its slowest link.
 
     Gathered: what comes up from below grows, and all of it goes down.
@@ -228,15 +228,15 @@ def tree(network: Network, workers: int, size: float, gathers: bool) -> float:
     total = 0.0
     for parent, child, below in _branches(workers):
         up, down = (size * below, size * workers) if gathers else (size, size)
-        total += pair_time(network, parent, child, up).max() + pair_time(network, child, parent, down).max()
+        total += pair_time(links, parent, child, up).max() + pair_time(links, child, parent, down).max()
     return total
 
 
 @REDUCTIONS.register(source="parameter server with one port, as in Li et al. 2014 (OSDI)", messages=_server_messages)
-def server(network: Network, workers: int, size: float, gathers: bool) -> float:
+def server(links: Links, workers: int, size: float, gathers: bool) -> float:
     """2ℓ + 2nB/w: all send to one port and receive from it, one after another; of the latencies the largest counts.
 
     Gathered: 2ℓ + n(n+1)B/w, each receives what all have sent.
     """
-    latency, pace = server_links(network, workers)
+    latency, pace = server_links(links, workers)
     return 2 * latency.max() + (1 + (workers if gathers else 1)) * size * pace.sum()

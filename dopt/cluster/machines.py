@@ -13,7 +13,7 @@ import numpy as np
 
 from dopt.cluster import links
 from dopt.cluster.laws import LAWS, PROFILES
-from dopt.cluster.links import REDUCTIONS, Network, numbers, refuse, table
+from dopt.cluster.links import REDUCTIONS, Links, numbers, refuse, table
 from dopt.cluster.traces import Trace, read, read_links, times_of
 from dopt.registry import Entry, check_size, coerce, did_you_mean
 from dopt.types import InputError
@@ -36,7 +36,7 @@ class Burst(NamedTuple):
 
 
 class Cluster(NamedTuple):
-    """n workers: how long they compute, when they fail, and the network between them."""
+    """n workers: how long they compute, when they fail, and the links between them."""
 
     law: str
     options: Mapping[str, object]  # of the law
@@ -45,7 +45,7 @@ class Cluster(NamedTuple):
     seed: int
     burst: Burst | None
     down: np.ndarray  # [workers, 2] seconds from and until which it is down; inf: never, for good
-    network: Network
+    links: Links
     trace: Trace | None
 
     @property
@@ -167,7 +167,7 @@ def make(law: str, workers: int, seed: int, **given: object) -> Cluster:
     full = options(law, given)
     own = _read_by(LAWS[law], full)
     told = full | (read_links(full["links"]) if "links" in full else {})
-    shift, slower, burst, down, network, _ = (part.make(workers, **_read_by(part, told)) for part in PARTS)
+    shift, slower, burst, down, between, _ = (part.make(workers, **_read_by(part, told)) for part in PARTS)
     if "scale" in full:
         scale = table("cluster.scale", full["scale"], workers, deepest=1)
     else:
@@ -177,7 +177,7 @@ def make(law: str, workers: int, seed: int, **given: object) -> Cluster:
             shift = shift + certain
     refuse("cluster.scale", scale, np.isfinite(scale) & (scale > 0), "must be positive and finite")
     measured = read(own["file"], workers) if law == "trace" else None
-    cluster = Cluster(law, own, slower * scale, slower * shift, seed, burst, down, network, measured)
+    cluster = Cluster(law, own, slower * scale, slower * shift, seed, burst, down, between, measured)
     _draws(cluster, 0, np.zeros(1))  # a law checks its options where it draws
     mean = mean_times(cluster)
     refuse("cluster", mean, np.isfinite(mean) & (mean > 0), "mean seconds of a computation must be positive and finite")

@@ -169,7 +169,7 @@ def waiting(run: Resolved, w: Any, machines: cluster.Cluster, bits: Bits) -> dic
     def wait(one: Exchange, sizes: tuple[int, ...]) -> schedule.Wait:
         if w is not None and waits_for_neighbours(one):
             links = links_of(run, w)
-            cost = None if machines.network.free else _cost(run, links, machines, sum(sizes) / 8)
+            cost = None if machines.links.free else _cost(run, links, machines, sum(sizes) / 8)
             return schedule.Wait(_waits(run, links), cost)
         return _reducing(run, one.reduction if isinstance(one, AllReduce) else Reduction(), machines, sizes)
 
@@ -181,7 +181,7 @@ def waiting(run: Resolved, w: Any, machines: cluster.Cluster, bits: Bits) -> dic
 def _reducing(run: Resolved, how: Reduction, machines: cluster.Cluster, sizes: tuple[int, ...]) -> schedule.Wait:
     """All wait for all in the steps in which they reduce. `sizes`: bits of each message."""
     n = run.workers
-    seconds = sum(cluster.links.reduce_time(machines.network, n, size / 8, how.gathers) for size in sizes)
+    seconds = sum(cluster.links.reduce_time(machines.links, n, size / 8, how.gathers) for size in sizes)
     alone, nothing, all_of_it = np.eye(n, dtype=bool), np.zeros(n), np.full(n, seconds)
 
     def reduces(step: int) -> bool:
@@ -193,7 +193,7 @@ def _reducing(run: Resolved, how: Reduction, machines: cluster.Cluster, sizes: t
     def cost(step: int) -> np.ndarray:
         return all_of_it if reduces(step) else nothing
 
-    return schedule.Wait(None if how.period == 1 else waits, None if machines.network.free else cost)
+    return schedule.Wait(None if how.period == 1 else waits, None if machines.links.free else cost)
 
 
 def _resting(run: Resolved, how: Reduction) -> Callable[[int], np.ndarray] | None:
@@ -214,8 +214,8 @@ _subset = jax.jit(draws.subset, static_argnums=(2, 3))
 
 def telling(machines: cluster.Cluster, near: np.ndarray, size: float) -> Any:
     """(worker, count) -> [count] seconds in which it tells all neighbours; None where that takes no time."""
-    takes = cluster.links.gossip_times(machines.network, near, size)
-    return None if machines.network.free else lambda worker, count: np.full(count, takes[worker])
+    takes = cluster.links.gossip_times(machines.links, near, size)
+    return None if machines.links.free else lambda worker, count: np.full(count, takes[worker])
 
 
 def _without_barriers(
@@ -231,7 +231,7 @@ def _without_barriers(
 
     def meeting(worker: int, count: int) -> np.ndarray:
         who = schedule.partners(run.seed, near, worker, count)
-        return np.broadcast_to(cluster.links.pair_time(machines.network, worker, who, size), count)
+        return np.broadcast_to(cluster.links.pair_time(machines.links, worker, who, size), count)
 
     return schedule.arrivals(machines, coordination_of(run), **horizon, size=2 * size, sending=meeting)
 
@@ -260,7 +260,7 @@ def _cost(
 
     @cache
     def of_links(content: bytes) -> np.ndarray:
-        return cluster.links.gossip_times(machines.network, np.frombuffer(content, bool).reshape(run.workers, -1), size)
+        return cluster.links.gossip_times(machines.links, np.frombuffer(content, bool).reshape(run.workers, -1), size)
 
     def cost(step: int) -> np.ndarray:
         rounds = range(mixings(run, step), mixings(run, step + 1))

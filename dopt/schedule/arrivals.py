@@ -72,9 +72,9 @@ def is_plain(how: Coordination) -> bool:
 
 def _links(cluster: Cluster, size: float, peers: bool) -> Links:
     nothing = np.zeros(cluster.workers)
-    if peers or cluster.network.free:
+    if peers or cluster.links.free:
         return Links(nothing, nothing)
-    latency, per_byte = server_links(cluster.network, cluster.workers)
+    latency, per_byte = server_links(cluster.links, cluster.workers)
     return Links(latency, size * per_byte)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from dopt.devices import memory
 from dopt.engine import Compiled, group_of
 from dopt.sweeps import knee, plan
 from dopt.sweeps.knee import WORTH, Knee, search
+from dopt.types import MachineError
 
 PARAMETERS = {"algorithm": "gossip_sgd", "problem": "consensus", "workers": 2, "steps": 4, "learning_rate": 0.1}
 RUNS = 8
@@ -137,3 +139,21 @@ def test_a_program_is_timed_at_every_width_for_which_both_slabs_have_room(
     taken = engine.compile(group, 2).memory
     monkeypatch.setattr(memory, "room_of_slab", lambda device: taken)
     assert knee.measured(group, runs, f"{key} ") == Knee(2, True)
+
+
+def test_a_width_that_the_compiler_refuses_is_halved_but_not_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+
+    def compiled(group: Any, width: int) -> Any:
+        tried.append(width)
+        if width > 3:
+            raise MachineError("memory: the device has no room left (RESOURCE_EXHAUSTED)")
+        return SimpleNamespace(memory=None)
+
+    monkeypatch.setattr(engine, "compile", compiled)
+    group, *_ = group_and_runs(1)
+    with pytest.raises(MachineError):
+        plan.choose_width(group, 8)
+    monkeypatch.delitem(plan.PREFERRED, "cpu")
+    assert plan.choose_width(group, 8)[0] == 2
+    assert tried == [8, 8, 4, 2]

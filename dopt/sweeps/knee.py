@@ -67,13 +67,13 @@ def measured(group: engine.Group, runs: Runs, key: str) -> Knee | None:
 
 def _seconds(group: engine.Group, runs: Runs, width: int) -> float | None:
     """Seconds of a step of one run, at so many on each device."""
-    compiled = engine.compile(group, width * group.spread)
-    room = memory.room_of_slab(group.devices[0])
-    if room is not None and (compiled.memory or 0) > room:
-        return None
     try:
+        compiled = engine.compile(group, width * group.spread)
+        room = memory.room_of_slab(group.devices[0])
+        if room is not None and (compiled.memory or 0) > room:
+            return None
         return engine.seconds_of_step(engine.packed(compiled, runs[: compiled.width]), TRIES, LONG) / width
-    except MachineError:  # the compiler's analysis said that there is room
+    except MachineError:  # the compiler, or the device itself, says so
         return None
 
 

@@ -23,7 +23,7 @@ from dopt.sweeps.columns import frozen
 from dopt.sweeps.knee import Knee
 from dopt.sweeps.spec import Sweep
 from dopt.sweeps.store import FORMAT
-from dopt.types import InputError
+from dopt.types import InputError, MachineError
 
 PREFERRED = {"cpu": 32}  # runs vmapped together: wider is slower on a CPU
 MOST_THREADS = 4096  # that anybody is believed to have
@@ -109,7 +109,13 @@ def choose_width(
     room = devices_memory.room_of_slab(built.devices[0])
     limit = room and room // jobs
     while True:
-        compiled = engine.compile(built, width)
+        try:
+            compiled = engine.compile(built, width)
+        except MachineError:  # a TPU's compiler finds out itself that there is no room
+            if width == spread or is_fixed(built.devices):
+                raise
+            width = width // 2 // spread * spread or spread
+            continue
         memory = compiled.memory
         if limit is None or memory is None or memory <= limit:
             return width, compiled

@@ -98,3 +98,18 @@ def test_a_table_shows_markup_and_controls_as_text() -> None:
     said = console.file.getvalue()
     assert said.count(text.shown(HOSTILE)) == 4
     assert r"\udcff" in said
+
+
+def test_a_file_that_is_no_figure_is_refused_in_one_line(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setattr(figures, "shipped", lambda: project / "none")
+    (project / "paper_figs" / "fig.py").write_text("SWEEPS = {}\n")
+    for arguments in (
+        ["run", "--id", "0123456789abcdef", "--figures", "paper_figs"],
+        ["figures", "--folder", "paper_figs"],
+    ):
+        assert main(arguments) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err == "dopt: figures: 'paper_figs/fig.py' is no figure, it has no table, draw, claims; add them\n"

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     Table = Callable[[Mapping[str, Results]], pd.DataFrame]
 
+ASKED = ("SWEEPS", "table", "draw", "claims")  # of a figure file
 SIZES = ("", "fast", "full")
 LARGER = 5  # times the seeds, in full size
 
@@ -61,6 +62,9 @@ def find(name: str, folder: Path) -> ModuleType:
     module = importlib.util.module_from_spec(location)
     sys.modules[location.name] = module
     location.loader.exec_module(module)
+    lacking = [asked for asked in ASKED if not hasattr(module, asked)]
+    if lacking:
+        raise InputError(f"figures: {str(known[name])!r} is no figure, it has no {', '.join(lacking)}; add them")
     vars(module)["table"] = _once(module.table)  # drawing, claims and data ask for it
     return module
 

@@ -42,13 +42,21 @@ ROOM = 2**28  # bytes by which the process may grow meanwhile
 LOOK = 2**16  # calls between two looks at it
 # nodes, or what else is made at once, where it grows faster than the options do
 FORETOLD: dict[str, Callable[[dict[str, Any]], float]] = {
+    **dict.fromkeys(
+        ("caveman_graph", "connected_caveman_graph", "planted_partition_graph", "relaxed_caveman_graph"),
+        lambda o: o["l"] * o["k"],
+    ),
+    **dict.fromkeys(
+        ("random_geometric_graph", "soft_random_geometric_graph", "thresholded_random_geometric_graph"),
+        lambda o: o["n"] ** 2 * min(1.0, 2 * abs(o["radius"])) ** min(o.get("dim", 2), 99) / 5,
+    ),
     "dorogovtsev_goltsev_mendes_graph": lambda o: 3 ** min(o["n"], 99),
     "hypercube_graph": lambda o: 2 ** min(o["n"], 99),
     "kneser_graph": lambda o: math.comb(min(o["n"], 9999), min(o["k"], o["n"] - o["k"], 99)),
     "maybe_regular_expander_graph": lambda o: o["n"] * o["d"] / 10,
     "mycielski_graph": lambda o: 2 ** min(o["n"], 99),
     "navigable_small_world_graph": lambda o: o["n"] ** min(o.get("dim", 2), 99),
-    "random_k_out_graph": lambda o: o["n"] ** 2 / 1000,
+    "random_k_out_graph": lambda o: o["n"] * o["k"] * (1 + o["n"] / 1000),
     "random_regular_expander_graph": lambda o: o["n"] * o["d"] / 10,
     "random_regular_graph": lambda o: o["n"] * o["d"] / 100,
     "sudoku_graph": lambda o: o["n"] ** 4,

@@ -182,6 +182,8 @@ def entries(graph: Graph, name: str | None, missing: float = 0.0) -> tuple[np.nd
 def _number(u: object, v: object, name: str, found: Any) -> float:
     """What the edge (u, v) says."""
     try:
+        if isinstance(found, bool):
+            raise TypeError
         return float(found)
     except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"topology: edge ({u}, {v}) needs a number as {name}, got {found!r:.40}") from error

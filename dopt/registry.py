@@ -83,6 +83,8 @@ def traits_by_name(entry: Entry[Any]) -> Mapping[str, Any]:
 
 def readable(given: Mapping[str, object], own: Iterable[str], registry: Mapping[str, Entry[Any]]) -> dict[str, Any]:
     """`given` without what only others of the registry read; what nobody reads stays, to be refused."""
+    if not given:
+        return {}
     others = {option for entry in registry.values() for option in entry.known}.difference(own)
     return {name: value for name, value in given.items() if name not in others}
 
@@ -164,6 +166,14 @@ def _ranged(name: str, value: object, hint: Any, limits: Range) -> Any:
     return found
 
 
+TAKES: dict[object, tuple[type, ...]] = {
+    int: (int, float),
+    float: (int, float),
+    str: (str,),
+    bool: (bool,),
+}  # plain types
+
+
 def _one_of(name: str, value: object, hint: Any) -> Any:
     """As the first type of a union that takes it."""
     choices = [choice for choice in typing.get_args(hint) if choice is not type(None)]
@@ -172,6 +182,8 @@ def _one_of(name: str, value: object, hint: Any) -> Any:
     if len(choices) == 1:
         return coerce(name, value, choices[0])
     for choice in choices:
+        if choice in TAKES and not isinstance(value, TAKES[choice]):
+            continue  # what an error would say takes longer than to look
         try:
             return coerce(name, value, choice)
         except InputError:

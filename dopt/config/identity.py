@@ -11,6 +11,7 @@ import hashlib
 import json
 import math
 import uuid
+from bisect import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
@@ -81,14 +82,13 @@ def around(like: Resolved) -> tuple[str, str, str]:
     Runs of equal text differ in nothing but rate and seed, wherever things are the same.
     """
     fields = like.to_dict()
-    names = sorted(fields)
-    said = [f"{json.dumps(name)}: {_json(fields[name])}" for name in names]
-    rate, seed = names.index("learning_rate"), names.index("seed")
-    before, between = (
-        ", ".join([*said[:rate], '"learning_rate": ']),
-        ", ".join(["", *said[rate + 1 : seed], '"seed": ']),
+    rest = sorted(fields.keys() - {"learning_rate", "seed"})
+    rate, seed = bisect(rest, "learning_rate"), bisect(rest, "seed")
+    first, middle, last = (
+        _json({name: fields[name] for name in names})[1:-1] for names in (rest[:rate], rest[rate:seed], rest[seed:])
     )
-    return "{" + before, between, ", ".join(["", *said[seed + 1 :]]) + "}"
+    before = f'{{{first}{", " if first else ""}"learning_rate": '
+    return before, f'{", " if middle else ""}{middle}, "seed": ', f"{', ' if last else ''}{last}}}"
 
 
 def _json(value: Any) -> str:

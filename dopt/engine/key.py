@@ -27,7 +27,7 @@ def key(run: Resolved) -> str:
     if run.options.get("learning_rate.schedule") in UNTRACED:
         static["learning_rate"] = run.learning_rate
     if wiring.has_matrix(run) and wiring.needs_of(run) != "pairs":
-        static["mix"] = " and ".join(form.described for form in wiring.forms(run, wiring.matrix(run), steps=1))
+        static["mix"] = wiring.described(run)
     static["delays"] = ages.form(run)
     if run.cluster is not None:
         static["clock"] = (

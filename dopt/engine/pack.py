@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,20 +19,15 @@ def pack(group: Group, runs: Runs, width: int) -> Inputs:
     """Inputs [width, ...] of some runs of a group; a short slab is filled up with its last run."""
     filled = np.minimum(np.arange(width), len(runs) - 1)
     kinds, kind = group.facts.kinds(runs)
-    shared = _stacked([_values(group, *which) for which in kinds], kind[filled])
+    shared: Inputs = jax.tree.map(partial(_of_runs, kind[filled]), *(_values(group, *which) for which in kinds))
     seed, rate = runs.seed[filled].astype(np.int32), runs.learning_rate[filled].astype(group.facts.dtype)
     return shared._replace(seed=seed, learning_rate=rate)
 
 
-def _stacked(values: Sequence[Inputs], kind: np.ndarray) -> Inputs:
+def _of_runs(kind: np.ndarray, *each: np.ndarray) -> np.ndarray:
     """[runs, ...]: of each run the value of its kind."""
-
-    def of_runs(*each: np.ndarray) -> np.ndarray:
-        found: np.ndarray = np.repeat(each[0][None], len(kind), 0) if len(each) == 1 else np.stack(each)[kind]
-        return found
-
-    stacked: Inputs = jax.tree.map(of_runs, *values)
-    return stacked
+    found: np.ndarray = np.repeat(each[0][None], len(kind), 0) if len(each) == 1 else np.stack(each)[kind]
+    return found
 
 
 def _values(group: Group, template: int, seed: int) -> Inputs:

@@ -89,9 +89,18 @@ class Facts:
         """W: [n, n], dense or sparse, a period [period, n, n], random `Matchings`, or a pair (R, C); None: the method has none."""
         return wanted(self.runs.templates[template], self.own_matrix)
 
-    @once
+    @cached_property
+    def _alike(self) -> dict[int, int]:
+        """Template -> the first one that has the very same W: what follows from W is made once."""
+        first: dict[int, int] = {}
+        return {number: first.setdefault(id(self.matrix(number)), number) for number in self.runs.used.tolist()}
+
     def gap(self, template: int) -> float:
         """The spectral gap of W, of R where there are two; NaN without one, or where it was not found."""
+        return self._gap(self._alike[template])
+
+    @once
+    def _gap(self, template: int) -> float:
         w = self.matrix(template)
         return float("nan") if w is None else mixing.spectral_gap(w[0] if isinstance(w, tuple) else w)
 
@@ -149,7 +158,7 @@ class Facts:
 
     def forms(self, template: int, seed: int, iterations: int) -> tuple[mixing.Form, ...]:
         """The forms in which W runs, in the run's precision."""
-        return self._forms(template, seed if self.is_random_graph(template) else 0, iterations)
+        return self._forms(self._alike[template], seed if self.is_random_graph(template) else 0, iterations)
 
     @once
     def _forms(self, template: int, seed: int, iterations: int) -> tuple[mixing.Form, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -49,16 +49,41 @@ def check_stays(w: Any) -> None:
 
 def forms(run: Resolved, w: Any, steps: int) -> tuple[mixing.Form, ...]:
     """The forms in which W runs: one, or two of a pair. `steps`: of the loop."""
-    needs = needs_of(run)
+    return _forms(w, needs_of(run), run.workers, *_how(run, steps))
+
+
+def described(run: Resolved) -> str:
+    """What of the forms in which W runs is static."""
+    of = source(run)
+    how = of.needs, run.workers, *_how(run, steps=1)
+    return _names(_forms(matrix_of(of), *how)) if of in KEPT.get() else _described(of, *how)
+
+
+def _how(run: Resolved, steps: int) -> tuple[str, bool, int, int]:
+    """The kind of form that is asked for, whether permutations can travel, and of random graphs how many and from which seed."""
+    return run.mix, run.executor in ON_DEVICES, max(1, int(mixings(run, steps))), run.seed
+
+
+def _forms(
+    w: Any, needs: str | None, workers: int, kind: str, devices: bool, mixes: int, seed: int
+) -> tuple[mixing.Form, ...]:
     if needs == "tree":
-        return (mixing.form(np.full((run.workers, run.workers), 1 / run.workers), "dense"),)
+        return (mixing.form(np.full((workers, workers), 1 / workers), "dense"),)
     pair = w if isinstance(w, tuple) else (w,)
     columns = [needs == "column stochastic"] if len(pair) == 1 else [False, True]
-    devices, mixes = run.executor in ON_DEVICES, max(1, int(mixings(run, steps)))
     return tuple(
-        mixing.form(part, run.mix, columns=c, devices=devices, steps=mixes, seed=run.seed)
+        mixing.form(part, kind, columns=c, devices=devices, steps=mixes, seed=seed)
         for part, c in zip(pair, columns, strict=True)
     )
+
+
+@lru_cache(maxsize=1024)
+def _described(of: Source, needs: str | None, workers: int, kind: str, devices: bool, mixes: int, seed: int) -> str:
+    return _names(_forms(matrix_of(of), needs, workers, kind, devices, mixes, seed))
+
+
+def _names(forms: Iterable[mixing.Form]) -> str:
+    return " and ".join(form.described for form in forms)
 
 
 def check(run: Resolved) -> None:
@@ -89,6 +114,7 @@ def links_of(run: Resolved, w: Any) -> Callable[[int], np.ndarray]:
 __all__ = [
     "check_stays",
     "check_wanted",
+    "described",
     "forms",
     "has_matrix",
     "links_of",

@@ -58,20 +58,19 @@ speed: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.speed.tables
 
 # every method's program, compiled for an H100 and for a slice of TPU v5e that are not here, and what its loops launch; each has an
-# environment of its own, of 1 GB, since a plug-in is one of JAX's own version
+# environment of its own, which has all that the main one has and a plug-in (half a GB), since that would change what JAX does there
 ahead: ahead-h100 ahead-v5e
 
 WANTS_h100 := jax-cuda13-pjrt jax-cuda13-plugin
 WANTS_v5e := jax[tpu]
-# each in an environment of its own, which has all that the main one has, and the plug-in, which would change what JAX does there
 ahead-h100 ahead-v5e: ahead-%: $(VENV)/.installed
-	@test -x .venv-ahead-$*/bin/python || $(BIN)/python -m venv .venv-ahead-$*
+	@test -x $(VENV)-ahead-$*/bin/python || $(BIN)/python -m venv $(VENV)-ahead-$*
 	@where='import sysconfig; print(sysconfig.get_path("purelib"))'; \
-	$(BIN)/python -c "$$where" > "$$(.venv-ahead-$*/bin/python -c "$$where")/main.pth"
+	$(BIN)/python -c "$$where" > "$$($(VENV)-ahead-$*/bin/python -c "$$where")/main.pth"
 	@jax=$$($(BIN)/python -c 'import jax; print(jax.__version__)'); \
-	if .venv-ahead-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(foreach plugin,$(WANTS_$*),"$(plugin)==$$jax") 2> .venv-ahead-$*/refused; then \
-		.venv-ahead-$*/bin/python -m benchmarks.speed.ahead --target $* $(AHEAD); \
-	else echo "ahead: $* is left out: the registry does not give $(WANTS_$*) $$jax ($$(grep -m 1 ERROR .venv-ahead-$*/refused))"; fi
+	if $(VENV)-ahead-$*/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt $(foreach plugin,$(WANTS_$*),"$(plugin)==$$jax") 2> $(VENV)-ahead-$*/refused; then \
+		$(VENV)-ahead-$*/bin/python -m benchmarks.speed.ahead --target $* $(AHEAD); \
+	else echo "ahead: $* is left out: the registry does not give $(WANTS_$*) $$jax ($$(grep -m 1 ERROR $(VENV)-ahead-$*/refused))"; fi
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dopt needs Python 3.11 or newer, this is %s; say make PYTHON=python3.12" % sys.version.split()[0])'

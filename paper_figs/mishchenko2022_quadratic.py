@@ -22,10 +22,10 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from dopt import Results, theory
+from dopt.facts.timetable import timetable
 from dopt.figures import Claim
 from dopt.report import curves
 from dopt.report.cells import best, scores
-from dopt.report.schedule import timetable
 from dopt.report.style import COLOURS, WIDTHS, look
 
 WORKERS = 40

@@ -22,6 +22,7 @@ from matplotlib.figure import Figure
 
 from dopt import Results, cluster, theory
 from dopt.facts import wiring
+from dopt.facts.timetable import timetable
 from dopt.figures import Claim
 from dopt.report import schedule as report
 from dopt.report.style import WIDTHS
@@ -69,7 +70,7 @@ def schedules(results: Mapping[str, Results], length: str, method: str) -> Itera
     part = results[f"{length}_{method}"]
     for identity in part.runs["id"]:
         run = part.run(identity)
-        yield identity, report.timetable(run, None if run.topology is None else wiring.matrix(run))
+        yield identity, timetable(run, None if run.topology is None else wiring.matrix(run))
 
 
 def table(results: Mapping[str, Results]) -> pd.DataFrame:

@@ -19,7 +19,7 @@ from dopt.algorithms.trees import add, mean, subtract
 from dopt.cluster import make
 from dopt.cluster.links import gossip_times, reduce_messages, reduce_time
 from dopt.facts import facts_of
-from dopt.report.schedule import timetable
+from dopt.facts.timetable import timetable
 from dopt.schedule import Wait, barrier, lockstep
 from dopt.types import Clock, InputError, Mix, Reduction, Tree
 

@@ -17,9 +17,8 @@ import dopt
 from dopt import engine, facts, rings, schedule, theory
 from dopt.devices.axes import Axes, state_axes
 from dopt.engine import group_of, run_slab
-from dopt.facts import clock
+from dopt.facts import clock, timetable
 from dopt.problems import PROBLEMS, Shards
-from dopt.report import schedule as report
 from dopt.types import Clock, InputError, Problem
 
 TOLERANCE = {np.float32: 1e-5, np.float64: 1e-12}
@@ -266,7 +265,7 @@ def test_a_worker_takes_the_time_of_its_devices(method: str, given: dict[str, An
 def test_a_picture_has_a_row_for_each_stage_whose_bubble_is_waiting(method: str) -> None:
     given = {"workers": 3, "seconds": 4, "message_bytes": 1, "cluster.latency": 0.1}
     given |= {"problem.layout": "layers", "problem.parts": 4, "problem.micro_batches": 2}
-    line, stages = report.of(method, given)[0], report.stages_of(method, given)
+    line, stages = timetable.of(method, given)[0], timetable.stages_of(method, given)
     assert stages is not None
     whole = schedule.intervals(line)
     told = schedule.by_stage(whole, stages)

@@ -19,7 +19,7 @@ from dopt import cluster, mixing, schedule
 from dopt.algorithms import ALGORITHMS, options
 from dopt.algorithms.traits import is_event_driven
 from dopt.cli import main
-from dopt.facts import clock, problem, wiring
+from dopt.facts import clock, problem, timetable, wiring
 from dopt.report import schedule as report
 from dopt.schedule import ABORTED, APPLIED, PENDING, Barrier, Schedule, Waves
 from dopt.types import Coordination, InputError
@@ -43,13 +43,13 @@ def blank(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def line_of(method: str, **given: Any) -> Schedule:
-    return report.of(method, given)[0]
+    return timetable.of(method, given)[0]
 
 
 def engines(method: str, **given: Any) -> Any:
     """The timeline that a run is simulated with."""
     size = given.pop("message_bytes", 0)
-    run = report.asked({"algorithm": method, **given})
+    run = timetable.asked({"algorithm": method, **given})
     return clock.timeline(run, None if run.topology is None else wiring.matrix(run), clock.alike(run, 8 * size))
 
 
@@ -148,10 +148,10 @@ def test_of_who_was_computing_the_schedule_alone_tells_when_it_failed() -> None:
     crash: dict[str, Any] = {"cluster.crash": 5.0, "cluster.crash_workers": 3}
     for method in ("async_sgd", "ringmaster_sgd", "k_batch_sync_sgd", "ad_psgd"):
         for more in ({}, {"cluster.restart": 4.0}):
-            line, failed, _ = report.of(method, crash | more)
+            line, failed, _ = timetable.of(method, crash | more)
             assert [o.worker for o in failed] == [0, 1, 2]
-            assert report.outages(line) == failed
-    assert report.outages(line_of("rennala_sgd", **{"algorithm.stop": True})) == []
+            assert timetable.outages(line) == failed
+    assert timetable.outages(line_of("rennala_sgd", **{"algorithm.stop": True})) == []
 
 
 @pytest.mark.parametrize("method", ["allreduce_sgd", "gossip_sgd", "malenia_sgd"])
@@ -160,7 +160,7 @@ def test_where_all_are_needed_a_crash_stalls_the_clock_and_it_says_for_whom(
 ) -> None:
     crash: dict[str, Any] = {"cluster.crash": 4.0, "cluster.crash_workers": 2}
     for horizon in ({"seconds": 60.0}, {"steps": 50}):
-        line, failed, _ = report.of(method, crash | horizon)
+        line, failed, _ = timetable.of(method, crash | horizon)
         last = line.time[line.applied].max()
         words = dict(report.rows(line, failed))
         assert words["stalled"] == f"no update after {last:.4g} s: workers 0, 1 never returned"
@@ -193,7 +193,7 @@ def bars(axes: Any) -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize("method", METHODS)
 def test_bars_are_intervals_and_ticks_are_updates(method: str) -> None:
-    line, failed, _ = report.of(method, SLOW | {"cluster.crash": 9.0, "cluster.restart": 1.0})
+    line, failed, _ = timetable.of(method, SLOW | {"cluster.crash": 9.0, "cluster.restart": 1.0})
     above, *below = report.draw(line, method, failed).axes
     found, told = bars(above), schedule.intervals(line)
     assert set(found) == set(told.kind)
@@ -419,7 +419,7 @@ def test_without_updates_there_is_no_schedule() -> None:
 
 def test_links_that_change_are_waited_for_in_turn() -> None:
     n = 8
-    w = wiring.matrix(report.asked({"algorithm": "gossip_sgd", "topology": "one_peer_exponential", "workers": n}))
+    w = wiring.matrix(timetable.asked({"algorithm": "gossip_sgd", "topology": "one_peer_exponential", "workers": n}))
     found = line_of("gossip_sgd", topology="one_peer_exponential", workers=n, steps=6)
     links, applied = mixing.links(w), found.rows(found.applied)
     done, sends = np.zeros((2, 6, n))

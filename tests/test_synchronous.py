@@ -17,8 +17,8 @@ import dopt
 from dopt import Problem, Result, Run, algorithms, cluster, compression, engine, theory
 from dopt.cluster import links
 from dopt.engine import group_of
+from dopt.facts import timetable
 from dopt.facts.clock import machines_of
-from dopt.report import schedule as report
 
 
 def run(own: Problem | None = None, **fields: Any) -> Result:
@@ -286,7 +286,7 @@ def test_federated_averaging_waits_for_those_who_take_part_and_counts_what_they_
 
 def test_who_rests_has_no_row_in_the_schedule() -> None:
     fields = {"workers": 8, "steps": 40, "cluster": "exponential", "algorithm.local_steps": 10, "message_bytes": 100}
-    line, _, _ = report.of("local_sgd", fields | {"algorithm.participation": 0.25})
+    line, _, _ = timetable.of("local_sgd", fields | {"algorithm.participation": 0.25})
     assert line.applied.sum() == 2 * 40
     for step in range(0, 40, 10):  # the same two for a round
         assert len(set(line.worker[(line.write_version >= step) & (line.write_version < step + 10)])) == 2

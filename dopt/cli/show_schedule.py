@@ -12,7 +12,7 @@ from dopt.cli.screen import console, print_written
 from dopt.types import InputError
 
 if TYPE_CHECKING:
-    from dopt.report.schedule import Outage
+    from dopt.facts.timetable import Outage
     from dopt.schedule import Pipeline, Schedule
 
 FIELDS = {  # of a run, which its clock reads
@@ -83,13 +83,15 @@ def _shown(args: argparse.Namespace, dotted: Values) -> Shown:
     if not args.load and args.name is None:
         raise InputError("show: schedule needs an ALGORITHM, or --load FILE; see `dopt list algorithms`")
     from dopt import schedule
-    from dopt.report import schedule as report
+    from dopt.facts import timetable
 
     if args.load:
         line = schedule.load(args.load)
-        return Shown(args.name or Path(args.load).stem, report.counted(line.workers), line, report.outages(line), None)
-    line, failed, title = report.of(args.name, given)
-    return Shown(args.name, title, line, failed, report.stages_of(args.name, given))
+        return Shown(
+            args.name or Path(args.load).stem, timetable.counted(line.workers), line, timetable.outages(line), None
+        )
+    line, failed, title = timetable.of(args.name, given)
+    return Shown(args.name, title, line, failed, timetable.stages_of(args.name, given))
 
 
 def _given(args: argparse.Namespace, dotted: Values) -> dict[str, Any]:

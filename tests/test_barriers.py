@@ -257,7 +257,7 @@ def test_waves_make_every_update_once_in_an_order_that_the_clock_allows(
     ends = waves.time[np.unique(np.minimum(np.arange(every, steps + every, every), steps)) - 1]
     assert waves.gradients[-1] == (finish <= waves.time[-1]).sum()
     flat = waves.applied.reshape(-1, 6)
-    instants = np.where(flat, finish[np.arange(6), waves.batch.reshape(-1, 6)], np.nan)
+    instants = np.where(flat, finish[np.arange(6), waves.number.reshape(-1, 6)], np.nan)
     for i in range(6):
         mine = instants[flat[:, i], i]
         np.testing.assert_array_equal(mine, finish[i, : len(mine)])

@@ -91,7 +91,7 @@ class Group:
     def calls(self, width: int, most: int | None = None) -> tuple[Call, ...]:
         """The calls of the program at this width. `most`: records of a call, where somebody wants to look more often."""
         (every, _), run, platform = self.loop, self.first, self.devices[0].platform
-        together = self.gradients * self.program.rounds
+        together = self.gradients * self.program.local_steps
         samples = run.batch_size or int(shards.counts(self.facts.problem).max())
         work = samples * sum(int(np.prod(x.shape)) for x in jax.tree.leaves(self.facts.model))
         drawn = 4 * ((run.batch_size or 0) + run.workers * (self.facts.staleness == "edge"))
@@ -200,9 +200,9 @@ def _program(facts: Facts, every: int, records: int, ragged: bool, kept: int, lo
         ragged=ragged,
         kept=kept,
         events=is_event_driven(exchange_of(run)),
-        rounds=local_steps,
-        peers=is_peer_to_peer(exchange_of(run)),
-        parts=traits.assemble is not None,
+        local_steps=local_steps,
+        is_peer_to_peer=is_peer_to_peer(exchange_of(run)),
+        is_sharded=traits.assemble is not None,
         center=traits.center,
         weighs=of_problem.weighs(run, facts.problem),
         average=averages(run.optimizer),

@@ -156,7 +156,7 @@ def _stalled(group: Group, template: int, seed: int) -> int:
 def _models(group: Group, carry: Carry, row: int) -> Tree:
     """The models of one run that are reported, leaves [workers, ...], of a server [1, ...]."""
     params, average = jax.tree.map(lambda x: np.asarray(x[row]), (carry.params, carry.state.average))
-    if group.events and not group.program.peers:
+    if group.events and not group.program.is_peer_to_peer:
         params, average = jax.tree.map(lambda x: x[None], (params, average))
     if average is not None:
         with flags.fixed(group.facts.dtype == np.float64):

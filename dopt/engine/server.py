@@ -20,7 +20,7 @@ from dopt.types import Array, Tree, Whole
 def start(program: Program, inputs: Inputs, given: Tree) -> Carry:
     """A server's trajectory that has not begun, or that of peers. `given`: models of all workers; None: the problem's start."""
     rule = program.build(inputs)
-    if not program.peers:
+    if not program.is_peer_to_peer:
         params = program.model_0(inputs, None if given is None else at(given, 0))
     elif given is None:
         params = rings.ring(program.model_0(inputs, None), program.workers)
@@ -35,7 +35,7 @@ def pieces(program: Program, inputs: Inputs, data: Data, test: Tree) -> Pieces:
 
     def ahead(first: Whole, total: int) -> tuple[Any, Any]:
         arrivals = jax.tree.map(lambda a: lax.dynamic_slice_in_dim(a, first, total), inputs.arrivals)
-        numbers = arrivals.number[..., None] + jnp.arange(program.rounds, dtype=jnp.int32)
+        numbers = arrivals.number[..., None] + jnp.arange(program.local_steps, dtype=jnp.int32)
 
         def drawn(worker: Whole, number: Whole) -> tuple[Any, Any]:
             return program.drawn(inputs, worker, number, data.count[worker])
@@ -64,7 +64,7 @@ def pieces(program: Program, inputs: Inputs, data: Data, test: Tree) -> Pieces:
 def recorded(program: Program, data: Data, test: Tree, params: Tree, state: Tree) -> dict[str, Any]:
     """What a record says of the server's model, or of the mean of the peers'."""
     mean, apart = program.model(params, state), jnp.zeros(())
-    if program.peers:
+    if program.is_peer_to_peer:
         mean = jax.tree.map(lambda x: x.mean(0), params)
         apart = jax.vmap(metrics.square_distance, (0, None))(params, mean).mean()
 

@@ -31,7 +31,7 @@ def pieces(program: Program, inputs: Inputs, data: Data, test: Tree) -> Pieces:
         numbers, turns = steps, None
         if inputs.turns is not None:
             here = jax.tree.map(lambda t: lax.dynamic_slice_in_dim(t, first, total)[:, worker], inputs.turns)
-            numbers, turns = here.batch, here.applied
+            numbers, turns = here.number, here.applied
         drawn = jax.vmap(lambda k: program.drawn(inputs, worker, k, data.count))(numbers)
         return (turns, drawn), draw_delays(program, inputs, worker, steps)
 
@@ -61,7 +61,7 @@ def pieces(program: Program, inputs: Inputs, data: Data, test: Tree) -> Pieces:
 def recorded(program: Program, method: Method, data: Data, test: Tree, params: Tree, state: Tree) -> dict[str, Any]:
     """What a record says of the mean of all workers' models."""
     model = program.model(params, state)
-    model = method.read(state, model) if program.parts else model
+    model = method.read(state, model) if program.is_sharded else model
     mean_model = jax.tree.map(lambda x: lax.pmean(x, AXIS), model)
     local = program.evaluate(lambda p: program.loss(p, data.seen, data.share, None), mean_model)
     f, gradient = lax.pmean(local, AXIS)

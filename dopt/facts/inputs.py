@@ -26,7 +26,7 @@ class Turns(NamedTuple):
     """Workers that wait for nobody: who updates in which wave."""
 
     applied: Any  # bool
-    batch: Any  # int32: which of the worker's computations it is
+    number: Any  # int32: which of the worker's computations it is
 
 
 class Shard(NamedTuple):

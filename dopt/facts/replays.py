@@ -108,7 +108,7 @@ class Waves(Steps):
             x = np.pad(x, ((0, 0), (0, room.stretch - x.shape[1]), (0, 0))).reshape(-1, x.shape[-1])
             return np.pad(x, ((0, room.iterations - len(x)), (0, 0)))
 
-        return {"turns": Turns(filled(self.line.applied), filled(self.line.batch))}
+        return {"turns": Turns(filled(self.line.applied), filled(self.line.number))}
 
     def axes(self, steps: np.ndarray) -> dict[str, np.ndarray]:
         """Those of steps, and how old the models were that were mixed in since the last record."""

@@ -64,7 +64,7 @@ class Waves(NamedTuple):
     applied: (
         np.ndarray
     )  # [stretches, waves, n] bool: who updates in which wave; stretches are filled up with idle waves
-    batch: np.ndarray  # [stretches, waves, n] int32: which of the worker's computations it is, from 0
+    number: np.ndarray  # [stretches, waves, n] int32: which of the worker's computations it is, from 0
     time: np.ndarray  # [steps] float64: seconds at which a step's last update lands
     gradients: np.ndarray  # [steps] int64: gradients computed by then
     messages: np.ndarray  # [steps] int64: models sent by then, all workers together
@@ -275,10 +275,10 @@ def unsynchronised(
         seen[:, who] = done[:, None]
     which = np.searchsorted(stretch_ends, np.arange(ends[-1]), side="right")
     shape = (len(stretch_ends), int(wave.max()) + 1, n)
-    applied, batch = np.zeros(shape, bool), np.zeros(shape, np.int32)
+    applied, number = np.zeros(shape, bool), np.zeros(shape, np.int32)
     at = which, wave, plain.worker[: ends[-1]]
-    applied[at], batch[at] = True, plain.batch[: ends[-1]]
-    number = np.bincount(which, heard[plain.worker[: ends[-1]]], len(stretch_ends))
-    mean = np.bincount(which, ages, len(stretch_ends)) / np.maximum(number, 1)
+    applied[at], number[at] = True, plain.batch[: ends[-1]]
+    models = np.bincount(which, heard[plain.worker[: ends[-1]]], len(stretch_ends))
+    mean = np.bincount(which, ages, len(stretch_ends)) / np.maximum(models, 1)
     sent = np.cumsum(neighbours.sum(0)[plain.worker[: ends[-1]]])[ends - 1]
-    return Waves(applied, batch, plain.time[ends - 1], ends.astype(np.int64), sent, mean, oldest, plain.stalled)
+    return Waves(applied, number, plain.time[ends - 1], ends.astype(np.int64), sent, mean, oldest, plain.stalled)

@@ -559,6 +559,7 @@ def test_what_fell_back_to_offline_is_logged_online_by_the_next_call(
     assert len(said) == 2
     assert f"wandb sync {tmp_path}/wandb/offline-run-*" in said[1]
     logged("offline", tmp_path, said)
+    logged("online", tmp_path, said)  # where nobody answers yet: what lies here to be sent is not written once more
     assert len(files(tmp_path)) == 3
     server = online()
     logged("online", tmp_path, said)

@@ -115,18 +115,19 @@ class Tracker:
         if self.mode == "off" or runs.empty:
             return
         rows = {str(run): part for run, part in history.groupby("id", sort=False)}
-        wanted = self.lacks(map(str, runs["id"]), marks) if marks else set(map(str, runs["id"]))
+        there = {mode: _marked(marks, self._place(), mode) if marks else set() for mode in ("online", "offline")}
         for record in runs.to_dict("records"):
             fields = {str(name): value for name, value in record.items()}
             run = str(fields["id"])
-            if run in wanted and self._log_one(fields, list(_rows(rows.get(run, history.iloc[:0])))) and marks:
+            if self._log_one(fields, rows.get(run, history.iloc[:0]), there) and marks:
                 self._mark(marks, run)
 
-    def _log_one(self, fields: Mapping[str, object], rows: list[dict[str, Any]]) -> bool:
-        while self.mode != "off":
+    def _log_one(self, fields: Mapping[str, object], history: pd.DataFrame, there: Mapping[str, set[str]]) -> bool:
+        """Whether the run was logged: not where it is there already, in the mode that is left when W&B has failed."""
+        while self.mode != "off" and fields["id"] not in there[self.mode]:
             try:
                 self._check_server()
-                _write(self.mode, self.group, self.project, self.folder, fields, rows)
+                _write(self.mode, self.group, self.project, self.folder, fields, list(_rows(history)))
                 self._tell()
                 return True
             except Exception as error:  # whatever W&B does; KeyboardInterrupt passes

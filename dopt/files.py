@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 from dopt.text import quoted
@@ -124,8 +124,13 @@ def sync(path: Path) -> None:
 
 def sync_all(paths: Sequence[Path]) -> None:
     """Wait until all of them are on the disk. It is asked for all at once: one after the other, each waits for the disk anew."""
-    with ThreadPoolExecutor(len(paths)) as threads:
-        list(threads.map(sync, paths))
+    list(_waiting().map(sync, paths))
+
+
+@cache
+def _waiting() -> ThreadPoolExecutor:
+    """Threads that wait for the disk. They are kept, since to start them takes longer than to ask."""
+    return ThreadPoolExecutor(4, "sync")
 
 
 def reason(error: OSError) -> str:

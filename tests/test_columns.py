@@ -30,9 +30,7 @@ MIXES: dict[str, list[Any]] = {
 
 
 def table_of(values: list[Any]) -> pa.Table:
-    return columns.table(
-        {"a": columns.column(values, np.arange(len(values))), "b": of_array(np.full(len(values), 1.5))}
-    )
+    return columns.table({"a": columns.column(values, range(len(values))), "b": of_array(np.full(len(values), 1.5))})
 
 
 def same(one: list[Any], other: list[Any]) -> bool:
@@ -101,12 +99,12 @@ def test_a_file_that_pandas_has_written_is_read_beside_those_of_today(tmp_path: 
     old = pd.DataFrame(OLD)
     old.attrs = {"json": ["d"]}
     old.to_parquet(tmp_path / "old.parquet", index=False)
-    rows = np.arange(3)
+    rows = range(3)
     new = columns.table(
         {
-            "a": columns.column(OLD["a"], rows),
+            "a": columns.column([0.1, None, 7.5], rows),
             "b": columns.of_steps(np.array([3, -1, 5]), np.array([True, False, True])),
-            "c": columns.column(OLD["c"], rows),
+            "c": columns.column(["x", "y", "z"], rows),
             "d": columns.column([(0.1, 2), 3, None], rows),
         }
     )

@@ -18,7 +18,9 @@ IDS = ["one", "other"]
 
 
 def table(rows: int) -> pa.Table:
-    return columns.table({"id": columns.column(IDS, np.arange(rows) % 2), "loss": columns.of_array(np.ones(rows))})
+    return columns.table(
+        {"id": columns.column(IDS, [row % 2 for row in range(rows)]), "loss": columns.of_array(np.ones(rows))}
+    )
 
 
 @pytest.fixture

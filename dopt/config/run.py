@@ -79,7 +79,7 @@ class Run:
 
     def to_dict(self) -> dict[str, Any]:
         """The flat form: fields and dotted options."""
-        flat = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "options"}
+        flat = {name: getattr(self, name) for name in PLAIN}
         return flat | dict(sorted(self.options.items()))
 
     def __eq__(self, other: object) -> bool:
@@ -146,6 +146,9 @@ class Resolved(Run):
     def _resolved(self) -> Resolved:
         handed_over = OWN in (self.problem, self.topology, self.weights)
         return self.resolve(unread="drop") if handed_over else self  # which refuses what no field can say
+
+
+PLAIN = tuple(f.name for f in dataclasses.fields(Run) if f.name != "options")
 
 
 def options_of(run: Run, prefix: str) -> dict[str, Any]:

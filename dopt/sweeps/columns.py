@@ -30,6 +30,7 @@ OF_ONE = {
     bool: TRUTH,
     NoneType: NOTHING,
 }  # values all of one type -> Arrow's
+ENCODER = json.JSONEncoder(default=list)
 PANDAS = {TEXT: "str", NUMBER: "float64", pa.int64(): "int64", TRUTH: "bool", NOTHING: "object"}
 
 
@@ -41,20 +42,15 @@ class Column(NamedTuple):
     is_json: bool = False
 
 
-def column(values: Sequence[Any], rows: np.ndarray) -> Column:
+def column(values: list[Any], rows: Sequence[int]) -> Column:
     """The values of these rows, of their own type; as JSON where they have none in common, so that whole numbers stay exact."""
     types = set(map(type, values))
     kind = OF_ONE.get(types.pop()) if len(types) == 1 else None
-    if kind is not None and _is_one(values):
+    # zeros are equal, and may differ in sign
+    if kind is not None and values.count(values[0]) == len(values) and (kind is not NUMBER or values[0] != 0.0):
         return _repeated(values[0], len(rows))
-    found = _beside_others(values) if kind is None else _alone(values, kind)
-    return found._replace(values=found.values.take(pa.array(rows)))
-
-
-def _is_one(values: Sequence[Any]) -> bool:
-    """Whether values of one type are all the same. Zeros are not said to be: they may differ in sign."""
-    is_zero = type(values[0]) is float and values[0] == 0.0
-    return not is_zero and values.count(values[0]) == len(values)
+    each = [values[row] for row in rows]
+    return _beside_others(each) if kind is None else _alone(each, kind)
 
 
 @lru_cache(maxsize=1024, typed=True)  # a sweep varies a few of its fields, and all of its slabs share the others
@@ -83,7 +79,9 @@ def _beside_others(values: Sequence[Any]) -> Column:
 
 
 def _as_json(values: Sequence[Any]) -> Column:
-    return Column(pa.array([_text(value) for value in values], TEXT), "str", is_json=True)
+    written = {repr(value): value for value in values}  # not by themselves: 1, 1.0 and True are equal
+    texts = {shown: _text(value) for shown, value in written.items()}
+    return Column(pa.array([texts[repr(value)] for value in values], TEXT), "str", is_json=True)
 
 
 def of_array(values: np.ndarray) -> Column:
@@ -177,7 +175,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def _text(value: Any) -> str:
-    return json.dumps(None if _is_missing(value) else value, default=list)
+    return ENCODER.encode(None if _is_missing(value) else value)
 
 
 def _value(text: str) -> Any:

@@ -37,10 +37,9 @@ def tables(runs: Sequence[Run], found: Columns, ids: Sequence[str] | None = None
 
 def _fields(runs: Runs) -> dict[str, Column]:
     """Name -> a value for each run; missing options are NaN. What runs share is looked at once."""
-    used = np.sort(runs.used)
-    shared = _united([runs.templates[number].to_dict() for number in used])
-    rows = np.searchsorted(used, runs.template)
-    of_each = {name: columns.column(values, rows) for name, values in shared.items()}
+    used, rows = np.unique(runs.template, return_inverse=True)
+    shared = _united([runs.templates[number].to_dict() for number in used.tolist()])
+    of_each = {name: columns.column(values, rows.tolist()) for name, values in shared.items()}
     return of_each | {"learning_rate": of_array(runs.learning_rate), "seed": of_array(runs.seed)}
 
 

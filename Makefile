@@ -3,8 +3,8 @@ PYTHON ?= python3
 VENV ?= .venv$(if $(filter-out python3,$(notdir $(PYTHON))),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
-# one worker's tests need 8 devices; two processes share two cores
-pytest = JAX_PLATFORMS=cpu XLA_FLAGS="--xla_force_host_platform_device_count=8 $(1)" $(BIN)/python -m pytest -n 2 --dist worksteal
+# one worker's tests need 8 devices (tests/conftest.py); two processes share two cores
+pytest = JAX_PLATFORMS=cpu $(1) $(BIN)/python -m pytest -n 2 --dist worksteal
 # these are about bits, so the compiler does for them what it does for users; elsewhere it would take most of the time
 BITS := tests/test_engine.py tests/test_store.py tests/test_checkpoints.py
 # these compile little: a minute on two cores together with the types
@@ -18,7 +18,7 @@ sweep: $(VENV)/.installed
 
 test: style types
 	$(call pytest,) $(BITS)
-	$(call pytest,--xla_backend_optimization_level=0) $(addprefix --ignore=,$(BITS))
+	$(call pytest,HURRY=1) $(addprefix --ignore=,$(BITS))
 
 # what can be said at once of a change: style, types, and the tests that compile little
 check: style
@@ -33,7 +33,7 @@ types: $(VENV)/.installed-dev
 	$(BIN)/mypy
 
 quick: $(VENV)/.installed-dev
-	$(call pytest,--xla_backend_optimization_level=0) $(QUICK)
+	$(call pytest,HURRY=1) $(QUICK)
 
 # all figures; fails where a claim that we say holds does not
 figures: $(VENV)/.installed

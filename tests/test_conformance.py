@@ -829,13 +829,24 @@ def mixing_matrices(run: Run, w: Any) -> Callable[[int], np.ndarray]:
     return at
 
 
+@cache
+def _operator(name: str, options: tuple[tuple[str, Any], ...]) -> tuple[compression.Compressor, Callable]:
+    operator = compression.make(name, **dict(options))
+
+    @jax.jit
+    def apply(tree: Any, state: Any, seed: Any, who: Any, k: Any) -> tuple[Any, Any]:
+        return operator.apply(tree, state, draws.key(seed, who, k, draws.MESSAGES))
+
+    return operator, apply
+
+
 def compressing(run: Run) -> Callable[[int, int, np.ndarray], np.ndarray]:
     """(i, k, vector) -> what worker i sends: the k largest by NumPy; others by the operator, whose tests are its own."""
     options = options_of(run, "algorithm")
     for own in ("consensus_rate", "memory", "error_feedback"):
         options.pop(own, None)
     name = options.pop("compressor", "identity")
-    operator, states = compression.make(name, **options), {}
+    (operator, apply), states = _operator(name, tuple(options.items())), {}
 
     def compress(i: int, k: int, v: np.ndarray) -> np.ndarray:
         if name == "top_k":
@@ -844,8 +855,7 @@ def compressing(run: Run) -> Callable[[int, int, np.ndarray], np.ndarray]:
         with jax.enable_x64(True):
             tree = {"b": jnp.asarray(v[0]), "w": jnp.asarray(v[1:])}
             who = draws.EVERYONE if operator.shared else i
-            key = draws.key(np.int32(run.seed), who, k, draws.MESSAGES)
-            message, states[i] = operator.apply(tree, states.get(i, operator.init(tree)), key)
+            message, states[i] = apply(tree, states.get(i, operator.init(tree)), np.int32(run.seed), np.uint32(who), k)
             return vector(message)
 
     return compress
@@ -864,8 +874,9 @@ def oracle(row: Row, run: Run, ages: np.ndarray | None = None) -> np.ndarray:
         rows = drawn[i, m]
         return a[i, rows].T @ (a[i, rows] @ x - y[i, rows]) / len(rows)
 
+    machines = None if run.cluster is None else cluster.make(run.cluster, n, run.seed, **options_of(run, "cluster"))
+
     def seconds(i: int, m: int) -> float:
-        machines = cluster.make(run.cluster, n, run.seed, **options_of(run, "cluster"))
         return float(cluster.worker_times(machines, i, m + 1)[m])
 
     def hessian(i: int, x: np.ndarray, m: int) -> np.ndarray:

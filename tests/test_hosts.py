@@ -6,22 +6,21 @@ import hashlib
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import hurry
 import numpy as np
 import pytest
+from ports import free_port
 from refusals import refused
 
 from dopt.cli import main
 
 ROOT = Path(__file__).parents[1]
-FLAGS = (
-    "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"  # to compile takes most of the time
-)
+FLAGS = f"--xla_force_host_platform_device_count=4 {hurry.FLAGS}"
 METHODS = {
     "gossip_sgd": {"algorithm": "gossip_sgd"},
     "local steps": {"algorithm": "gossip_sgd", "algorithm.local_steps": 3},
@@ -85,12 +84,6 @@ def start(*arguments: str) -> subprocess.Popen:
     command = [sys.executable, "-W", "error", "-c", *arguments]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, env=os.environ | own, stdout=pipe, stderr=pipe, text=True)
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
 
 
 def test_two_processes_end_where_the_simulation_ends(tmp_path: Path) -> None:

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import re
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from ports import free_port
 
 from .processes import end, start, wait_for
 
 RUN = ["run", "--algorithm=gossip_sgd", "--workers=8", "--learning_rate=0.1", "--problem=quadratic", "--wandb=off"]
 RUN += ["--executor=shard_map"]
 DIED = r"dopt: another process of this run died .*; start all of them again( \(.*\))?\n"
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
 
 
 def pair(tmp_path: Path, *own: Sequence[str], address: str = "", devices: int = 4) -> list[subprocess.Popen[str]]:

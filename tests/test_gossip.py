@@ -247,7 +247,9 @@ def test_the_best_rate_on_isotropic_quadratics_is_the_fixed_point_of_vogels_theo
 
     several = jax.vmap(jax.vmap(one, (0, None, None), axis_name=AXIS), (None, None, 0))
     start = np.random.default_rng(0).standard_normal((workers, dim)).astype(np.float32)
-    squares = jax.jit(lambda a: several(start, a, jnp.arange(seeds)).mean((0, 1)))
+    # to draw takes most of the time, so to compile well pays
+    well = {"xla_backend_optimization_level": 3}
+    squares = jax.jit(lambda a: several(start, a, jnp.arange(seeds)).mean((0, 1)), compiler_options=well)
     begin = steps // 3  # when the workers' differences have settled
     found = []
     for factor in (0.75, 0.9, 1.0, 1.1, 1.3):

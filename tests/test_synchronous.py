@@ -65,7 +65,7 @@ def test_the_variance_of_the_mean_falls_as_one_over_n() -> None:
         "problem.L": 1.0,
         "problem.noise": float(dim),
     }
-    fields |= {"problem.heterogeneity": 0.0, "learning_rate": rate, "steps": 40, "metrics": ("loss",)}
+    fields |= {"problem.heterogeneity": 0.0, "learning_rate": rate, "steps": 16, "metrics": ("loss",)}
     for n in (1, 4, 16):
         found = run(algorithm="local_sgd", workers=n, **fields, **{"algorithm.local_steps": 4})
         again = run(algorithm="local_sgd", workers=n, seed=1, **fields, **{"algorithm.local_steps": 4})

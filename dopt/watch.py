@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import contextvars
 import os
+import signal
 import sys
 import threading
 import time
@@ -70,22 +71,52 @@ def in_thread(work: Callable[[], T]) -> T:
     if threading.current_thread() is not threading.main_thread():
         return work()
     task = _Work(work)
+    with _interrupts() as came:
+        _start(task)
+        try:
+            while not (task.done.wait(WAIT) or came):
+                pass
+        finally:
+            if not task.done.is_set():
+                _abandon(task)
+    if came:
+        raise KeyboardInterrupt
+    if task.error is not None:
+        raise task.error
+    return task.result[0]
+
+
+@contextmanager
+def _interrupts() -> Iterator[list[int]]:
+    """What comes of Ctrl-C while it lasts, where Python's own handler would hear it.
+
+    That one raises wherever the main thread stands, and what is raised in a callback of the garbage collector, as JAX has one, is lost.
+    """
+    came: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+    if before is not signal.default_int_handler:
+        yield came
+        return
+    signal.signal(signal.SIGINT, lambda number, frame: came.append(number))
+    try:
+        yield came
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _start(task: _Work[T]) -> None:
     before = threading.stack_size(STACK)
     try:
         threading.Thread(target=contextvars.copy_context().run, args=(task,), daemon=True, name="dopt").start()
     finally:
         threading.stack_size(before)
-    try:
-        while not task.done.wait(WAIT):
-            pass
-    except BaseException:
-        task.abandoned.set()
-        if not task.done.wait(GRACE):
-            atexit.register(_leave, task.done)
-        raise
-    if task.error is not None:
-        raise task.error
-    return task.result[0]
+
+
+def _abandon(task: _Work[T]) -> None:
+    """Let it end at its next `check`, or with the process."""
+    task.abandoned.set()
+    if not task.done.wait(GRACE):
+        atexit.register(_leave, task.done)
 
 
 def _leave(done: threading.Event) -> None:

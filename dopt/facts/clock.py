@@ -150,9 +150,8 @@ def _partners(run: Resolved, line: schedule.Schedule, near: np.ndarray) -> np.nd
 
 
 def every_of(run: Resolved, w: Any, bits: Bits) -> int:
-    """Steps between two records of a run."""
-    if run.record_seconds is None:
-        return run.record_every or 1
+    """Steps between two records of a run that is recorded by seconds."""
+    assert run.record_seconds is not None
     # of one seed, so that runs that differ in it share a beat; a power of two, so that many others do
     line = replayed(dataclasses.replace(run, seed=0), w, bits, 1)
     return 1 << int(np.log2(max(1.0, run.record_seconds * line.length / line.end)))

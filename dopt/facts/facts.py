@@ -246,7 +246,8 @@ def facts_of(
     kind = ages.staleness(kinds)
     building = Building(first, needs, ages.slots(runs, kind, own, graph), ages.is_kept(kind))
     measured = sizes(building, made, model)
-    every = clock.every_of(first, w, measured.bits)
+    timed = first.record_seconds is not None
+    every = clock.every_of(first, w, measured.bits) if timed else first.record_every or 1
     if problem is None:
         of_problem.check_drawn(first, made)
     return Facts(runs, one, made, graph, own, begun, model, kind, building, measured, every, notes)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextvars
+import gc
 import os
 import signal
 import threading
@@ -64,6 +65,44 @@ def test_an_interrupt_arrives_while_work_lasts_that_never_listens() -> None:
     with pytest.raises(KeyboardInterrupt):
         in_thread(lambda: time.sleep(4))
     assert time.monotonic() - begin < 2
+
+
+def test_an_interrupt_is_not_lost_that_comes_while_the_garbage_collector_calls_back() -> None:
+    came: list[float] = []
+    waited = threading.Event()
+
+    def callback(phase: str, info: dict[str, int]) -> None:
+        if waited.is_set() and threading.current_thread() is threading.main_thread() and not came:
+            came.append(time.monotonic())
+            os.kill(os.getpid(), signal.SIGINT)
+
+    def work() -> None:
+        time.sleep(0.2)
+        waited.set()
+        time.sleep(4)
+
+    before = gc.get_threshold()
+    gc.callbacks.append(callback)
+    gc.set_threshold(1)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            in_thread(work)
+    finally:
+        gc.set_threshold(*before)
+        gc.callbacks.remove(callback)
+    assert time.monotonic() - came[0] < 2
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_that_somebody_else_hears_is_theirs() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, frame: heard.append(number))
+    try:
+        interrupt_after(0.1)
+        assert in_thread(lambda: time.sleep(0.3)) is None
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert heard == [signal.SIGINT]
 
 
 def test_abandoned_work_ends_at_its_next_look_and_before_the_interrupt_is_seen() -> None:

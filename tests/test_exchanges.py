@@ -89,6 +89,12 @@ def test_bytes_of_what_is_sent_one_after_the_other_add_up() -> None:
     np.testing.assert_allclose(facts.axes(0, 0)["bytes_sent"], model * (links * steps + reduced * (steps // PERIOD)))
 
 
+def test_how_often_a_method_mixes_is_what_it_says_it_sends() -> None:
+    gossip(source="here", sends=Neighbours("doubly stochastic", mixes_once=False, period=2))(averaging_gossip)
+    steps, links = np.arange(STEPS + 1), 2 * (N - 1) / N
+    np.testing.assert_allclose(facts_of([resolved()]).axes(0, 0)["bytes_sent"], 8 * D * links * (steps // 2))
+
+
 def test_a_step_takes_the_time_of_its_exchanges_one_after_the_other() -> None:
     run = resolved(**NETWORK)
     facts, model = facts_of([run]), 8 * D

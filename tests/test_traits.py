@@ -90,7 +90,7 @@ def test_an_option_that_only_the_clock_reads_is_an_option() -> None:
 
 def test_what_a_method_sends_follows_from_its_options() -> None:
     assert of("gossip_sgd") == (Neighbours("doubly stochastic"),)
-    assert of("gossip_sgd", chebyshev=True, rounds=3) == (Neighbours("symmetric", mixes_once=False),)
+    assert of("gossip_sgd", chebyshev=True, rounds=3) == (Neighbours("symmetric", mixes_once=False, rounds=3),)
     assert of("local_sgd", local_steps=7) == (AllReduce(Reduction(period=7)),)
     assert of("k_async_sgd", k=3) == (Server(Coordination(gradients=3, waits=True)),)
     assert of("ad_psgd") == (Pairs(),)

@@ -5,10 +5,13 @@ from __future__ import annotations
 import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from dopt.registry import Entry, Plugins, did_you_mean
 from dopt.types import Coordination, InputError, Reduction, Tree
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Options = Mapping[str, Any]  # all options of a method, with their values
 
@@ -46,13 +49,21 @@ class Neighbours:
     Attributes:
       kind: of mixing matrix that the theory asks for (`dopt.mixing.check`).
       mixes_once: whether it mixes exactly once a step, as delays need.
+      rounds: how often it mixes, each time that it does.
+      period: it mixes at every so many steps.
     """
 
     kind: Kind
     mixes_once: bool = True
+    rounds: int = 1
+    period: int = 1
 
     def __post_init__(self) -> None:
         _check_word("kind", self.kind, typing.get_args(Kind))
+
+    def mixings(self, steps: int | np.ndarray) -> Any:
+        """How often it has mixed after so many steps."""
+        return steps // self.period * self.rounds
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from dopt.config import Resolved, options_of
 from dopt.config.exchanges import exchange_of
 from dopt.facts.replays import Messages, Replay, replay
 from dopt.facts.sizes import Bits, Sizes
-from dopt.facts.wiring import links_of, mixings
+from dopt.facts.wiring import links_of
 from dopt.types import Coordination, InputError, Reduction
 
 Timeline = schedule.Schedule | schedule.Barrier | schedule.Waves
@@ -42,7 +42,7 @@ def messages_of(run: Resolved, w: Any, sizes: Sizes) -> Messages:
 
     def sent(one: Exchange, bits: tuple[int, ...], steps: np.ndarray) -> dict[str, np.ndarray]:
         if isinstance(one, Neighbours):
-            count, pair = mixings(run, steps), w if isinstance(w, tuple) else (w,)
+            count, pair = one.mixings(steps), w if isinstance(w, tuple) else (w,)
             each = [mixing.messages(part, int(count[-1]), run.seed)[count] for part in pair]
             return {"bytes_sent": sum(m * b for m, b in zip(each, bits, strict=True)) / (8 * run.workers)}
         how = one.reduction if isinstance(one, AllReduce) else Reduction()
@@ -166,10 +166,10 @@ def waiting(run: Resolved, w: Any, machines: cluster.Cluster, bits: Bits) -> dic
     """What a barrier is told: of each exchange in turn who waits for whom and what messages cost, and who rests."""
 
     def wait(one: Exchange, sizes: tuple[int, ...]) -> schedule.Wait:
-        if w is not None and waits_for_neighbours(one):
+        if w is not None and isinstance(one, Neighbours) and waits_for_neighbours(one):
             links = links_of(run, w)
-            cost = None if machines.links.free else _cost(run, links, machines, sum(sizes) / 8)
-            return schedule.Wait(_waits(run, links), cost)
+            cost = None if machines.links.free else _cost(one, links, machines, sum(sizes) / 8)
+            return schedule.Wait(_waits(one, links), cost)
         return _reducing(run, one.reduction if isinstance(one, AllReduce) else Reduction(), machines, sizes)
 
     exchange = exchange_of(run)
@@ -253,28 +253,29 @@ def work_of(run: Resolved) -> float:
 
 
 def _cost(
-    run: Resolved, links: Callable[[int], np.ndarray], machines: cluster.Cluster, size: float
+    one: Neighbours, links: Callable[[int], np.ndarray], machines: cluster.Cluster, size: float
 ) -> Callable[[int], np.ndarray]:
     """Step -> [n] seconds that its messages take each worker, through all the rounds of that step."""
 
     @cache
     def of_links(content: bytes) -> np.ndarray:
-        return cluster.links.gossip_times(machines.links, np.frombuffer(content, bool).reshape(run.workers, -1), size)
+        near = np.frombuffer(content, bool).reshape(machines.workers, -1)
+        return cluster.links.gossip_times(machines.links, near, size)
 
     def cost(step: int) -> np.ndarray:
-        rounds = range(mixings(run, step), mixings(run, step + 1))
-        return sum((of_links(links(k).tobytes()) for k in rounds), np.zeros(run.workers))
+        rounds = range(one.mixings(step), one.mixings(step + 1))
+        return sum((of_links(links(k).tobytes()) for k in rounds), np.zeros(machines.workers))
 
     return cost
 
 
-def _waits(run: Resolved, links: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
+def _waits(one: Neighbours, links: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
     """Step -> [n, n] bool: for whom each worker waits, through all the rounds of that step."""
-    oneself = np.eye(run.workers, dtype=bool)
+    oneself = np.eye(len(links(0)), dtype=bool)
 
     def waits(step: int) -> np.ndarray:
         found = oneself
-        for k in range(mixings(run, step), mixings(run, step + 1)):
+        for k in range(one.mixings(step), one.mixings(step + 1)):
             found = (links(k) | oneself) @ found
         return found
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from dopt import flags, mixing
 from dopt.algorithms.traits import AllReduce, Exchange, Neighbours, has_server
-from dopt.config import Resolved, options_of
+from dopt.config import Resolved
 from dopt.config.exchanges import exchange_of, traits_of
 from dopt.facts import shards
 from dopt.facts.inputs import Inputs
@@ -39,7 +39,7 @@ def sizes(building: Building, problem: Problem, model: Tree) -> Sizes:
 
     def bits(one: Exchange) -> tuple[int, ...]:
         if isinstance(one, Neighbours):
-            return _mixed(building, model)
+            return tuple(sum(found) // one.rounds for found in _mixed(building, model))
         if isinstance(one, AllReduce) and one.reduction.bits is not None:
             return one.reduction.bits(model)
         return (8 * size,)
@@ -57,8 +57,8 @@ def _bytes(run: Resolved, problem: Problem, model: Tree) -> int:
     return min(whole, numbers * dtype_of(run).itemsize + indices * INDEX)
 
 
-def _mixed(building: Building, model: Tree) -> tuple[int, ...]:
-    """Bits of what is handed to each mix in one round of mixing."""
+def _mixed(building: Building, model: Tree) -> list[list[int]]:
+    """Bits of all that is handed to each mix in a step that mixes."""
     run = building.run
     sent: list[list[int]] = [[] for _ in range(2 if building.needs == "row and column stochastic" else 1)]
 
@@ -79,5 +79,4 @@ def _mixed(building: Building, model: Tree) -> tuple[int, ...]:
     stacked = jax.tree.map(lambda x: jax.ShapeDtypeStruct((run.workers, *x.shape), x.dtype), model)
     with flags.fixed(run.precision == "float64"):
         jax.eval_shape(jax.vmap(step, axis_name=AXIS), stacked)
-    rounds = options_of(run, "algorithm").get("rounds", 1)
-    return tuple(sum(found) // rounds for found in sent)
+    return sent

@@ -145,7 +145,7 @@ def _messages(run: Resolved, w: Any, one: Exchange, turns: range, resting: np.nd
     n = run.workers
     if isinstance(one, Neighbours):
         links = wiring.links_of(run, w)
-        rounds = (range(wiring.mixings(run, k), wiring.mixings(run, k + 1)) for k in turns)
+        rounds = (range(one.mixings(k), one.mixings(k + 1)) for k in turns)
         return np.array([sum((links(k).sum(0) for k in those), np.zeros(n)) for those in rounds])
     how = one.reduction if isinstance(one, AllReduce) else Reduction()
     reduced = np.diff(how.count(np.arange(len(turns) + 1)))

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from dopt import mixing
-from dopt.config import Resolved, options_of
-from dopt.config.exchanges import needs_of
+from dopt.algorithms.traits import neighbours_of
+from dopt.config import Resolved
+from dopt.config.exchanges import exchange_of, needs_of
 from dopt.config.matrices import (
     KEPT,
     Source,
@@ -61,7 +62,7 @@ def described(run: Resolved) -> str:
 
 def _how(run: Resolved, steps: int) -> tuple[str, bool, int, int]:
     """The kind of form that is asked for, whether permutations can travel, and of random graphs how many and from which seed."""
-    return run.mix, run.executor in ON_DEVICES, max(1, int(mixings(run, steps))), run.seed
+    return run.mix, run.executor in ON_DEVICES, max(1, mixings(run, steps)), run.seed
 
 
 def _forms(
@@ -100,10 +101,10 @@ def _check(method: str, of: Source) -> None:
     mixing.check(matrix_of(of), method, of.needs or "")
 
 
-def mixings(run: Resolved, steps: int | np.ndarray) -> Any:
+def mixings(run: Resolved, steps: int) -> int:
     """How often a run has mixed after so many steps."""
-    options = options_of(run, "algorithm")
-    return steps // options.get("local_steps", 1) * options.get("rounds", 1)
+    found = neighbours_of(exchange_of(run))
+    return 0 if found is None else int(found.mixings(steps))
 
 
 def links_of(run: Resolved, w: Any) -> Callable[[int], np.ndarray]:

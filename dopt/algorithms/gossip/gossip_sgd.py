@@ -13,7 +13,7 @@ from typing import Annotated, Any, NamedTuple
 import optax
 
 from dopt.algorithms.method import Method, Rate, at_boundary, at_least, clock, gossip
-from dopt.algorithms.traits import Neighbours, Options
+from dopt.algorithms.traits import Kind, Neighbours, Options
 from dopt.algorithms.trees import add, scale, subtract, zeros
 from dopt.registry import Range
 from dopt.types import Clock, InputError, Mix, Tree
@@ -28,10 +28,9 @@ class GossipState(NamedTuple):
 
 
 def _sends(options: Options, workers: int) -> Neighbours:
-    return Neighbours(
-        "symmetric" if options["chebyshev"] else "doubly stochastic",
-        mixes_once=options["rounds"] == options["local_steps"] == 1,
-    )
+    rounds, period = options["rounds"], options["local_steps"]
+    kind: Kind = "symmetric" if options["chebyshev"] else "doubly stochastic"
+    return Neighbours(kind, mixes_once=rounds == period == 1, rounds=rounds, period=period)
 
 
 @gossip(

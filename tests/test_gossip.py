@@ -262,7 +262,7 @@ def test_the_best_rate_on_isotropic_quadratics_is_the_fixed_point_of_vogels_theo
 
 
 def test_tracking_over_failing_links_is_exact_where_its_matrices_allow_it() -> None:
-    problem, lossy = quadratics(), {"steps": 20_000, "learning_rate": 0.05, "link_loss": 0.2}
+    problem, lossy = quadratics(), {"steps": 4000, "learning_rate": 0.05, "link_loss": 0.2}
 
     def distance(**fields: Any) -> float:
         return float(np.abs(run(problem, **lossy, **fields).params - optimum(problem)).max())
@@ -357,15 +357,19 @@ def test_matcha_sends_over_the_links_that_are_active() -> None:
 APART = [name for name, entry in ALGORITHMS.items() if entry.traits.family == "gossip" and name != "relay_sgd"]
 
 
+@cache
+def _in_two_halves(name: str, poison: float = 0.0) -> dopt.Result:
+    """Models that never meet those of the other half; worker 1 may start from poison."""
+    start = np.random.default_rng(0).standard_normal((N, DIM))
+    start[1] = poison or start[1]
+    fields = {"algorithm": name, "topology": "disconnected", "strict": False, "precision": "float32", "steps": 50}
+    return dopt.run(Run.from_dict({"workers": N, "learning_rate": 0.05, **fields}), problem=quadratics(), start=start)
+
+
 @pytest.mark.parametrize("poison", [np.nan, 1e30])
 @pytest.mark.parametrize("name", APART)
 def test_a_worker_that_goes_wrong_stays_alone_where_the_graph_falls_apart(name: str, poison: float) -> None:
-    start = np.random.default_rng(0).standard_normal((N, DIM))
-    bad = start.copy()
-    bad[1] = poison
-    fields = {"algorithm": name, "topology": "disconnected", "strict": False, "precision": "float32", "steps": 50}
-    described = Run.from_dict({"workers": N, "learning_rate": 0.05, **fields})
-    clean, found = (dopt.run(described, problem=quadratics(), start=x) for x in (start, bad))
+    clean, found = _in_two_halves(name), _in_two_halves(name, poison)
     half = N // 2
     np.testing.assert_array_equal(found.params[half:], clean.params[half:])
     assert np.isfinite(clean.params).all()

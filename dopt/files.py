@@ -27,8 +27,10 @@ def whole(path: str | Path) -> Iterator[Path]:
     """A path to write to, with the same ending; what is there in the end takes the place of `path`.
 
     Raises:
+      InputError: no file can have that name.
       MachineError: the file cannot be written; nothing is left of it, and what was there before is still there.
     """
+    check_name("path", path)
     path = Path(path)
     temporary = path.with_name(f"{_stem(path)}{os.getpid()}{path.suffix[:16]}")
     try:
@@ -53,15 +55,18 @@ def writing(argument: str, place: str | Path, flag: str) -> Iterator[None]:
       InputError: the place has a name that no file can have.
       MachineError: it cannot be written.
     """
-    if not _can_be_named(place):
-        raise InputError(
-            f"{argument}: a path holds no NUL and no surrogate, got {quoted(str(place))}; choose another place with {flag}"
-        )
+    check_name(argument, place, f"; choose another place with {flag}")
     try:
         yield
     except OSError as error:
         why = error if isinstance(error, MachineError) else f"cannot write to {str(place)!r} ({reason(error)})"
         raise MachineError(f"{argument}: {why}; choose another place with {flag}") from error
+
+
+def check_name(argument: str, place: str | Path, hint: str = "; choose another name") -> None:
+    """InputError where no file can have that name."""
+    if not _can_be_named(place):
+        raise InputError(f"{argument}: a path holds no NUL and no surrogate, got {quoted(str(place))}{hint}")
 
 
 def _can_be_named(place: str | Path) -> bool:

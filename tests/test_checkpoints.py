@@ -102,6 +102,20 @@ def test_a_checkpoint_is_due_at_the_first_end_of_a_call_past_each_multiple() -> 
     assert [due(ends, every) for every in (4, 5, 13, 14)] == [[1, 2, 3], [2, 3], [4], []]
 
 
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        (Checkpoints("a\0b", 2), "checkpoint: a path holds no NUL and no surrogate"),
+        (Checkpoints("kept", 0), "checkpoint_every: must be at least 1 step, got 0"),
+        (Checkpoints("kept", True), "checkpoint_every: must be int, got True"),
+        (Checkpoints("kept", 2.5), "checkpoint_every: must be int, got 2.5"),  # type: ignore[arg-type]
+    ],
+)
+def test_checkpoints_that_cannot_be_kept_so_are_refused(asked: Checkpoints, said: str) -> None:
+    with pytest.raises(InputError, match=f"^{said}"):
+        Keeper(asked, "0" * 16, jax.devices())
+
+
 def test_other_runs_devices_and_versions_are_refused(tmp_path: Path) -> None:
     where = Checkpoints(tmp_path / "kept", every=10)
     run = make(executor="mesh", steps=20)

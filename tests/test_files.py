@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from refusals import refused
 
+import dopt
 from dopt import files
 from dopt.cli.parser import COMMANDS
 from dopt.report import topology
@@ -69,6 +70,10 @@ def test_a_name_that_no_file_can_have_is_refused_in_one_line(name: str, tmp_path
         topology.save(np.eye(2), "ring", "", tmp_path / name)
     with pytest.raises(InputError, match=r"^results: a path holds no NUL and no surrogate"):
         Store(tmp_path / name).create()
+    with pytest.raises(InputError, match=r"^results: a path holds no NUL and no surrogate"):
+        dopt.load(tmp_path / name)
+    with pytest.raises(InputError, match=r"^path: a path holds no NUL and no surrogate"):
+        files.write(tmp_path / name, "content")
     assert names(tmp_path) == []
 
 

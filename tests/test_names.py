@@ -58,8 +58,10 @@ def test_no_figure_file_is_executed_that_the_user_did_not_name(
     assert main(["sweep", file, "--wandb", "off", "--figures", "paper_figs"]) == 0
     assert (project / "executed").exists()
     assert (project / "results" / "fig" / "fig.png").exists()
-    assert main(["sweep", file, "--wandb", "off", "--figures", "none"]) == 2
-    assert "figures: no figure files in 'none'" in capsys.readouterr().err
+    capsys.readouterr()
+    assert main(["sweep", file, "--wandb", "off", "--figures", "none", "--results", "new"]) == 2
+    assert capsys.readouterr() == ("", "dopt: figures: no figure files in 'none'\n")
+    assert not (project / "new").exists()
 
 
 def test_the_shipped_figures_are_those_of_this_repository() -> None:

@@ -51,6 +51,8 @@ def run(args: argparse.Namespace, _: Values) -> int:
     from dopt.sweeps import spec
     from dopt.sweeps.work import sweep
 
+    if args.figures is not None:
+        _figures_in(args.figures)  # refused before anything runs
     if args.dry_run:
         return dry_run.show(spec.read(args.file, changes), devices.of(args.devices))
     out, show = console(), progress()
@@ -89,10 +91,8 @@ def _drawn(results: Results, file: Path, named: str | None) -> list[Path]:
     """The pictures of a sweep that a figure is made of: a figure that comes with dopt and with this very file, or one of `named`."""
     from dopt.figures import files, gallery
 
-    folder = files.shipped() if named is None else Path(named)
+    folder = files.shipped() if named is None else _figures_in(named)
     known = files.available(folder)
-    if named is not None and not known:
-        raise InputError(f"figures: no figure files in {named!r}")
     if results.name not in known or (named is None and not _is_shipped(file, folder)):
         return []
     module = files.find(results.name, folder)
@@ -100,6 +100,15 @@ def _drawn(results: Results, file: Path, named: str | None) -> list[Path]:
         return []
     stem = beside(results.folder) / gallery.file_name(results.name, "")
     return gallery.draw(module, dict.fromkeys(module.SWEEPS, results), stem)
+
+
+def _figures_in(named: str) -> Path:
+    """The folder, which must have some."""
+    from dopt.figures import files
+
+    if not files.available(Path(named)):
+        raise InputError(f"figures: no figure files in {named!r}")
+    return Path(named)
 
 
 def _is_shipped(file: Path, folder: Path) -> bool:

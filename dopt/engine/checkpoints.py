@@ -25,6 +25,7 @@ import numpy as np
 
 from dopt import files
 from dopt.devices import hosts
+from dopt.registry import coerce
 from dopt.types import InputError, MachineError, Tree
 from dopt.version import ENGINE, VERSION
 
@@ -88,9 +89,11 @@ class Keeper:
     """
 
     def __init__(self, where: Checkpoints, run: str, devices: Any):
-        if where.every < 1:
-            raise InputError(f"checkpoint_every: must be at least 1 step, got {where.every}")
-        self.every, self.folder = where.every, Path(where.folder).resolve()
+        self.every = coerce("checkpoint_every", where.every, int)
+        if self.every < 1:
+            raise InputError(f"checkpoint_every: must be at least 1 step, got {self.every}")
+        files.check_name("checkpoint", where.folder)
+        self.folder = Path(where.folder).resolve()
         machine = {"devices": len(devices), "device": devices[0].device_kind}
         self._own({"run": run, **machine, "dopt": VERSION, "engine": ENGINE, "jax": jax.__version__})
         import orbax.checkpoint as ocp  # slow to import, and for few

@@ -25,7 +25,7 @@ import filelock
 import pyarrow as pa
 
 from dopt.config.identity import SCHEMA
-from dopt.files import TEMPORARY, reason, sync, sync_all, write, writing
+from dopt.files import TEMPORARY, check_name, reason, sync, sync_all, write, writing
 from dopt.paths import slug
 from dopt.sweeps import columns, seal
 from dopt.types import InputError, MachineError
@@ -48,6 +48,7 @@ class Store:
     """The folder of one sweep."""
 
     def __init__(self, folder: str | Path):
+        check_name("results", folder)
         self.folder = Path(folder)
 
     def create(self) -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,22 +59,19 @@ def _position(axes: Axes, axis: str) -> int:
     return int(axis == "workers" and axes.runs)
 
 
-def without_axis(axes: Tree, args: Tree, axis: str) -> Tree:
-    """`args` without the axis, where it has length one."""
+def of_one(f: Callable[..., Tree], in_axes: tuple[Tree, ...], out_axes: Tree, axis: str) -> Callable[..., Tree]:
+    """`f`, which knows nothing of the axis, for arrays that have it, of length one."""
 
-    def one(a: Axes, sub: Tree) -> Tree:
+    def taken(a: Axes, sub: Tree) -> Tree:
         return jax.tree.map(lambda x: x.squeeze(_position(a, axis)), sub) if getattr(a, axis) else sub
 
-    return jax.tree.map(one, axes, args)
-
-
-def with_axis(axes: Tree, result: Tree, axis: str) -> Tree:
-    """`result` with the axis put back, of length one."""
-
-    def one(a: Axes, sub: Tree) -> Tree:
+    def put(a: Axes, sub: Tree) -> Tree:
         return jax.tree.map(lambda x: jnp.expand_dims(x, _position(a, axis)), sub) if getattr(a, axis) else sub
 
-    return jax.tree.map(one, axes, result)
+    def block(*args: Tree) -> Tree:
+        return jax.tree.map(put, out_axes, f(*jax.tree.map(taken, in_axes, args)))
+
+    return block
 
 
 def size(axes: Tree, args: Tree, axis: str) -> int:

@@ -11,7 +11,7 @@ from jax.sharding import AxisType, NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
 from dopt.devices import EXECUTORS
-from dopt.devices.axes import Axes, size, with_axis, without_axis
+from dopt.devices.axes import Axes, of_one, size
 from dopt.registry import did_you_mean
 from dopt.types import AXIS, MODEL, InputError, Tree
 
@@ -119,12 +119,11 @@ def _along(axis: str, tree: Tree) -> Tree:
 def _over_runs(f: Callable, in_axes: tuple, out_axes: Tree) -> Callable:
     """`f`, of one run, for several."""
     several = jax.vmap(f, _along("runs", in_axes), _along("runs", out_axes))
+    # without the axis, an index that differs between runs stays a slice and does not become a gather
+    one = of_one(f, in_axes, out_axes, "runs")
 
     def call(*args: Tree) -> Tree:
-        if size(in_axes, args, "runs") > 1:
-            return several(*args)
-        # without the axis, an index that differs between runs stays a slice and does not become a gather
-        return with_axis(out_axes, f(*without_axis(in_axes, args, "runs")), "runs")
+        return several(*args) if size(in_axes, args, "runs") > 1 else one(*args)
 
     return call
 
@@ -151,9 +150,7 @@ def _shard_mapped(
     def specs(tree: Tree) -> Tree:
         return jax.tree.map(lambda a: (P(None, AXIS) if a.runs else P(AXIS)) if a.workers else P(), tree)
 
-    def block(*args: Tree) -> Tree:
-        return with_axis(out_axes, f(*without_axis(in_axes, args, "workers")), "workers")
-
+    block = of_one(f, in_axes, out_axes, "workers")
     # check_vma=False: with it, a gradient of replicated params would be summed already, silently
     mapped = jax.shard_map(
         block, mesh=_mesh(devices, (AXIS,)), in_specs=specs(in_axes), out_specs=specs(out_axes), check_vma=False

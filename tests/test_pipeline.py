@@ -16,6 +16,7 @@ import pytest
 import dopt
 from dopt import engine, mixing
 from dopt.devices import memory
+from dopt.memory import SMALL
 from dopt.sweeps import plan
 from dopt.sweeps.pipeline import Pipeline, Todo
 from dopt.sweeps.show import Show
@@ -147,10 +148,10 @@ def test_a_slab_waits_for_the_one_before_where_the_device_has_no_room_for_both(
     work: Any = Pipeline(Store(tmp_path), Tracker("off", group="", folder=tmp_path), None, Show(), left, left)
     waited: list[int] = []
     monkeypatch.setattr(work, "finish", lambda: waited.append(work.taken))
-    monkeypatch.setattr(memory, "device_memory", lambda device: 100)
+    monkeypatch.setattr(memory, "device_memory", lambda device: 100 * SMALL)
     for size in (60, 40, 61, 0, 100):
-        work._make_room(SimpleNamespace(memory=size, group=SimpleNamespace(devices=(None,))))
-    assert waited == [61]
+        work._make_room(SimpleNamespace(memory=size * SMALL, group=SimpleNamespace(devices=(None,))))
+    assert waited == [61 * SMALL]
 
 
 def test_a_spectral_gap_that_was_not_found_is_said_once_and_kept(

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import jax
 
@@ -17,6 +18,16 @@ ARENA = 2**26  # bytes of addresses that the C library sets aside for each threa
 
 def program_memory(compiled: jax.stages.Compiled) -> int | None:
     """Bytes that one call needs on a device, by the compiler's own analysis; None where it gives none."""
+    if compiled not in _KNOWN:
+        _KNOWN[compiled] = _analysed(compiled)
+    return _KNOWN[compiled]
+
+
+# the compiler takes about a millisecond to say so, and is asked before each slab
+_KNOWN: WeakKeyDictionary[jax.stages.Compiled, int | None] = WeakKeyDictionary()
+
+
+def _analysed(compiled: jax.stages.Compiled) -> int | None:
     found = compiled.memory_analysis()
     if found is None:
         return None

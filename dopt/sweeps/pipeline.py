@@ -16,6 +16,7 @@ from dopt import engine
 from dopt.config import Runs
 from dopt.config.identity import fresh
 from dopt.devices import host, memory
+from dopt.memory import SMALL
 from dopt.paths import slug
 from dopt.sweeps import columns
 from dopt.sweeps import plan as planning
@@ -147,10 +148,12 @@ class Pipeline:
 
     def _make_room(self, compiled: engine.Compiled) -> None:
         """Let the slab before be read to its end where a device has no room for both."""
-        whole, before = memory.device_memory(compiled.group.devices[0]), self.taken
-        self.taken = compiled.memory or 0
-        if whole is not None and before + self.taken > whole:
-            self.finish()
+        before, self.taken = self.taken, compiled.memory or 0
+        both = before + self.taken
+        if both > SMALL:  # to ask a host takes milliseconds
+            whole = memory.device_memory(compiled.group.devices[0])
+            if whole is not None and both > whole:
+                self.finish()
 
     def _calls(self, p: planning.Planned, group: engine.Group, width: int) -> tuple[engine.Call, ...]:
         try:

@@ -15,7 +15,7 @@ import numpy as np
 from dopt import flags
 from dopt.config.exchanges import traits_of
 from dopt.config.runs import Runs
-from dopt.devices import hosts
+from dopt.devices import hosts, memory
 from dopt.engine.carry import Carry, averaged
 from dopt.engine.group import Group
 from dopt.facts import problem as of_problem
@@ -58,7 +58,7 @@ class Outcomes(Sequence[Outcome]):
     @cached_property
     def left(self) -> Carry:
         """What the program left, on the host."""
-        with flags.fixed(self.group.facts.dtype == np.float64):
+        with memory.room(), flags.fixed(self.group.facts.dtype == np.float64):
             found: Carry = hosts.fetch(self.carry)
         return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache, lru_cache, reduce
 from typing import Any
 
 import jax
@@ -274,10 +274,8 @@ def _waits(one: Neighbours, links: Callable[[int], np.ndarray]) -> Callable[[int
     oneself = np.eye(len(links(0)), dtype=bool)
 
     def waits(step: int) -> np.ndarray:
-        found = oneself
-        for k in range(one.mixings(step), one.mixings(step + 1)):
-            found = (links(k) | oneself) @ found
-        return found
+        rounds = [links(k) | oneself for k in range(one.mixings(step), one.mixings(step + 1))]
+        return reduce(lambda found, after: after @ found, rounds) if rounds else oneself
 
     return waits
 

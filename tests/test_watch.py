@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from dopt import watch
+from dopt import Coordination, cluster, schedule, watch
 from dopt.watch import AbandonedError, check, in_thread, pace
 from dopt_command import kept
 
@@ -122,6 +122,15 @@ def test_abandoned_work_ends_at_its_next_look_and_before_the_interrupt_is_seen()
     with pytest.raises(KeyboardInterrupt):
         in_thread(work)
     assert len(ended) == 1
+
+
+def test_a_clock_that_nobody_waits_for_any_more_stops() -> None:
+    machines, how = cluster.make("pareto", 16, seed=0), Coordination(slack=3)
+    before = set(threading.enumerate())  # some of other tests, which sleep
+    interrupt_after(0.5)
+    with pytest.raises(KeyboardInterrupt):
+        in_thread(lambda: schedule.arrivals(machines, how, steps=10**7))
+    assert "dopt" not in {thread.name for thread in set(threading.enumerate()) - before}
 
 
 def test_work_that_is_waited_for_goes_on() -> None:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dopt import watch
 from dopt.cluster import Cluster, mean_times, worker_times
 from dopt.cluster.links import server_links
 from dopt.schedule.events import Horizon, Links, Seconds, simulate
@@ -123,7 +124,9 @@ def _always_busy(rounds: _Rounds, horizon: Horizon, size: float) -> Schedule:
     counts = np.array([len(own) for own in finish])
     flat = np.concatenate(finish)
     # a worker's pushes lie in order and workers follow each other, so a stable sort keeps ties in worker order
+    watch.check()
     order = np.argsort(flat, kind="stable")[:wanted]
+    watch.check()
     steps = len(order)
     version = np.arange(1, steps + 1)  # after each event
     after = np.zeros(len(flat), np.int64)  # the version that the worker of a push pulls right after it
@@ -206,6 +209,7 @@ def _pushes(rounds: _Rounds, wanted: int | None, seconds: float | None) -> list[
     check_count("steps, gradients or seconds", float((horizon / pace).sum()))
     counts = (1.2 * horizon / pace).astype(np.int64) + 16  # a guess; look again if the luck was better
     while True:
+        watch.check()
         finish = [rounds.landing(i, count) for i, count in enumerate(counts)]
         complete = min(own[-1] for own in finish)  # before this instant, no push is missing
         if seconds is not None and complete > seconds:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from dopt import watch
 from dopt.schedule.table import ABORTED, APPLIED, DROPPED, PENDING, TYPES, Schedule, assembled
 from dopt.types import Coordination, InputError
 
@@ -123,6 +124,7 @@ class _Loop:
             self.start(i)
         happens = (self.land, self.reach_port, self.crash, self.start)
         while self.heap and self.going:
+            watch.check()
             if self.heap[0][0] > self.until or (self.gone and self.last_step < math.inf and self.hopeless()):
                 return
             then, what, i, epoch = heapq.heappop(self.heap)

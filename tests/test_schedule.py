@@ -628,7 +628,7 @@ def test_the_port_carries_one_message_after_another_first_come_first_served(
 ) -> None:
     n, size = machines.workers, 3.0
     rates = data.draw(st.lists(st.floats(1.0, 50.0), min_size=n, max_size=n))
-    machines = machines._replace(network=of_links.make(n, latency=latency, bandwidth=rates, server_bandwidth=30.0))
+    machines = machines._replace(links=of_links.make(n, latency=latency, bandwidth=rates, server_bandwidth=30.0))
     s = arrivals(machines, rule(name, n, k)[0], steps=60, size=size)
     takes = size / np.minimum(rates, 30.0)[s.worker]
     up, down = s.delivered, s.bytes > size * s.delivered
@@ -671,12 +671,12 @@ def test_a_network_that_takes_no_time_is_none(name: str, machines: Cluster, k: i
         assume(mean_times(machines).max() < 100)
     how, n = rule(name, machines.workers, k)[0], machines.workers
     plain = arrivals(machines, how, steps=20, size=1.0)
-    free = machines._replace(network=of_links.make(n, latency=0.0, bandwidth=[None] * n))
+    free = machines._replace(links=of_links.make(n, latency=0.0, bandwidth=[None] * n))
     assert_same(arrivals(free, how, steps=20, size=1.0), plain)
-    light = machines._replace(network=of_links.make(n, bandwidth=5.0))
+    light = machines._replace(links=of_links.make(n, bandwidth=5.0))
     assert_same(arrivals(light, how, steps=20), plain._replace(bytes=0 * plain.bytes))
     if how.gradients is None:  # a port, however fast, hands over gradients of one instant one by one
-        fast = machines._replace(network=of_links.make(n, bandwidth=1e300))
+        fast = machines._replace(links=of_links.make(n, bandwidth=1e300))
         assert_same(arrivals(fast, how, steps=20, size=1.0), plain)
 
 

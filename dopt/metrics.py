@@ -18,8 +18,12 @@ CHOICES = {
 
 def square_distance(a: Tree, b: Tree) -> jax.Array:
     """‖a - b‖² over all leaves; (1/n) Σᵢ of it to the mean is the consensus distance."""
-    squares = jax.tree.map(lambda x, y: jnp.sum((x - y) ** 2), a, b)
-    return jnp.asarray(sum(jax.tree.leaves(squares)))
+    return jnp.asarray(sum(jax.tree.leaves(squares(a, b))))
+
+
+def squares(a: Tree, b: Tree) -> Tree:
+    """‖a - b‖² of each leaf by itself."""
+    return jax.tree.map(lambda x, y: jnp.sum((x - y) ** 2), a, b)
 
 
 def consensus_distance(params: Tree) -> float:

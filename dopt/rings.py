@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 from dopt.types import Clock, Tree
 
@@ -16,7 +21,33 @@ def ring(tree: Tree, slots: int) -> Tree:
 
 def write(slots: Tree, clock: Clock, tree: Tree) -> Tree:
     """The ring with `tree` as the value of this step."""
-    return jax.tree.map(lambda s, x: lax.dynamic_update_index_in_dim(s, x, clock.step % s.shape[0], 0), slots, tree)
+    return jax.tree.map(lambda s, x: _put(0)(s, x, clock.step % s.shape[0]), slots, tree)
+
+
+@cache
+def _put(axis: int) -> Callable[..., jax.Array]:
+    """(slots, value, index) -> slots with the value there, along an axis.
+
+    JAX's own rule for several would make a scatter of it, though all of them write at the same index: that takes six more
+    kernels, which look whether the index is within bounds.
+    """
+
+    @custom_vmap
+    def put(slots: jax.Array, value: jax.Array, index: jax.Array) -> jax.Array:
+        return lax.dynamic_update_index_in_dim(slots, value, index, axis)
+
+    @put.def_vmap
+    def several(size: int, mapped: Any, slots: Any, value: Any, index: Any) -> tuple[jax.Array, bool]:
+        if mapped[2]:
+            axes = [0 if there else None for there in mapped]
+            return jax.vmap(partial(lax.dynamic_update_index_in_dim, axis=axis), axes)(slots, value, index), True
+        both = [
+            x if there else jnp.broadcast_to(x, (size, *x.shape))
+            for x, there in zip((slots, value), mapped[:2], strict=True)
+        ]
+        return _put(axis + 1)(*both, index), True
+
+    return put
 
 
 def read(slots: Tree, clock: Clock, staleness: jax.Array | int) -> Tree:

@@ -8,12 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
+from jax.custom_batching import custom_vmap
 
 from dopt import delays, draws, metrics, mixing
 from dopt.algorithms.method import Method
 from dopt.engine.carry import Ages, Carry, Model, Pieces, keep
 from dopt.engine.program import Program
-from dopt.facts.inputs import Data, Inputs
+from dopt.facts.inputs import Data, Inputs, Shard
 from dopt.types import AXIS, Tree, Whole
 
 
@@ -62,19 +63,50 @@ def recorded(program: Program, method: Method, data: Data, test: Tree, params: T
     """What a record says of the mean of all workers' models."""
     model = program.model(params, state)
     model = method.read(state, model) if program.is_sharded else model
-    mean_model = jax.tree.map(lambda x: lax.pmean(x, AXIS), model)
-    local = program.evaluate(lambda p: program.loss(p, data.seen, data.share, None), mean_model)
-    f, gradient = lax.pmean(local, AXIS)
+    mean_model = mean(model)
+    f, gradient = evaluated(program, mean_model, data)
+    # each leaf over all workers, and then the leaves: one sum for each leaf instead of one for each worker and leaf
+    apart = lax.pmean(metrics.squares(model, mean_model), AXIS)
     row = {
         "loss": f,
         "grad_norm": None if gradient is None else optax.tree.norm(gradient),
-        "consensus_distance": lax.pmean(metrics.square_distance(model, mean_model), AXIS),
-        "finite": lax.pmin(metrics.all_finite(params).astype(jnp.float32), AXIS),
+        "consensus_distance": sum(jax.tree.leaves(apart)),
+        "finite": metrics.all_finite(mean(params)),
     }
     if program.center is not None:
         z = program.center(state)
         row["center_loss"] = lax.pmean(program.loss(z, data.seen, data.share, None), AXIS)
     return row | program.tests(mean_model, test)
+
+
+def mean(tree: Tree) -> Tree:
+    """The mean over workers: finite just where all of them are, since no sum of parts of the mean is larger than the largest."""
+    return jax.tree.map(lambda x: lax.psum(x / lax.axis_size(AXIS), AXIS), tree)
+
+
+def evaluated(program: Program, params: Tree, data: Data) -> tuple[jax.Array, Tree]:
+    """F at a model that all workers share, and its gradient if somebody asks for it.
+
+    The workers that a device simulates look at all their samples at once: one by one, each of them would make a gradient of its own.
+    """
+
+    def of_one(params: Tree, seen: Shard, share: jax.Array) -> tuple[jax.Array, Tree]:
+        return program.evaluate(lambda p: program.loss(p, seen, share, None), params)
+
+    def of_several(size: int, mapped: Any, params: Tree, seen: Shard, share: jax.Array) -> tuple[Any, Any]:
+        if any(jax.tree.leaves(mapped[0])):  # several runs, and not several workers
+            axes = jax.tree.map(lambda there: 0 if there else None, tuple(mapped))
+            each = jax.vmap(of_one, axes)(params, seen, share)
+            return each, jax.tree.map(lambda _: True, each)
+        found = program.evaluate(
+            lambda p: jax.vmap(lambda s, w: program.loss(p, s, w, None))(seen, share).mean(), params
+        )
+        return found, jax.tree.map(lambda _: False, found)
+
+    local = custom_vmap(of_one)
+    local.def_vmap(of_several)
+    found: tuple[jax.Array, Tree] = lax.pmean(local(params, data.seen, data.share), AXIS)
+    return found
 
 
 def together(ages: Ages) -> Ages:

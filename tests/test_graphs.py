@@ -251,6 +251,14 @@ def test_a_generator_is_stopped_where_it_makes_too_much(monkeypatch: pytest.Monk
 # -- matrices --
 
 
+def test_a_line_that_no_square_matrix_has_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "w.csv.gz"
+    path.write_bytes(gzip.compress(b"0\n" + b"0" * 2_000_000))
+    assert refused(lambda: mixing.read(path, 4)).endswith("(line 2 of 2 has 2000000 characters)")
+    np.savetxt(tmp_path / "wide.csv", np.full((300, 300), 1 / 300), "%.330f", delimiter=",")
+    assert len(mixing.read(tmp_path / "wide.csv", 300)) == 300
+
+
 @pytest.mark.parametrize("ending", [".npy", ".csv", ".txt", ".npy.gz", ".csv.bz2", ".txt.xz", ".gz"])
 def test_a_matrix_is_read_packed_or_not_and_damage_is_one_line(ending: str, tmp_path: Path) -> None:
     W, path = mixing.weights(topology.make("path", 4)), tmp_path / f"w{ending}"

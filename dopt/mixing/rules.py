@@ -24,6 +24,8 @@ from dopt.types import InputError
 
 WEIGHTS = Registry("weights")
 rule = WEIGHTS.register
+SHORT = 2**16  # characters of a line that is read whatever it is
+DIGITS = 400  # of a number, and what stands between it and the next
 FLOAT32 = 2.0**-23  # how far a sum of weights may be off that were rounded to float32, per unit of their magnitude
 ROUNDED = 1e-2  # who misses one by less has rounded, to however few digits
 UNUSED = 1e-7  # what a convex solver leaves on an edge that the optimum does not use
@@ -129,6 +131,13 @@ def notes(matrix: object) -> tuple[str, ...]:
     return ()
 
 
+def _check_lines(content: bytes) -> None:
+    """ValueError where a line is too long to be one of a square matrix: a few packed bytes may be one number of a hundred million digits."""
+    lengths = [len(line) for line in content.splitlines()]
+    if max(lengths) > max(SHORT, DIGITS * len(lengths)):
+        raise ValueError(f"line {np.argmax(lengths) + 1} of {len(lengths)} has {max(lengths)} characters")
+
+
 def _content(path: str | Path) -> np.ndarray:
     """What a file holds, whatever its shape."""
     path = Path(path)
@@ -142,6 +151,7 @@ def _content(path: str | Path) -> np.ndarray:
             return reading.array(content)
         if not content.strip():
             raise ValueError("it is empty")
+        _check_lines(content)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of comments alone, whose matrix is empty
             return np.loadtxt(

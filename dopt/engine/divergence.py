@@ -34,8 +34,6 @@ def first_steps(compiled: Compiled, inputs: Inputs, history: Mapping[str, np.nda
       history: the records of the runs that count, [runs, records] each; other rows only fill the slab.
     """
     group, found = compiled.group, bad(history)
-    if not found.any():
-        return {}
     steps = group.record_steps(group.longest_run)
     at = {row: int(found[row].argmax()) for row in map(int, np.flatnonzero(found.any(1)))}
     # without barriers there is no step between two records that all workers share

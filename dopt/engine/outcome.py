@@ -16,7 +16,7 @@ from dopt import flags
 from dopt.config.exchanges import traits_of
 from dopt.config.runs import Runs
 from dopt.devices import hosts, memory
-from dopt.engine.carry import Carry, averaged
+from dopt.engine.carry import Carry, Reported, averaged
 from dopt.engine.group import Group
 from dopt.facts import problem as of_problem
 from dopt.types import Tree
@@ -56,25 +56,25 @@ class Outcomes(Sequence[Outcome]):
         return len(self.columns.there)
 
     @cached_property
-    def left(self) -> Carry:
-        """What the program left, on the host."""
+    def left(self) -> tuple[Tree, Reported]:
+        """Models, and what of the state is reported, on the host."""
         with memory.room(), flags.fixed(self.group.facts.dtype == np.float64):
-            found: Carry = hosts.fetch(self.carry)
-        return found
+            params, state = hosts.fetch((self.carry.params, self.carry.state))
+        return params, state
 
     def __getitem__(self, row: int) -> Outcome:  # type: ignore[override]
-        found, center = self.columns, self.left.state.center
+        params = _models(self, row)
+        found, center = self.columns, self.left[1].center
         own = [name for name in found.history if name not in self.lacks or not self.lacks[name][row]]
         history = {name: found.history[name][row][found.there[row]] for name in own}
         extra = {} if center is None else {"center": jax.tree.map(lambda x: x[row][:1], center)}
         diverged, stalled = (None if step[row] < 0 else int(step[row]) for step in (found.diverged, found.stalled))
-        params = _models(self.group, self.left, row)
         return Outcome(history, params, diverged, float(found.spectral_gap[row]), stalled, extra)
 
 
 def recorded(group: Group, history: np.ndarray, runs: int) -> dict[str, np.ndarray]:
     """The records of a slab, [rows, records, columns], by name: [runs, records] each."""
-    found = np.moveaxis(np.asarray(history)[:runs], -1, 0).astype(np.float64, order="C")
+    found = np.asarray(history)[:runs].transpose(2, 0, 1).astype(np.float64, order="C")
     return dict(zip(group.program.columns, found, strict=True))
 
 
@@ -89,11 +89,11 @@ def read(
       recorded: what it recorded, name -> [runs, records].
       diverged: row -> the step at which it did.
     """
-    facts = group.facts
+    facts, names = group.facts, _reported(group, recorded)
     kinds, kind = facts.kinds(runs)
     history, there, lacks = _clocked([facts.axes(*which) for which in kinds], kind)
     gap = np.array([facts.gap(number) for number, _ in kinds])[kind]
-    values = {name: recorded[name] for name in _reported(group, recorded)}
+    values = {name: recorded[name] for name in names}
     if facts.optimum is not None and "loss" in recorded:
         values["suboptimality"] = recorded["loss"] - facts.optimum
     values = {name: x[:, : there.shape[1]] for name, x in values.items()}
@@ -102,7 +102,8 @@ def read(
         step[list(diverged)] = list(diverged.values())
         lost = (step >= 0)[:, None] & (history["step"] >= step[:, None])
         values = {name: np.where(lost, np.nan, x) for name, x in values.items()}
-    stalled = np.array([_stalled(group, *which) for which in kinds])[kind]
+    replays = [facts.replay(*which) for which in kinds]
+    stalled = np.array([replay.length if replay.stalls else -1 for replay in replays])[kind]
     return Outcomes(Columns(history | values, there, step, stalled, gap), lacks, group, carry)
 
 
@@ -126,6 +127,9 @@ def _clocked(
     found: Sequence[Mapping[str, np.ndarray]], kind: np.ndarray
 ) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]:
     """The axes of each kind of run -> of each run, which records it has, and which runs lack one; [runs, records]."""
+    if len(found) == 1:
+        alike = {name: _of_runs([axis], kind) for name, axis in found[0].items()}
+        return alike, np.ones(alike["step"].shape, bool), {}
     length = np.array([len(axis["step"]) for axis in found])
     most = int(length.max())
     # the last record stands in for those that a run lacks
@@ -147,15 +151,10 @@ def _of_runs(values: Sequence[np.ndarray], kind: np.ndarray) -> np.ndarray:
     return np.repeat(values[0][None], len(kind), 0) if len(values) == 1 else np.stack(values)[kind]
 
 
-def _stalled(group: Group, template: int, seed: int) -> int:
-    """After how many steps nothing moved any more; -1: not so."""
-    replay = group.facts.replay(template, seed)
-    return replay.length if replay.stalls else -1
-
-
-def _models(group: Group, carry: Carry, row: int) -> Tree:
+def _models(outcomes: Outcomes, row: int) -> Tree:
     """The models of one run that are reported, leaves [workers, ...], of a server [1, ...]."""
-    params, average = jax.tree.map(lambda x: np.asarray(x[row]), (carry.params, carry.state.average))
+    group, (params, state) = outcomes.group, outcomes.left
+    params, average = jax.tree.map(lambda x: np.asarray(x[row]), (params, state.average))
     if group.events and not group.program.is_peer_to_peer:
         params, average = jax.tree.map(lambda x: x[None], (params, average))
     if average is not None:

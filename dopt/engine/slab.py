@@ -55,8 +55,7 @@ class Slab(NamedTuple):
 
 def packed(compiled: Compiled, runs: Runs) -> Slab:
     """A slab that is ready to run. It needs the host alone."""
-    with flags.fixed(compiled.group.facts.dtype == np.float64):
-        return Slab(compiled, runs, pack(compiled.group, runs, compiled.width))
+    return Slab(compiled, runs, pack(compiled.group, runs, compiled.width))
 
 
 def advanced(slab: Slab, look: Look | None = None, keeper: Keeper | None = None, first: First | None = None) -> Carry:
@@ -105,12 +104,20 @@ def collected(slab: Slab, carry: Carry) -> Outcomes:
     """What the slab gave, read from what its last call left; where a run diverged, its step is looked for."""
     group, runs = slab.compiled.group, slab.runs
     left = carry._replace(state=group.program.reported(carry.state))
-    with memory.room(), flags.fixed(group.facts.dtype == np.float64):
+    with memory.room(), jax.transfer_guard_device_to_host("allow"):
         if hosts.several():  # all of them must fetch together; else models stay until somebody looks at them
-            left = hosts.fetch(left)
-        found = recorded(group, hosts.fetch(left.history), len(runs))
-        diverged = divergence.first_steps(slab.compiled, slab.inputs, found)
-    return read(group, runs, left, found, diverged)
+            with flags.fixed(group.facts.dtype == np.float64):
+                left = hosts.fetch(left)
+        found = recorded(group, np.asarray(left.history), len(runs))
+    return read(group, runs, left, found, _diverged(slab, found))
+
+
+def _diverged(slab: Slab, found: Mapping[str, np.ndarray]) -> dict[int, int]:
+    """Row -> the step at which it diverged, where its records say that it did."""
+    if not divergence.bad(found).any():
+        return {}
+    with memory.room(), flags.fixed(slab.compiled.group.facts.dtype == np.float64):
+        return divergence.first_steps(slab.compiled, slab.inputs, found)
 
 
 def _resumed(compiled: Compiled, keeper: Keeper, carry: Carry) -> tuple[Carry, int]:

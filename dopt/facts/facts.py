@@ -162,7 +162,8 @@ class Facts:
 
     @once
     def _forms(self, template: int, seed: int, iterations: int) -> tuple[mixing.Form, ...]:
-        found = wiring.forms(self.run(template, seed), self.matrix(template), iterations)
+        with flags.fixed(self.dtype == np.float64):  # random graphs are drawn by JAX
+            found = wiring.forms(self.run(template, seed), self.matrix(template), iterations)
         cast: tuple[mixing.Form, ...] = jax.tree.map(lambda x: shards.cast(x, self.dtype), found)
         return cast
 

@@ -232,6 +232,7 @@ def test_a_sweep_drops_the_seed_where_a_generator_takes_none() -> None:
         ("planted_partition_graph", {"l": 99999, "k": 1000, "p_in": 0.5, "p_out": 0.5}, "makes too large a graph"),
         ("random_geometric_graph", {"n": 99999, "radius": 2}, "makes too large a graph"),
         ("random_k_out_graph", {"n": 4000, "k": 4000, "alpha": 1}, "makes too large a graph"),
+        ("visibility_graph", {"series": [0.9] * 9999}, "makes too large a graph"),
         ("random_lobster_graph", {"n": 4, "p1": 1.0, "p2": 1.0}, "refused its arguments"),
     ],
 )

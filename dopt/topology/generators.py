@@ -60,6 +60,7 @@ FORETOLD: dict[str, Callable[[dict[str, Any]], float]] = {
     "random_regular_expander_graph": lambda o: o["n"] * o["d"] / 10,
     "random_regular_graph": lambda o: o["n"] * o["d"] / 100,
     "sudoku_graph": lambda o: o["n"] ** 4,
+    "visibility_graph": lambda o: len(o["series"]) ** 2 / 100,
 }
 
 

@@ -11,13 +11,13 @@ BITS := tests/test_engine.py tests/test_store.py tests/test_checkpoints.py
 QUICK := $(patsubst %,tests/test_%.py,agents barriers cells cluster columns cost curves delays files graphs identity \
 	memory names options plain plan readers runs sequences sound spectrum stairs start style topology weights)
 
-.PHONY: sweep test check style types quick figures faults fuzz mutants speed ahead ahead-h100 ahead-v5e clean
+.PHONY: sweep test check style types bits quick figures faults fuzz mutants speed ahead ahead-h100 ahead-v5e clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/dopt sweep benchmarks/connectivity_delay.yaml
 
-test: style types
-	$(call pytest,) $(BITS)
+test: style
+	+$(MAKE) --no-print-directory --jobs=2 types bits
 	$(call pytest,HURRY=1) $(addprefix --ignore=,$(BITS))
 
 # what can be said at once of a change: style, types, and the tests that compile little
@@ -31,6 +31,9 @@ style: $(VENV)/.installed-dev
 
 types: $(VENV)/.installed-dev
 	$(BIN)/mypy
+
+bits: $(VENV)/.installed-dev
+	$(call pytest,) $(BITS)
 
 quick: $(VENV)/.installed-dev
 	$(call pytest,HURRY=1) $(QUICK)

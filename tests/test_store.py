@@ -16,12 +16,12 @@ from typing import Any
 
 import jax
 import numpy as np
-import pandas as pd
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
+from small import small_sweep
 
 import dopt
 from dopt import InputError, Results
@@ -52,24 +52,6 @@ def noted(self, name, *args):
 Store.write_slab = noted
 sys.exit(main(sys.argv[1:]))
 """
-
-
-def quadratic(**changes: Any) -> dict[str, Any]:
-    """A sweep of 14 runs, so 7 slabs of two; rate 3 diverges."""
-    parameters = {
-        "algorithm": "gossip_sgd",
-        "workers": 4,
-        "problem": "quadratic",
-        "problem.dim": 4,
-        "problem.noise": 0.1,
-        "learning_rate": [0.1, 3.0],
-        "seed": [0, 1, 2, 3, 4, 5, 6],
-        "steps": 20,
-    } | changes
-    return {
-        "name": "small",
-        "parameters": {k: {"values": v} if isinstance(v, list) else {"value": v} for k, v in parameters.items()},
-    }
 
 
 @pytest.fixture
@@ -156,7 +138,7 @@ def same(a: Results, b: Results) -> None:
 def long_sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A file whose seven slabs take some tenths of a second each."""
     file = tmp_path_factory.mktemp("long") / "small.yaml"
-    file.write_text(yaml.safe_dump(quadratic(steps=30_000)))
+    file.write_text(yaml.safe_dump(small_sweep(steps=30_000)))
     return file
 
 
@@ -225,7 +207,7 @@ def finished_sweep(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Resu
     folder = tmp_path_factory.mktemp("finished") / "results"
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(plan.PREFERRED, "cpu", 2)
-        return folder, dopt.sweep(quadratic(), results=folder)
+        return folder, dopt.sweep(small_sweep(), results=folder)
 
 
 @pytest.fixture
@@ -239,7 +221,7 @@ def test_finished_slabs_are_skipped_and_the_plan_is_written_once(
 ) -> None:
     before, planned = fingerprint(copy / "slabs"), fingerprint(copy)["plan.json"]
     monkeypatch.setattr(executors, "place", lambda *a, **k: pytest.fail("compiled again"))
-    again = dopt.sweep(quadratic(), results=copy)
+    again = dopt.sweep(small_sweep(), results=copy)
     assert fingerprint(copy / "slabs") == before
     assert fingerprint(copy)["plan.json"] == planned
     same(again, finished_sweep[1])
@@ -250,13 +232,13 @@ def test_a_resumed_sweep_reads_the_plan(
 ) -> None:
     shutil.rmtree(copy / "slabs" / "group0-slab002")
     monkeypatch.setitem(plan.PREFERRED, "cpu", 5)  # what would be planned today
-    same(dopt.sweep(quadratic(), results=copy), finished_sweep[1])
+    same(dopt.sweep(small_sweep(), results=copy), finished_sweep[1])
     assert Store(copy).manifest("group0-slab002")["width"] == 2
 
 
 def test_a_resumed_sweep_may_have_other_devices(copy: Path, finished_sweep: tuple[Path, Results]) -> None:
     shutil.rmtree(copy / "slabs" / "group0-slab004")
-    again = dopt.sweep(quadratic(), results=copy, devices=jax.devices()[:4])
+    again = dopt.sweep(small_sweep(), results=copy, devices=jax.devices()[:4])
     assert again.missing == 0
     assert_frame_equal(again.history, finished_sweep[1].history, rtol=1e-6)
 
@@ -310,7 +292,7 @@ def test_a_damaged_file_is_named_set_aside_and_made_again(
     said: list[str] = []
     show = work.Show()
     show.say = said.append  # type: ignore[method-assign]
-    again = dopt.sweep(quadratic(), results=copy, show=show)
+    again = dopt.sweep(small_sweep(), results=copy, show=show)
     (line,) = said
     aside = copy / "set-aside" / "group0-slab001.0"
     assert str(hurt) in line
@@ -326,7 +308,7 @@ def test_a_damaged_file_is_named_set_aside_and_made_again(
 
 
 def test_a_file_with_its_parameters_in_another_order_is_the_same_sweep(copy: Path, tmp_path: Path) -> None:
-    file, content = tmp_path / "small.yaml", quadratic()
+    file, content = tmp_path / "small.yaml", small_sweep()
     content["parameters"] = dict(reversed(content["parameters"].items()))
     file.write_text(yaml.safe_dump(content, sort_keys=False))
     before = fingerprint(copy / "slabs")
@@ -345,12 +327,12 @@ def test_another_sweep_in_the_same_folder_is_refused(
     monkeypatch.setattr(executors, "place", lambda *a, **k: pytest.fail("compiled"))
     file = tmp_path / "other.yaml"
     for changes in ({"steps": 21}, {"seed": [0, 1, 2]}):
-        file.write_text(yaml.safe_dump(quadratic(**changes)))
+        file.write_text(yaml.safe_dump(small_sweep(**changes)))
         assert main(["sweep", str(file), "--results", str(folder), "--wandb", "off"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert line.startswith(f"dopt: results: {folder} holds another sweep")
         assert "--results" in line
-    file.write_text(yaml.safe_dump(quadratic(steps=21)))
+    file.write_text(yaml.safe_dump(small_sweep(steps=21)))
     main(["sweep", str(file), "--results", str(folder), "--wandb", "off"])
     assert "new: steps" in capsys.readouterr().err
     changed = {path for path, mark in fingerprint(folder).items() if before.get(path) != mark}
@@ -361,7 +343,7 @@ def test_a_damaged_plan_is_one_line_and_nothing_is_run(copy: Path, monkeypatch: 
     monkeypatch.setattr(executors, "place", lambda *a, **k: pytest.fail("compiled"))
     cut_off(copy / "plan.json")
     with pytest.raises(InputError, match=r"plan.json is damaged .*--results"):
-        dopt.sweep(quadratic(), results=copy)
+        dopt.sweep(small_sweep(), results=copy)
     with pytest.raises(InputError, match=r"plan.json is damaged"):
         dopt.load(copy)
 
@@ -376,7 +358,7 @@ def test_set_takes_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.Monke
     assert names[1] == Path("results/small_steps-10")
     assert len(set(names)) == len(names)
     assert all(path.parent == Path("results") and ".." not in path.parts for path in names)
-    found = dopt.sweep(quadratic(seed=0, learning_rate=0.1), set={"steps": 5})
+    found = dopt.sweep(small_sweep(seed=0, learning_rate=0.1), set={"steps": 5})
     assert found.folder == Path("results/small_steps-5")
     assert found.history["step"].max() == 5
     assert [path.name for path in Path("results").iterdir()] == ["small_steps-5"]
@@ -428,17 +410,6 @@ def test_a_full_grid_becomes_an_array_with_an_axis_for_each_parameter(finished_s
             np.testing.assert_array_equal(there[name], of_one[name])
 
 
-def test_a_random_sweep_becomes_an_array_of_runs(tmp_path: Path) -> None:
-    random = quadratic(seed=0, steps=10)
-    random["parameters"]["learning_rate"] = {"min": 0.01, "max": 0.1}
-    random["parameters"]["seed"] = {"min": 0, "max": 1000}
-    results = dopt.sweep({**random, "method": "random", "run_cap": 3}, results=tmp_path / "results")
-    array = results.to_xarray()
-    assert dict(array.sizes) == {"id": 3, "record": 11}
-    for run in results.runs["id"]:
-        np.testing.assert_array_equal(array["loss"].sel(id=run), results.history.query("id == @run")["loss"])
-
-
 def test_an_unfinished_folder_gives_what_is_there(copy: Path, finished_sweep: tuple[Path, Results]) -> None:
     shutil.rmtree(copy / "slabs" / "group0-slab000")
     part = dopt.load(copy)
@@ -455,28 +426,6 @@ def test_a_folder_without_a_plan_is_no_sweep(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(InputError, match=r"no sweep in .*run `dopt sweep FILE` first"):
             dopt.load(folder)
-
-
-def test_runs_of_several_methods_lie_in_one_table(tmp_path: Path) -> None:
-    several = quadratic(
-        algorithm=["allreduce_sgd", "delayed_gossip_sgd", "async_sgd"],
-        delay=[1, "uniform"],
-        learning_rate=0.1,
-        seed=0,
-        **{"delay.max": 3},
-    )
-    results = dopt.sweep(several, results=tmp_path / "results")
-    assert results.merged == 2  # two of the methods read no delay
-    assert results.runs["algorithm"].tolist() == [
-        "allreduce_sgd",
-        "delayed_gossip_sgd",
-        "delayed_gossip_sgd",
-        "async_sgd",
-    ]
-    assert results.runs["delay"].tolist() == [0, 1, "uniform", 0]
-    assert results.runs["topology"].isna().tolist() == [True, False, False, True]
-    assert results.history["server_bytes_sent"].notna().groupby(results.history["id"]).all().sum() == 1
-    assert_frame_equal(pd.DataFrame(results.runs), dopt.load(tmp_path / "results").runs)
 
 
 def flat(run: Mapping[str, Any]) -> dict[str, Any]:

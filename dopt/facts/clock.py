@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Callable
 from functools import cache, lru_cache, reduce
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import numpy as np
@@ -123,7 +123,7 @@ def timeline(run: Resolved, w: Any = None, bits: Bits | None = None, every: int 
     return schedule.barrier(machines, workers=n, computing=computing, **waiting(run, w, machines, bits), **horizon)
 
 
-def waits_for_neighbours(one: Exchange) -> bool:
+def waits_for_neighbours(one: Exchange) -> TypeGuard[Neighbours]:
     """Whether a worker goes on as soon as its neighbours are there; else it waits for all who reduce with it."""
     return isinstance(one, Neighbours)
 
@@ -166,7 +166,7 @@ def waiting(run: Resolved, w: Any, machines: cluster.Cluster, bits: Bits) -> dic
     """What a barrier is told: of each exchange in turn who waits for whom and what messages cost, and who rests."""
 
     def wait(one: Exchange, sizes: tuple[int, ...]) -> schedule.Wait:
-        if w is not None and isinstance(one, Neighbours) and waits_for_neighbours(one):
+        if w is not None and waits_for_neighbours(one):
             links = links_of(run, w)
             cost = None if machines.links.free else _cost(one, links, machines, sum(sizes) / 8)
             return schedule.Wait(_waits(one, links), cost)

@@ -285,6 +285,9 @@ def test_bad_input_is_one_line_before_anything_is_compiled_or_written(
     [
         ([], ("COMMAND", "--help")),
         (["sweeep"], ("sweeep",)),
+        (["run", "--results="], ("--results", "must be a folder, got ''", "leave the flag out")),
+        (["sweep", "small.yaml", "--results", " "], ("--results", "must be a folder")),
+        (["figures", "--folder="], ("--folder", "must be a folder")),
         (
             ["run", "--algoritm=gossip_sgd"],
             ("run: unknown argument '--algoritm=gossip_sgd'", "did you mean '--algorithm'"),

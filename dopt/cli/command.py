@@ -40,9 +40,20 @@ class Command(NamedTuple):
     epilog: str | None = None
 
 
+def folder(text: str) -> str:
+    """A folder's name; an empty one would be the folder in which the command happens to run.
+
+    Raises:
+      ArgumentTypeError: it is empty.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("must be a folder, got ''; use . for this one, or leave the flag out")
+    return text
+
+
 def add_results_and_wandb(parser: Parser) -> None:
     """Flags of what makes runs."""
-    parser.add_argument("--results", metavar="DIR", help="where results lie (default: results/NAME)")
+    parser.add_argument("--results", type=folder, metavar="DIR", help="where results lie (default: results/NAME)")
     parser.add_argument(
         "--wandb",
         choices=("auto", "online", "offline", "off"),
@@ -60,5 +71,5 @@ def add_results_and_wandb(parser: Parser) -> None:
 def add_figures_folder(parser: Parser) -> None:
     """Flag of what looks for something in figure files."""
     parser.add_argument(
-        "--figures", metavar="DIR", help="a folder of figure files, which are run (default: dopt's own)"
+        "--figures", type=folder, metavar="DIR", help="a folder of figure files, which are run (default: dopt's own)"
     )

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dopt.cli import devices
-from dopt.cli.command import Command, Parser, Values
+from dopt.cli.command import Command, Parser, Values, folder
 from dopt.cli.screen import console, short
 from dopt.types import InputError, MachineError
 from dopt.version import VERSION, installed
@@ -44,7 +44,7 @@ class Finding(NamedTuple):
 
 def add_flags(parser: Parser) -> None:
     """What `dopt doctor` takes."""
-    parser.add_argument("--results", default="results", metavar="DIR")
+    parser.add_argument("--results", type=folder, default="results", metavar="DIR")
     parser.add_argument("--devices", type=int, metavar="N")
     parser.add_argument(
         "--collectives", action="store_true", help="measure messages between the devices, and write them down"

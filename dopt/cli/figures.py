@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
 from dopt import cores
-from dopt.cli.command import Command, Parser, Values
+from dopt.cli.command import Command, Parser, Values, folder
 from dopt.cli.screen import beside, complain, console, print_written, progress
 from dopt.types import InputError
 
@@ -51,9 +51,14 @@ def add_flags(parser: Parser) -> None:
     """What `dopt figures` takes."""
     parser.add_argument("names", nargs="*", metavar="NAME")
     parser.add_argument(
-        "--folder", metavar="DIR", help="where figure files lie, which are run (default: dopt's own, paper_figs)"
+        "--folder",
+        type=folder,
+        metavar="DIR",
+        help="where figure files lie, which are run (default: dopt's own, paper_figs)",
     )
-    parser.add_argument("--results", default="results", metavar="DIR", help="where results lie (default: results)")
+    parser.add_argument(
+        "--results", type=folder, default="results", metavar="DIR", help="where results lie (default: results)"
+    )
     parser.add_argument("--list", action="store_true", help="print the figures and what they ask, and stop")
     size = parser.add_mutually_exclusive_group()
     for name, text in SIZES.items():

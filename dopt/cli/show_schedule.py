@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dopt.cli import words
-from dopt.cli.command import Command, Dotted, Parser, Values
+from dopt.cli.command import Command, Dotted, Parser, Values, folder
 from dopt.cli.screen import console, print_written
 from dopt.types import InputError
 
@@ -45,7 +45,9 @@ def add_flags(parser: Parser) -> None:
     for name, text in FIELDS.items():
         parser.add_argument(f"--{name}", metavar="VALUE", default=argparse.SUPPRESS, help=text)
     parser.add_argument("--message_bytes", metavar="B", help="size of a model, as it travels (default: 0)")
-    parser.add_argument("--results", default=".", metavar="DIR", help="where the picture goes (default: here)")
+    parser.add_argument(
+        "--results", type=folder, default=".", metavar="DIR", help="where the picture goes (default: here)"
+    )
     parser.add_argument("--save", metavar="FILE.npz", help="write the schedule, too")
     parser.add_argument("--load", metavar="FILE.npz", help="show what was saved")
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dopt.cli.command import Command, Dotted, Parser, Values
+from dopt.cli.command import Command, Dotted, Parser, Values, folder
 from dopt.cli.screen import console, finite, print_written
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def add_flags(parser: Parser) -> None:
         "--workers", type=int, metavar="N", help="default: 16, or as many as networkx or the file gives"
     )
     parser.add_argument("--weights", metavar="RULE", help="default: what the graph and the method ask for")
-    parser.add_argument("--out", default=".", metavar="DIR", help="where the picture goes (default: here)")
+    parser.add_argument("--out", type=folder, default=".", metavar="DIR", help="where the picture goes (default: here)")
 
 
 def run(args: argparse.Namespace, dotted: Values) -> int:

@@ -693,6 +693,9 @@ def test_run_finds_a_run_by_its_id(drawn: Path, monkeypatch: pytest.MonkeyPatch,
     for identity in (there["id"], new.id):
         assert main(["run", "--id", identity, "--figures", "paper_figs", "--results", "one", "--wandb", "off"]) == 0
         assert pd.read_parquet(f"one/{identity}.runs.parquet")["id"].tolist() == [identity]
+    Path("results").rename("own")
+    Path("empty").mkdir()
+    assert main(["run", "--id", there["id"], "--figures", "empty", "--results", "own", "--dry-run"]) == 0
     capsys.readouterr()
     for arguments, line in (
         (

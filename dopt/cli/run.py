@@ -84,7 +84,7 @@ def run(args: argparse.Namespace, dotted: Values) -> int:
 def _asked_for(args: argparse.Namespace, dotted: Values) -> tuple[Run, Sequence[str]]:
     """The run, and the names of what was given and is left out."""
     given = _given(args, dotted)
-    return run_of(given) if args.id is None else (_by_id(args.id, given, args.figures), ())
+    return run_of(given) if args.id is None else (_by_id(args.id, given, args.figures, args.results), ())
 
 
 def _given(args: argparse.Namespace, dotted: Values) -> dict[str, Any]:
@@ -108,8 +108,8 @@ def run_of(given: Mapping[str, Any]) -> tuple[Run, Sequence[str]]:
     return kept, [name for name in said if name not in flat or (name in default and flat[name] == default[name])]
 
 
-def _by_id(identity: str, given: Mapping[str, Any], named: str | None) -> Run:
-    """The run of that id: of the results below results/, or of the figures and sweep files there are."""
+def _by_id(identity: str, given: Mapping[str, Any], named: str | None, own: str | None) -> Run:
+    """The run of that id: of the results below results/ or the user's own folder, or of the figures and sweep files there are."""
     from dopt.config.identity import check_same
     from dopt.figures import files
     from dopt.sweeps import results
@@ -118,12 +118,12 @@ def _by_id(identity: str, given: Mapping[str, Any], named: str | None) -> Run:
         raise InputError(f"{next(iter(given))}: an id says everything; leave it out")
     if not re.fullmatch("[0-9a-f]{16}", identity):  # which it takes a minute to find nowhere
         raise InputError(f"id: must be 16 hex digits, as in a table of results, got {quoted(identity)}")
-    found = results.find(identity, "results") or files.find_run(
-        identity, files.shipped() if named is None else Path(named)
-    )
+    folders = dict.fromkeys(filter(None, (own, "results")))
+    there = (found for folder in folders if (found := results.find(identity, folder)) is not None)
+    found = next(there, None) or files.find_run(identity, files.shipped() if named is None else Path(named))
     if found is None:
         raise InputError(
-            f"id: no run {identity!r} in 'results', nor in dopt's figures and sweep files (or give --figures DIR); their tables have the ids"
+            f"id: no run {identity!r} in {' and '.join(map(quoted, folders))}, nor in dopt's figures and sweep files (or give --figures DIR); their tables have the ids"
         )
     check_same(found)
     return found

@@ -188,6 +188,8 @@ def _one_of(name: str, value: object, hint: Any) -> Any:
             return coerce(name, value, choice)
         except InputError:
             continue
+    if value != value:
+        raise InputError(f"{name}: must be finite, got {value}")
     raise InputError(f"{name}: must be {_called(hint)}, got {quoted(value)} ({type(value).__name__})")
 
 

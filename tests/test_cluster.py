@@ -509,6 +509,7 @@ def test_options_survive_a_file_and_are_resolved_for_good(given: dict) -> None:
         ({"shift": 1e308}, "cluster.shift: must be at most 1e+30 in size, got 1e+308"),
         ({"shift": [0, 1]}, "cluster.shift: must be one number for each of workers=3, got 2"),
         ({"shift": [[0] * 3] * 3}, "cluster.shift: must be one number for each of workers=3, got 3 x 3"),
+        ({"shift": float("nan")}, "cluster.shift: must be finite, got nan"),
         ({"shift": "late"}, "cluster.shift: must be float | list, got 'late' (str)"),
         ({"straggler": 0.0}, "cluster.straggler: must be positive and finite, got 0.0; 10 is usual"),
         ({"straggler": float("inf")}, "cluster.straggler: must be positive and finite, got inf; 10 is usual"),

@@ -39,7 +39,7 @@ quick: $(VENV)/.installed-dev
 	$(call pytest,HURRY=1) $(QUICK)
 
 # all figures; fails where a claim that we say holds does not
-figures: $(VENV)/.installed
+figures: $(VENV)/.installed-dev
 	$(BIN)/dopt figures --gallery
 
 # all faults, really caused (`make test` causes a few of them), and the table of README
@@ -52,7 +52,7 @@ fuzz: $(VENV)/.installed
 
 # each figure with wrong methods, laws and rules, each of which must fail one of its claims: half an hour on two cores;
 # RESULTS=results takes the right methods' results from there (`make figures` leaves them)
-mutants: $(VENV)/.installed
+mutants: $(VENV)/.installed-dev
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.mutants $(if $(RESULTS),--results $(RESULTS))
 
 # half an hour on two cores, and goes on where it was stopped

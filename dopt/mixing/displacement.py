@@ -36,6 +36,15 @@ class Old(NamedTuple):
     ring: Tree
 
 
+class Heard(NamedTuple):
+    """What a worker takes of its senders."""
+
+    received: Tree  # leaves [senders, ...]
+    seen: Tree  # as of `MixState`
+    weight: jax.Array  # [senders]
+    total: jax.Array  # [] of all of it
+
+
 def mix(
     w: Matrix | Form,
     *,
@@ -60,13 +69,8 @@ def mix(
     graphs).
     """
     links = w if isinstance(w, Form) else form(w)
-    if slots is None and (delay is not None or ages is not None):
-        slots = 1 + (delay if delay is not None else int(jnp.max(jnp.asarray(ages))))
-    if loss is not None and links.columns and loss.policy != "keep_self":
-        raise InputError(
-            f"link_loss.policy: where columns of W sum to one only keep_self loses nothing, got {loss.policy}; use keep_self"
-        )
-
+    slots = _slots(delay, ages) if slots is None else slots
+    _check_policy(links, loss)
     row = _row(links) if loss is None else None
 
     def init(tree: Tree) -> MixState:
@@ -91,23 +95,45 @@ def mix(
             received, own, ring = fresh(links, step, worker, tree), tree, state.ring
         else:
             received, own, ring = aged(tree, state, who, staleness, delay_self)
-        weight, total = row or _weights(now, worker)
-        arrived, seen = None, state.seen
+        heard, arrived = Heard(received, state.seen, *(row or _weights(now, worker))), None
         if loss is not None:
             arrived = arrivals(links, now, loss, seed, step)
-            if loss.remembers:
-                at = jnp.arange(len(who)) if links.period == 1 else who
-                received, seen = remembered(arrived[worker] & (weight != 0), at, received, seen)
-            else:
-                weight = kept_weights(arrived[worker], weight, loss.policy)
-                total = weight.sum()
+            heard = _through(heard, arrived[worker], jnp.arange(len(who)) if links.period == 1 else who, loss)
         out = now.outflow(arrived)[worker] if links.columns else None
         # any common reference will do; the models of now are at hand, and old ones would be gathered twice
         common = of_worker_0(tree) if isinstance(now, Dense) and not links.columns else None
-        moved = _displacement(tree, own, received, common, weight, total, out)
-        return moved, MixState(state.clock.tick(), ring, seen)
+        moved = _displacement(tree, own, heard.received, common, heard.weight, heard.total, out)
+        return moved, MixState(state.clock.tick(), ring, heard.seen)
 
     return Mix(init, apply)
+
+
+def _slots(delay: int | None, ages: Array | None) -> int | None:
+    """How long a ring must be; None: there is no delay."""
+    if delay is not None:
+        return 1 + delay
+    return None if ages is None else 1 + int(jnp.max(jnp.asarray(ages)))
+
+
+def _check_policy(links: Form, loss: LinkLoss | None) -> None:
+    if loss is not None and links.columns and loss.policy != "keep_self":
+        raise InputError(
+            f"link_loss.policy: where columns of W sum to one only keep_self loses nothing, got {loss.policy}; use keep_self"
+        )
+
+
+def _through(heard: Heard, arrived: jax.Array, at: jax.Array, loss: LinkLoss) -> Heard:
+    """What is left where links fail.
+
+    Args:
+      arrived: [senders] bool.
+      at: [senders] where each stands among those that were seen.
+    """
+    if loss.remembers:
+        received, seen = remembered(arrived & (heard.weight != 0), at, heard.received, heard.seen)
+        return heard._replace(received=received, seen=seen)
+    weight = kept_weights(arrived, heard.weight, loss.policy)
+    return heard._replace(weight=weight, total=weight.sum())
 
 
 def _weights(now: Form, worker: Whole) -> tuple[jax.Array, jax.Array]:

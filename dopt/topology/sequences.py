@@ -157,14 +157,18 @@ def _simple(nodes: list[int], degree: int) -> list[Round]:
     rounds: list[Round] = [_union([one[k] for one in inside if k < len(one)]) for k in range(first)]
     sizes = [sum(map(len, part)) for part in parts]
     for place, part in enumerate(parts[:-1]):
-        weight = sizes[place] / sum(sizes[place:]) / len(part)
         later = [node for rest in parts[place + 1 :] for piece in rest for node in piece]
-        meet = {(node, piece[i]): weight for i, node in enumerate(later) for piece in part}
-        after = [_union(step) for step in zip(*(_hypercube(piece, degree) for piece in part), strict=True)]
-        for k, one in enumerate([meet, *after], start=first + place):
+        meeting = _meeting(part, later, sizes[place] / sum(sizes[place:]), degree)
+        for k, one in enumerate(meeting, start=first + place):
             rounds += [{} for _ in range(k + 1 - len(rounds))]
             rounds[k] = rounds[k] | one
     return rounds
+
+
+def _meeting(part: list[list[int]], later: list[int], share: float, degree: int) -> list[Round]:
+    """Each later node meets a fresh node of every piece of a part, which has this share of all; then the pieces average inside."""
+    meet = {(node, piece[i]): share / len(part) for i, node in enumerate(later) for piece in part}
+    return [meet, *(_union(step) for step in zip(*(_hypercube(piece, degree) for piece in part), strict=True))]
 
 
 def _digits(nodes: list[int], base: int) -> list[list[list[int]]]:

@@ -35,6 +35,9 @@ from dopt.facts.method import Building
 # lower them where you can, never raise them
 CLIMBS = 9  # of the run, on its way to the update
 TO_THE_END = 10  # of the run, until its result is there
+ALL = (
+    27  # of all functions, whether they know the run or not, until the update is called first: to measure its messages
+)
 UPWARD = 5  # pairs of functions, of which the first calls the second, which lies higher
 STATES = (Run, _Resolving, Resolved, Runs, Facts, Building, Group, Program, Compiled, Slab, Inputs, Carry, Outcomes)
 STATES += (Outcome, Result)
@@ -181,6 +184,13 @@ def test_a_run_goes_down_the_stairs_and_seldom_up(way: list[Step]) -> None:
     found, whole = climbs(way[:arrival], heights), climbs(way, heights)
     assert len(found) <= CLIMBS, f"{len(found)} climbs: {'; '.join(found)}"
     assert len(whole) <= TO_THE_END, f"{len(whole)} climbs: {'; '.join(whole)}"
+
+
+def test_all_functions_together_seldom_go_up(way: list[Step]) -> None:
+    """Each visit to a room that knows no run, as to the registry, and the way back from it is a climb here."""
+    first = next(place for place, step in enumerate(way) if step.name == UPDATE)
+    found = climbs([step._replace(of_run=True) for step in way[: first + 1]], floors())
+    assert len(found) <= ALL, f"{len(found)} climbs: {'; '.join(found)}"
 
 
 def test_a_room_calls_higher_ones_only_by_what_these_hand_down(way: list[Step]) -> None:

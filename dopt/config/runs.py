@@ -163,6 +163,12 @@ def numbered(*columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return first[order], rank[code]
 
 
+def of_runs(values: Sequence[np.ndarray], kind: np.ndarray) -> np.ndarray:
+    """[runs, ...]: of each run what its kind has, by `numbered`."""
+    found: np.ndarray = np.repeat(values[0][None], len(kind), 0) if len(values) == 1 else np.stack(values)[kind]
+    return found
+
+
 def bits(rates: np.ndarray) -> np.ndarray:
     """Floats as whole numbers that are equal where the floats are written alike."""
     return np.ascontiguousarray(rates, np.float64).view(np.int64)

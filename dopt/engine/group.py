@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from dopt import memory
+from dopt import flags, memory
 from dopt.algorithms.traits import has_server, is_event_driven, is_peer_to_peer
 from dopt.config import Resolved, averages
 from dopt.config.exchanges import exchange_of, traits_of
@@ -87,6 +88,12 @@ class Group:
             self.facts.dtype,
             shards.shares(self.facts.problem) if weighs else None,
         )
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        """What devices do meanwhile is in the runs' precision, and one line where they have no room for it."""
+        with devices_memory.room(), flags.fixed(self.facts.dtype == np.float64):
+            yield
 
     def calls(self, width: int, most: int | None = None) -> tuple[Call, ...]:
         """The calls of the program at this width. `most`: records of a call, where somebody wants to look more often."""

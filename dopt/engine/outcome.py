@@ -14,8 +14,8 @@ import numpy as np
 
 from dopt import flags
 from dopt.config.exchanges import traits_of
-from dopt.config.runs import Runs
-from dopt.devices import hosts, memory
+from dopt.config.runs import Runs, of_runs
+from dopt.devices import hosts
 from dopt.engine.carry import Carry, Reported, averaged
 from dopt.engine.group import Group
 from dopt.facts import problem as of_problem
@@ -58,7 +58,7 @@ class Outcomes(Sequence[Outcome]):
     @cached_property
     def left(self) -> tuple[Tree, Reported]:
         """Models, and what of the state is reported, on the host."""
-        with memory.room(), flags.fixed(self.group.facts.dtype == np.float64):
+        with self.group.running():
             params, state = hosts.fetch((self.carry.params, self.carry.state))
         return params, state
 
@@ -128,7 +128,7 @@ def _clocked(
 ) -> tuple[dict[str, np.ndarray], np.ndarray, dict[str, np.ndarray]]:
     """The axes of each kind of run -> of each run, which records it has, and which runs lack one; [runs, records]."""
     if len(found) == 1:
-        alike = {name: _of_runs([axis], kind) for name, axis in found[0].items()}
+        alike = {name: of_runs([axis], kind) for name, axis in found[0].items()}
         return alike, np.ones(alike["step"].shape, bool), {}
     length = np.array([len(axis["step"]) for axis in found])
     most = int(length.max())
@@ -140,15 +140,10 @@ def _clocked(
         each = [
             axis[name][at] if name in axis else np.full(most, np.nan) for axis, at in zip(found, place, strict=True)
         ]
-        history[name] = _of_runs(each, kind)
+        history[name] = of_runs(each, kind)
         if missing.any():
             lacks[name] = missing[kind]
-    return history, _of_runs(list(np.arange(most) < length[:, None]), kind), lacks
-
-
-def _of_runs(values: Sequence[np.ndarray], kind: np.ndarray) -> np.ndarray:
-    """[runs, ...]: of each run what its kind has."""
-    return np.repeat(values[0][None], len(kind), 0) if len(values) == 1 else np.stack(values)[kind]
+    return history, of_runs(list(np.arange(most) < length[:, None]), kind), lacks
 
 
 def _models(outcomes: Outcomes, row: int) -> Tree:

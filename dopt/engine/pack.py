@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
-from dopt.config.runs import Runs
+from dopt.config.runs import Runs, of_runs
 from dopt.engine.group import Group
 from dopt.facts.inputs import Inputs
 
@@ -19,15 +18,11 @@ def pack(group: Group, runs: Runs, width: int) -> Inputs:
     """Inputs [width, ...] of some runs of a group; a short slab is filled up with its last run."""
     filled = np.minimum(np.arange(width), len(runs) - 1)
     kinds, kind = group.facts.kinds(runs)
-    shared: Inputs = jax.tree.map(partial(_of_runs, kind[filled]), *(_values(group, *which) for which in kinds))
+    shared: Inputs = jax.tree.map(
+        lambda *each: of_runs(each, kind[filled]), *(_values(group, *which) for which in kinds)
+    )
     seed, rate = runs.seed[filled].astype(np.int32), runs.learning_rate[filled].astype(group.facts.dtype)
     return shared._replace(seed=seed, learning_rate=rate)
-
-
-def _of_runs(kind: np.ndarray, *each: np.ndarray) -> np.ndarray:
-    """[runs, ...]: of each run the value of its kind."""
-    found: np.ndarray = np.repeat(each[0][None], len(kind), 0) if len(each) == 1 else np.stack(each)[kind]
-    return found
 
 
 def _values(group: Group, template: int, seed: int) -> Inputs:

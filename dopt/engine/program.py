@@ -121,6 +121,11 @@ class Program:
         mean: jax.Array = share * (full * head + jnp.sum(jnp.where(there, each, 0))) / shard.count
         return mean
 
+    def mean_loss(self, params: Tree, seen: Shard, share: jax.Array) -> jax.Array:
+        """F, the mean of all fᵢ. `seen`, `share`: stacked over all workers."""
+        each: jax.Array = jax.vmap(lambda shard, weight: self.loss(params, shard, weight, None))(seen, share)
+        return each.mean()
+
     def _loss(self, params: Tree, batch: Tree, key: Key | None) -> jax.Array:
         return self.problem.loss(params, batch, key) if self.noisy else self.problem.loss(params, batch)
 

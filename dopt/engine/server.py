@@ -68,10 +68,7 @@ def recorded(program: Program, data: Data, test: Tree, params: Tree, state: Tree
         mean = jax.tree.map(lambda x: x.mean(0), params)
         apart = jax.vmap(metrics.square_distance, (0, None))(params, mean).mean()
 
-    def loss(p: Tree) -> jax.Array:
-        return jax.vmap(lambda seen, share: program.loss(p, seen, share, None))(data.seen, data.share).mean()
-
-    f, gradient = program.evaluate(loss, mean)
+    f, gradient = program.evaluate(lambda p: program.mean_loss(p, data.seen, data.share), mean)
     row = {
         "loss": f,
         "grad_norm": None if gradient is None else optax.tree.norm(gradient),

@@ -62,7 +62,7 @@ def advanced(slab: Slab, look: Look | None = None, keeper: Keeper | None = None,
     """What the slab's last call leaves on the devices. Arguments as of `run_slab`."""
     compiled, inputs = slab.compiled, slab.inputs
     group = compiled.group
-    with memory.room(), flags.fixed(group.facts.dtype == np.float64):
+    with group.running():
         carry, done, total = compiled.start(inputs), 0, len(compiled.calls)
         if first is not None and not hosts.several():
             first(first_record(group, recorded(group, np.asarray(carry.history), len(slab.runs))))
@@ -91,7 +91,7 @@ def seconds_of_step(slab: Slab, tries: int, long: float) -> float:
     compiled, inputs = slab.compiled, slab.inputs
     call = compiled.calls[0]
     took: list[float] = []
-    with memory.room(), flags.fixed(compiled.group.facts.dtype == np.float64):
+    with compiled.group.running():
         carry = jax.block_until_ready(compiled.after(compiled.start(inputs), inputs, call))
         while len(took) < tries and sum(took) < long:
             begin = time.perf_counter()
@@ -116,7 +116,7 @@ def _diverged(slab: Slab, found: Mapping[str, np.ndarray]) -> dict[int, int]:
     """Row -> the step at which it diverged, where its records say that it did."""
     if not divergence.bad(found).any():
         return {}
-    with memory.room(), flags.fixed(slab.compiled.group.facts.dtype == np.float64):
+    with slab.compiled.group.running():
         return divergence.first_steps(slab.compiled, slab.inputs, found)
 
 

@@ -98,9 +98,7 @@ def evaluated(program: Program, params: Tree, data: Data) -> tuple[jax.Array, Tr
             axes = jax.tree.map(lambda there: 0 if there else None, tuple(mapped))
             each = jax.vmap(of_one, axes)(params, seen, share)
             return each, jax.tree.map(lambda _: True, each)
-        found = program.evaluate(
-            lambda p: jax.vmap(lambda s, w: program.loss(p, s, w, None))(seen, share).mean(), params
-        )
+        found = program.evaluate(lambda p: program.mean_loss(p, seen, share), params)
         return found, jax.tree.map(lambda _: False, found)
 
     local = of_one

@@ -112,7 +112,7 @@ def timeline(run: Resolved, w: Any = None, bits: Bits | None = None, every: int 
     events = traits.is_event_driven(exchange)
     bits = alike(run, 0) if bits is None else bits
     horizon, size = _horizon_of(run), sum(bits[0]) / 8
-    if events and not traits.is_peer_to_peer(exchange):
+    if traits.has_server(exchange):
         return served(run, size)[0]
     n, computing = run.workers, traits.reduction_of(exchange).participants(run.workers)
     if run.cluster is None:

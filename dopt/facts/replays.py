@@ -81,7 +81,7 @@ class Steps:
 
     def axes(self, steps: np.ndarray) -> dict[str, np.ndarray]:
         """Gradients computed, and seconds passed, after so many steps."""
-        return {"gradients": after(self.line.gradients, steps), "time": after(self.line.time, steps)}
+        return {"gradients": _after(self.line.gradients, steps), "time": _after(self.line.time, steps)}
 
     def sent(self, steps: np.ndarray, messages: Messages) -> dict[str, np.ndarray]:
         """Bytes sent by a worker in the mean, and by a server, after so many steps."""
@@ -116,7 +116,7 @@ class Waves(Steps):
         return super().axes(steps) | {name: _at_records(x, len(steps)) for name, x in ages.items()}
 
     def sent(self, steps: np.ndarray, messages: Messages) -> dict[str, np.ndarray]:
-        return {"bytes_sent": after(self.line.messages, steps) * messages.bits / (8 * messages.workers)}
+        return {"bytes_sent": _after(self.line.messages, steps) * messages.bits / (8 * messages.workers)}
 
 
 class Arrivals(NamedTuple):
@@ -180,15 +180,15 @@ class Arrivals(NamedTuple):
 
     def axes(self, steps: np.ndarray) -> dict[str, np.ndarray]:
         return {
-            "gradients": after(self.local_steps * self.replay.computed, steps),
-            "time": after(self.replay.time, steps),
+            "gradients": _after(self.local_steps * self.replay.computed, steps),
+            "time": _after(self.replay.time, steps),
         }
 
     def sent(self, steps: np.ndarray, messages: Messages) -> dict[str, np.ndarray]:
         """Two models where two meet; else a gradient up for each that is delivered, and a model down for each that is pulled."""
         if self.partner is not None:
             return {"bytes_sent": 2 * messages.model * steps / messages.workers}
-        up, down = (after(c, steps) * messages.model for c in (self.replay.computed, self.replay.pulls))
+        up, down = (_after(c, steps) * messages.model for c in (self.replay.computed, self.replay.pulls))
         return {"bytes_sent": up / messages.workers, "server_bytes_sent": down}
 
 
@@ -207,7 +207,7 @@ def replay(
     return Waves(line) if isinstance(line, schedule.Waves) else Steps(line)
 
 
-def after(counted: np.ndarray, steps: np.ndarray) -> np.ndarray:
+def _after(counted: np.ndarray, steps: np.ndarray) -> np.ndarray:
     """What is counted after so many steps; nothing at step 0."""
     after: np.ndarray = np.concatenate([np.zeros(1, counted.dtype), counted])[steps]
     return after

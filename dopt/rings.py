@@ -1,4 +1,7 @@
-"""Rings keep old values: `[slots, ...]`, written by index, since concatenate-and-shift is 40 to 200 times slower."""
+"""Rings keep old values: `[slots, ...]`, written by index, since concatenate-and-shift is 40 to 200 times slower.
+
+Each leaf lies there as a vector, which a CPU writes in half the time that it takes row by row.
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,26 @@ import jax.numpy as jnp
 from jax import lax
 from jax.custom_batching import custom_vmap
 
-from dopt.types import Clock, Tree
+from dopt.types import PARTS, Clock, Tree
+
+
+def copies(tree: Tree, number: int) -> Tree:
+    """As many of `tree`: leaves [number, ...]."""
+    return jax.tree.map(lambda x: jnp.broadcast_to(x, (number, *x.shape)), tree)
 
 
 def ring(tree: Tree, slots: int) -> Tree:
-    """A ring full of `tree`: leaves [slots, ...]."""
-    return jax.tree.map(lambda x: jnp.broadcast_to(x, (slots, *x.shape)), tree)
+    """A ring full of `tree`: leaves [slots, size]; parts of a model keep their shape, by which they are found on their devices."""
+
+    def flat(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        return x if jax.tree_util.DictKey(PARTS) in path else x.reshape(-1)
+
+    return copies(jax.tree_util.tree_map_with_path(flat, tree), slots)
 
 
 def write(slots: Tree, clock: Clock, tree: Tree) -> Tree:
     """The ring with `tree` as the value of this step."""
-    return jax.tree.map(lambda s, x: _put(0)(s, x, clock.step % s.shape[0]), slots, tree)
+    return jax.tree.map(lambda s, x: _put(0)(s, x.reshape(s.shape[1:]), clock.step % s.shape[0]), slots, tree)
 
 
 @cache
@@ -50,8 +62,10 @@ def _put(axis: int) -> Callable[..., jax.Array]:
     return put
 
 
-def read(slots: Tree, clock: Clock, staleness: jax.Array | int) -> Tree:
-    """The value written `staleness` steps ago; what the ring was filled with where that is before the first step."""
-    return jax.tree.map(
-        lambda s: lax.dynamic_index_in_dim(s, (clock.step - staleness) % s.shape[0], 0, keepdims=False), slots
-    )
+def read(slots: Tree, clock: Clock, staleness: jax.Array | int, like: Tree) -> Tree:
+    """The value written `staleness` steps ago, shaped as `like`; what the ring was filled with where that is before the first step."""
+
+    def one(s: jax.Array, x: jax.Array) -> jax.Array:
+        return lax.dynamic_index_in_dim(s, (clock.step - staleness) % s.shape[0], 0, keepdims=False).reshape(x.shape)
+
+    return jax.tree.map(one, slots, like)

@@ -126,6 +126,9 @@ class Problem:
         so that no more travels to a server or from it. None: a gradient is as large as the model.
       note: one line on what is left out of the metrics, and why.
       layout: how the model lies on several devices; None: it is whole.
+      weighted_loss: (params, batch, weights) -> scalar, the mean of the samples' losses by `weights` [samples], which sum to one;
+        equal ones give `loss`. By it metrics look at all workers' samples at once, padding with weight 0. None: `loss` serves, at
+        more time to compile, since a mean over a batch knows no padding.
     """
 
     init: Callable[[Key], Params]
@@ -140,3 +143,4 @@ class Problem:
     touched: Callable[[int], tuple[int, int]] | None = None
     note: str = ""
     layout: Layout | None = None
+    weighted_loss: Callable[[Params, Tree, jax.Array], jax.Array] | None = None

@@ -252,8 +252,7 @@ def transformer(pairs: int) -> dict[str, Any]:
     run = Run.from_dict({**fields, **horizon, **scale}).resolve()
     group = group_of([run])
     data, seen, test = group.facts.data, group.facts.data.seen, group.facts.test
-    there = np.arange(seen.count.max()) < seen.count[:, None]
-    looked_at = {name: np.concatenate([seen.head[name], seen.tail[name]], 1)[there] for name in ("x", "y")}
+    looked_at = {name: seen.samples[name][seen.weights > 0] for name in ("x", "y")}
     by_hand = TextSetting(
         x=data.samples["x"],
         y=data.samples["y"],

@@ -75,7 +75,7 @@ def server(rule: optax.GradientTransformation, work: Callable[..., Tree] = one_g
     rule = optax.with_extra_args_support(rule)
 
     def init(params: Tree, workers: int, kept: int) -> Tables:
-        return Tables(params, rule.init(params), rings.ring(params, kept))
+        return Tables(params, rule.init(params), rings.copies(params, kept))
 
     def event(tables: Tables, arrivals: Arrivals, gradient: Callable[..., Tree]) -> Tables:
         def message(k: jax.Array | int) -> tuple[Tree, Tree]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from dopt import draws
 from dopt.algorithms.method import Method
 from dopt.engine.carry import Ages, Carry, Reported, averaged
-from dopt.facts.inputs import Data, Inputs, Shard
+from dopt.facts.inputs import Data, Inputs, Shard, Weighed
 from dopt.problems.sound import takes_key
 from dopt.types import Array, Key, Problem, Tree, Whole
 
@@ -121,10 +121,21 @@ class Program:
         mean: jax.Array = share * (full * head + jnp.sum(jnp.where(there, each, 0))) / shard.count
         return mean
 
-    def mean_loss(self, params: Tree, seen: Shard, share: jax.Array) -> jax.Array:
+    def mean_loss(self, params: Tree, seen: Shard | Weighed, share: jax.Array) -> jax.Array:
         """F, the mean of all fᵢ. `seen`, `share`: stacked over all workers."""
-        each: jax.Array = jax.vmap(lambda shard, weight: self.loss(params, shard, weight, None))(seen, share)
-        return each.mean()
+        if isinstance(seen, Shard):
+            each: jax.Array = jax.vmap(lambda shard, weight: self.loss(params, shard, weight, None))(seen, share)
+            return each.mean()
+        assert self.problem.weighted_loss is not None
+        samples = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), seen.samples)
+        if not self.problem.weighted:
+            return self.problem.weighted_loss(params, samples, seen.weights.reshape(-1) / len(share))
+        weights = seen.weights * (share / share.sum())[:, None]
+        return share.mean() * self.problem.weighted_loss(params, samples, weights.reshape(-1))
+
+    def own_loss(self, params: Tree, seen: Shard | Weighed, share: jax.Array) -> jax.Array:
+        """fᵢ, by what metrics look at of one worker."""
+        return self.mean_loss(params, *jax.tree.map(lambda a: a[None], (seen, share)))
 
     def _loss(self, params: Tree, batch: Tree, key: Key | None) -> jax.Array:
         return self.problem.loss(params, batch, key) if self.noisy else self.problem.loss(params, batch)

@@ -23,7 +23,7 @@ def start(program: Program, inputs: Inputs, given: Tree) -> Carry:
     if not program.is_peer_to_peer:
         params = program.model_0(inputs, None if given is None else at(given, 0))
     elif given is None:
-        params = rings.ring(program.model_0(inputs, None), program.workers)
+        params = rings.copies(program.model_0(inputs, None), program.workers)
     else:
         params = program.model_0(inputs, given)
     tables = server_of(rule).init(params, program.workers, program.kept)

@@ -14,7 +14,7 @@ from dopt import delays, draws, metrics, mixing
 from dopt.algorithms.method import Method
 from dopt.engine.carry import Ages, Carry, Model, Pieces, keep
 from dopt.engine.program import Program
-from dopt.facts.inputs import Data, Inputs, Shard
+from dopt.facts.inputs import Data, Inputs, Shard, Weighed
 from dopt.types import AXIS, Tree, Whole
 
 
@@ -75,7 +75,7 @@ def recorded(program: Program, method: Method, data: Data, test: Tree, params: T
     }
     if program.center is not None:
         z = program.center(state)
-        row["center_loss"] = lax.pmean(program.loss(z, data.seen, data.share, None), AXIS)
+        row["center_loss"] = lax.pmean(program.own_loss(z, data.seen, data.share), AXIS)
     return row | program.tests(mean_model, test)
 
 
@@ -90,10 +90,10 @@ def evaluated(program: Program, params: Tree, data: Data) -> tuple[jax.Array, Tr
     On a CPU the workers that it simulates look at all their samples at once: one by one, each of them would make a gradient of its own.
     """
 
-    def of_one(params: Tree, seen: Shard, share: jax.Array) -> tuple[jax.Array, Tree]:
-        return program.evaluate(lambda p: program.loss(p, seen, share, None), params)
+    def of_one(params: Tree, seen: Shard | Weighed, share: jax.Array) -> tuple[jax.Array, Tree]:
+        return program.evaluate(lambda p: program.own_loss(p, seen, share), params)
 
-    def of_several(size: int, mapped: Any, params: Tree, seen: Shard, share: jax.Array) -> tuple[Any, Any]:
+    def of_several(size: int, mapped: Any, params: Tree, seen: Shard | Weighed, share: jax.Array) -> tuple[Any, Any]:
         if any(jax.tree.leaves(mapped[0])):  # several runs, and not several workers
             axes = jax.tree.map(lambda there: 0 if there else None, tuple(mapped))
             each = jax.vmap(of_one, axes)(params, seen, share)

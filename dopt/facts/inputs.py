@@ -37,11 +37,18 @@ class Shard(NamedTuple):
     count: Any  # [] int32 true samples, head and tail together
 
 
+class Weighed(NamedTuple):
+    """What metrics look at of one worker, where the problem has a weighted loss."""
+
+    samples: Tree  # leaves [samples, ...], padded
+    weights: Any  # [samples], sum one; 0 of padding
+
+
 class Data(NamedTuple):
     """One worker's samples (of an event-driven method: all workers', stacked)."""
 
     samples: Tree  # leaves [samples, ...]: where batches are drawn from
     count: Any  # [] int32 true samples
     whole: Shard | None  # for full local gradients; None: batches are drawn
-    seen: Shard  # what metrics look at
+    seen: Shard | Weighed  # what metrics look at
     share: Any  # [] the worker's weight in f, mean 1

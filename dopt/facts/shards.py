@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from dopt.facts.inputs import Data, Shard
+from dopt.facts.inputs import Data, Shard, Weighed
 from dopt.types import Problem, Tree
 
 
@@ -45,7 +45,8 @@ def split(problem: Problem, dtype: np.dtype, eval_samples: int | None, full: boo
 
     samples = jax.tree.map(clean, problem.data)
     whole = _shard(samples, number)
-    seen = whole if eval_samples is None else _shard(*_evenly(samples, number, eval_samples))
+    looked_at = (samples, number) if eval_samples is None else _evenly(samples, number, eval_samples)
+    seen = _shard(*looked_at) if problem.weighted_loss is None else _weighed(*looked_at, dtype)
     return Data(samples, number.astype(np.int32), whole if full else None, seen, shares(problem).astype(dtype))
 
 
@@ -61,6 +62,12 @@ def _shard(samples: Tree, number: np.ndarray) -> Shard:
         jax.tree.map(lambda a, s=part: a[:, s], samples) for part in (slice(None, cut), slice(cut, int(number.max())))
     )
     return Shard(head, tail, number.astype(np.int32))
+
+
+def _weighed(samples: Tree, number: np.ndarray, dtype: np.dtype) -> Weighed:
+    most = int(number.max())
+    there = np.arange(most) < number[:, None]
+    return Weighed(jax.tree.map(lambda a: a[:, :most], samples), (there / number[:, None]).astype(dtype))
 
 
 def _evenly(samples: Tree, number: np.ndarray, wanted: int) -> tuple[Tree, np.ndarray]:

@@ -24,7 +24,7 @@ from dopt.types import AXIS, Array, Clock, InputError, Mix, Tree, Whole
 
 class MixState(NamedTuple):
     clock: Clock
-    ring: Tree  # leaves [slots, ...]: this worker's own last models; (): no delay
+    ring: Tree  # this worker's own last models, as `dopt.rings` keeps them; (): no delay
     seen: Tree  # leaves [senders, ...]: the last received models; (): not needed
 
 
@@ -82,8 +82,8 @@ def mix(
         worker, clock = lax.axis_index(AXIS), state.clock
         ring = rings.write(state.ring, clock, tree)
         age = ages_of(_known(staleness, ages, worker), who, worker)
-        received = old(links, clock, worker, ring, age)
-        return Old(received, rings.read(ring, clock, age.own) if delay_self else tree, ring)
+        received = old(links, clock, worker, ring, age, tree)
+        return Old(received, rings.read(ring, clock, age.own, tree) if delay_self else tree, ring)
 
     def apply(
         tree: Tree, state: MixState, *, staleness: Staleness | None = delay, delay_self: bool = False, **extra: Any

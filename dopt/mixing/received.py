@@ -87,17 +87,17 @@ def fresh(links: Form, step: Whole, worker: Whole, tree: Tree) -> Tree:
     return each(len(who), lambda s: jax.tree.map(lambda x: x[who[s]], everyone))
 
 
-def old(links: Form, clock: Clock, worker: Whole, ring: Tree, age: Ages) -> Tree:
-    """What each sender had as many steps ago as its age says. Senders read their own rings."""
+def old(links: Form, clock: Clock, worker: Whole, ring: Tree, age: Ages, like: Tree) -> Tree:
+    """What each sender had as many steps ago as its age says, each shaped as `like`. Senders read their own rings."""
     if jnp.ndim(age.senders) == 0:
-        return fresh(links, clock.step, worker, rings.read(ring, clock, age.senders))
+        return fresh(links, clock.step, worker, rings.read(ring, clock, age.senders, like))
     if links.pairs is not None:
 
         def send(pairs: tuple[Pairs, ...]) -> Tree:
             parts = []
             for s, there in enumerate(pairs):  # the reader tells the sender how old a model it reads
                 asked = lax.ppermute(age.senders[s], AXIS, [(reader, sender) for sender, reader in there])
-                parts.append(lax.ppermute(rings.read(ring, clock, asked), AXIS, there))
+                parts.append(lax.ppermute(rings.read(ring, clock, asked, like), AXIS, there))
             return listed(parts)
 
         return links.travel(clock.step, send)
@@ -105,6 +105,10 @@ def old(links: Form, clock: Clock, worker: Whole, ring: Tree, age: Ages) -> Tree
     everyone = lax.all_gather(ring, AXIS)  # [n, slots, ...]
 
     def read(s: Any) -> Tree:
-        return jax.tree.map(lambda r: r[who[s], (clock.step - age.senders[s]) % r.shape[1]], everyone)
+        def one(r: jax.Array, x: jax.Array) -> jax.Array:
+            found = r[who[s], (clock.step - age.senders[s]) % r.shape[1]]
+            return found.reshape(*jnp.shape(who[s]), *x.shape)
+
+        return jax.tree.map(one, everyone, like)
 
     return read(slice(None)) if isinstance(links, Dense) else each(len(who), read)

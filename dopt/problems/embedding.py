@@ -44,10 +44,16 @@ def embedding(
     def predicted(user: jax.Array, item: jax.Array) -> jax.Array:
         return jnp.sum(user[..., :-1] * item[..., :-1], -1) + user[..., -1] + item[..., -1]
 
-    def loss(params: Params, batch: Batch) -> jax.Array:
+    def losses(params: Params, batch: Batch) -> jax.Array:
         user, item = rows(params, batch["x"])
         square = (predicted(user, item) - batch["y"]) ** 2
-        return 0.5 * jnp.mean(square + l2 * (jnp.sum(user**2, -1) + jnp.sum(item**2, -1)))
+        return square + l2 * (jnp.sum(user**2, -1) + jnp.sum(item**2, -1))
+
+    def loss(params: Params, batch: Batch) -> jax.Array:
+        return 0.5 * jnp.mean(losses(params, batch))
+
+    def weighted_loss(params: Params, batch: Batch, weights: jax.Array) -> jax.Array:
+        return 0.5 * jnp.sum(weights * losses(params, batch))
 
     def rmse(params: Params, test: Batch) -> jax.Array:
         return jnp.sqrt(jnp.mean((predicted(*rows(params, test["x"])) - test["y"]) ** 2))
@@ -65,6 +71,7 @@ def embedding(
         metrics={"rmse": rmse} if shards.test else {},
         weighted=weighted,
         touched=touched,
+        weighted_loss=weighted_loss,
         note="suboptimality is left out: f* of a factorization is not known",
     )
 

@@ -23,6 +23,9 @@ def logistic(shards: Shards, workers: int, *, l2: float = 1e-3, weighted: bool =
     def loss(x: Params, batch: Batch) -> jax.Array:
         return jnp.mean(jax.nn.softplus(-batch["y"] * (batch["x"] @ x))) + l2 * half_square(x)
 
+    def weighted_loss(x: Params, batch: Batch, weights: jax.Array) -> jax.Array:
+        return jnp.sum(weights * jax.nn.softplus(-batch["y"] * (batch["x"] @ x))) + l2 * half_square(x)
+
     def accuracy(x: Params, test: Batch) -> jax.Array:
         return mean_of(jnp.sign(test["x"] @ x) == test["y"], x)
 
@@ -36,6 +39,7 @@ def logistic(shards: Shards, workers: int, *, l2: float = 1e-3, weighted: bool =
         optimum=convex_optimum(loss, init, signs, l2, weighted, "logistic"),
         weighted=weighted,
         note=note,
+        weighted_loss=weighted_loss,
     )
 
 

@@ -13,7 +13,7 @@ import optax
 
 from dopt import draws
 from dopt.problems import layouts
-from dopt.problems.base import Shards, half_square, mean_of, regularizer
+from dopt.problems.base import Shards, cross_entropy, half_square, mean_of, regularizer
 from dopt.types import Batch, InputError, Key, Layout, Params, Problem
 
 EVALUATED = (
@@ -36,8 +36,13 @@ def classifier(
     l2, _ = regularizer(l2)
 
     def loss(params: Params, batch: Batch) -> jax.Array:
-        cross_entropy = optax.softmax_cross_entropy_with_integer_labels(logits(params, batch["x"]), batch["y"]).mean()
-        return cross_entropy + l2 * half_square(params)
+        each = optax.softmax_cross_entropy_with_integer_labels(logits(params, batch["x"]), batch["y"])
+        return each.mean() + l2 * half_square(params)
+
+    def weighted_loss(params: Params, batch: Batch, weights: jax.Array) -> jax.Array:
+        places = math.prod(batch["y"].shape[1:])  # a sample may be a text
+        each = jnp.expand_dims(weights / places, range(1, batch["y"].ndim))
+        return cross_entropy(logits(params, batch["x"]), batch["y"], each, axis=-1) + l2 * half_square(params)
 
     def accuracy(params: Params, test: Batch) -> jax.Array:
         return mean_of(jnp.argmax(logits(params, test["x"]), -1) == test["y"], params)
@@ -52,6 +57,7 @@ def classifier(
         weighted=weighted,
         note="suboptimality is left out: f* of a network is not known",
         layout=layout,
+        weighted_loss=weighted_loss,
     )
 
 

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from dopt.problems.base import Shards, convex_optimum, half_square, mean_of, problem, regularizer
+from dopt.problems.base import Shards, convex_optimum, cross_entropy, half_square, mean_of, problem, regularizer
 from dopt.types import Batch, Key, Params, Problem
 
 
@@ -28,6 +28,9 @@ def softmax(shards: Shards, workers: int, *, l2: float = 1e-3, weighted: bool = 
         cross_entropy = optax.softmax_cross_entropy(logits(params, batch["x"]), right, axis=0)
         return cross_entropy.mean() + l2 * half_square(params)
 
+    def weighted_loss(params: Params, batch: Batch, weights: jax.Array) -> jax.Array:
+        return cross_entropy(logits(params, batch["x"]), batch["y"], weights, axis=0) + l2 * half_square(params)
+
     def accuracy(params: Params, test: Batch) -> jax.Array:
         return mean_of(jnp.argmax(logits(params, test["x"]), 0) == test["y"], params)
 
@@ -41,4 +44,5 @@ def softmax(shards: Shards, workers: int, *, l2: float = 1e-3, weighted: bool = 
         optimum=convex_optimum(loss, init, shards, l2, weighted, "softmax"),
         weighted=weighted,
         note=note,
+        weighted_loss=weighted_loss,
     )

@@ -63,7 +63,7 @@ def async_easgd(
     descend = local_descent(optimizer, local_steps)
 
     def init(params: Tree, workers: int, kept: int) -> Tables:
-        models = rings.ring(params, workers)
+        models = rings.copies(params, workers)
         return Tables(params, ElasticState(jax.vmap(inner.init)(models), models if order == "joint" else None), models)
 
     def event(tables: Tables, arrivals: Arrivals, gradient: Callable[..., Tree]) -> Tables:

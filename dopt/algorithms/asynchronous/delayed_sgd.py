@@ -60,7 +60,7 @@ def delayed_sgd(
         state: DelayedState, params: Tree, *, staleness: jax.Array | int = slots - 1, **extra: object
     ) -> Tree:
         # the same write as the update's, which the compiler does once: a fresh read finds the model of now
-        return rings.read(rings.write(state.ring, state.clock, params), state.clock, staleness)
+        return rings.read(rings.write(state.ring, state.clock, params), state.clock, staleness, params)
 
     def iterate(grads: Tree, state: DelayedState, params: Tree, **extra: object) -> tuple[Tree, DelayedState]:
         updates, new = inner.update(mean(grads), state.inner, params, **extra)
@@ -70,7 +70,7 @@ def delayed_sgd(
         grads: Tree, state: DelayedState, params: Tree, *, staleness: jax.Array | int = slots - 1, **extra: object
     ) -> tuple[Tree, DelayedState]:
         ring = rings.write(state.ring, state.clock, mean(grads))
-        arrived = rings.read(ring, state.clock, staleness)
+        arrived = rings.read(ring, state.clock, staleness, grads)
         updates, new = inner.update(arrived, state.inner, params, **extra)
         there = state.clock.step >= staleness
         updates = select(there, updates, jax.tree.map(jnp.zeros_like, updates))

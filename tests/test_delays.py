@@ -155,12 +155,13 @@ def test_the_ends_of_the_unit_interval_draw_the_first_and_the_last_possible_dela
 @settings(deadline=None, max_examples=25)
 @given(slots=st.integers(1, 5), steps=st.integers(1, 12))
 def test_a_ring_reads_what_was_written_that_many_steps_ago_or_else_its_fill(slots: int, steps: int) -> None:
-    ring = rings.ring({"x": jnp.full(2, -1.0)}, slots)
+    like = {"x": jnp.full((2, 1), -1.0)}
+    ring = rings.ring(like, slots)
     for k in range(steps):
-        ring = rings.write(ring, Clock(jnp.int32(k)), {"x": jnp.array([k, 2 * k], jnp.float32)})
+        ring = rings.write(ring, Clock(jnp.int32(k)), {"x": jnp.array([[k], [2 * k]], jnp.float32)})
         for age in range(slots):
-            expected = [k - age, 2 * (k - age)] if age <= k else [-1, -1]
-            np.testing.assert_array_equal(rings.read(ring, Clock(jnp.int32(k)), jnp.int32(age))["x"], expected)
+            expected = [[k - age], [2 * (k - age)]] if age <= k else [[-1], [-1]]
+            np.testing.assert_array_equal(rings.read(ring, Clock(jnp.int32(k)), jnp.int32(age), like)["x"], expected)
 
 
 # -- random numbers by their coordinates --

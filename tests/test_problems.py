@@ -196,6 +196,39 @@ def test_gradients_are_finite_differences(name: str, l2: float) -> None:
         assert np.abs(np.array(numerical)).max() > 0.01
 
 
+WEIGHTED = {
+    **{name: {} for name in ("softmax", "logistic", "mlp", "embedding")},
+    "cnn": {"channels": (2,), "groups": 1},
+    "transformer": {"width": 8, "layers": 1},
+}
+
+
+@pytest.mark.parametrize("name", WEIGHTED)
+def test_the_weighted_loss_is_the_weighted_mean_of_the_losses_of_single_samples(name: str) -> None:
+    options = {f"problem.{k}": v for k, v in WEIGHTED[name].items()}
+    problem = make(name, 8, **({} if name == "embedding" else {"problem.l2": 0.3}), **options)
+    assert problem.weighted_loss is not None
+    weights = np.array([0.1, 0.2, 0.0, 0.7])
+    with jax.enable_x64(True):
+        wide = {"f": jnp.float64, "i": jnp.int32, "u": jnp.int32}
+        batch = jax.tree.map(lambda a: jnp.asarray(a[0, :4], wide[a.dtype.kind]), problem.data)
+        x, unravel = ravel_pytree(jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), problem.init(jax.random.key(0))))
+        params = unravel(x + 0.3 * np.random.default_rng(2).standard_normal(x.shape))
+        losses = base.sample_losses(problem.loss, params, batch)
+        assert float(problem.weighted_loss(params, batch, jnp.asarray(weights))) == pytest.approx(
+            float(weights @ losses), rel=1e-6
+        )
+        equal = float(problem.weighted_loss(params, batch, jnp.full(4, 0.25)))
+        assert equal == pytest.approx(float(problem.loss(params, batch)), rel=1e-6)
+        assert np.ptp(losses) > 1e-3
+
+
+def test_every_problem_whose_shards_may_be_padded_has_a_weighted_loss() -> None:
+    """Else its records compile a second path for the samples that only some workers have."""
+    padded = {name for name, entry in PROBLEMS.items() if entry.traits["data"] is not None}
+    assert padded == {*WEIGHTED, "resnet"}
+
+
 def softmax_numpy(
     w: np.ndarray, b: np.ndarray, x: np.ndarray, y: int, l2: float
 ) -> tuple[float, np.ndarray, np.ndarray]:

@@ -25,9 +25,13 @@ def test_f_and_its_gradient_from_all_samples_at_once_are_the_means_of_each_worke
     program, data = group.program, group.facts.data
     params = jax.tree.map(lambda x: np.linspace(-1, 1, x.size, dtype=np.float32).reshape(x.shape), group.facts.model)
     at_once = jax.jit(jax.vmap(lambda part: worker.evaluated(program, params, part), axis_name=AXIS))(data)
-    each = jax.jit(jax.vmap(lambda part: jax.value_and_grad(program.loss)(params, part.seen, part.share, None)))(data)
-    for found, own in zip(jax.tree.leaves(at_once), jax.tree.leaves(each), strict=True):
-        assert np.asarray(found[0]) == pytest.approx(np.mean(np.asarray(own), 0), rel=1e-5, abs=1e-6)
+    loss = jax.value_and_grad(group.facts.problem.loss)
+    own = [
+        loss(params, jax.tree.map(lambda a, i=i, n=n: a[i, :n], data.samples))
+        for i, n in enumerate(np.asarray(data.count))
+    ]
+    for found, *each in zip(jax.tree.leaves(at_once), *map(jax.tree.leaves, own), strict=True):
+        assert np.asarray(found[0]) == pytest.approx(np.mean(each, 0), rel=1e-5, abs=1e-6)
 
 
 def test_a_ring_is_written_by_a_slice_in_all_workers_and_runs():

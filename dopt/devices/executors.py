@@ -147,15 +147,18 @@ def _pmapped(
 def _shard_mapped(
     f: Callable, in_axes: tuple, out_axes: Tree, devices: Sequence[jax.Device], donated: tuple[int, ...]
 ) -> Callable:
-    def specs(tree: Tree) -> Tree:
-        return jax.tree.map(lambda a: (P(None, AXIS) if a.runs else P(AXIS)) if a.workers else P(), tree)
+    mesh = _mesh(devices, (AXIS,))
+
+    def spec(a: Axes) -> P:
+        return (P(None, AXIS) if a.runs else P(AXIS)) if a.workers else P()
 
     block = of_one(f, in_axes, out_axes, "workers")
     # check_vma=False: with it, a gradient of replicated params would be summed already, silently
-    mapped = jax.shard_map(
-        block, mesh=_mesh(devices, (AXIS,)), in_specs=specs(in_axes), out_specs=specs(out_axes), check_vma=False
-    )
-    return jax.jit(mapped, donate_argnums=donated)
+    into, out = jax.tree.map(spec, in_axes), jax.tree.map(spec, out_axes)
+    mapped = jax.shard_map(block, mesh=mesh, in_specs=into, out_specs=out, check_vma=False)
+    # where an argument lies is said, since a program that does not read it would not tell
+    laid = jax.tree.map(lambda a: NamedSharding(mesh, spec(a)), in_axes)
+    return jax.jit(mapped, in_shardings=laid, donate_argnums=donated)
 
 
 def _of_runs(devices: Sequence[jax.Device]) -> Callable[[Axes], NamedSharding]:

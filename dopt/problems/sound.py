@@ -38,7 +38,9 @@ def check(problem: Problem, dtype: np.dtype, samples: int) -> None:
     _check_data("test", problem.test, dtype)
     with flags.fixed(dtype == np.float64):
         model = model_of(problem, dtype)
-        _check_loss(problem, model, _batch(problem.data, dtype, samples))
+        batch = _batch(problem.data, dtype, samples)
+        _check_loss(problem, model, batch)
+        _check_weighted_loss(problem, model, batch, dtype)
         _check_metrics(problem, model, dtype)
     if problem.optimum is not None and not callable(problem.optimum):
         check_optimum(problem.optimum)
@@ -139,6 +141,17 @@ def _check_loss(problem: Problem, model: Params, batch: Tree) -> None:
     kind = _one_number("problem.loss", found, "take the mean over the batch")
     if not jnp.issubdtype(kind, jnp.floating):
         raise InputError(f"problem.loss: must be a floating-point number, got {kind}; it has no gradient")
+
+
+def _check_weighted_loss(problem: Problem, model: Params, batch: Tree, dtype: np.dtype) -> None:
+    if problem.weighted_loss is None:
+        return
+    samples = jax.tree.leaves(batch)[0].shape[0]
+    weights = jax.ShapeDtypeStruct((samples,), dtype)
+    found = _shapes("problem.weighted_loss", problem.weighted_loss, model, batch, weights)
+    kind = _one_number("problem.weighted_loss", found, "sum the losses by the weights")
+    if not jnp.issubdtype(kind, jnp.floating):
+        raise InputError(f"problem.weighted_loss: must be a floating-point number, got {kind}")
 
 
 def _check_metrics(problem: Problem, model: Params, dtype: np.dtype) -> None:

@@ -32,12 +32,12 @@ from .patches import Mutant, Patch, attribute, entry, imposter, told, traits
 _read, _age = rings.read, delays.at
 
 
-def one_step_fresher(slots: Any, clock: Any, staleness: Any) -> Any:
-    return _read(slots, clock, jnp.maximum(staleness - 1, 0))
+def one_step_fresher(slots: Any, clock: Any, staleness: Any, like: Any) -> Any:
+    return _read(slots, clock, jnp.maximum(staleness - 1, 0), like)
 
 
-def fresh(slots: Any, clock: Any, staleness: Any) -> Any:
-    return _read(slots, clock, jnp.zeros_like(staleness))
+def fresh(slots: Any, clock: Any, staleness: Any, like: Any) -> Any:
+    return _read(slots, clock, jnp.zeros_like(staleness), like)
 
 
 def one_age(law: Any, u: Any) -> Any:

@@ -67,6 +67,15 @@ class Compiled(NamedTuple):
         carry: Carry = self.begin(*given, self.data, self.test)
         return carry
 
+    def placed(self, inputs: Inputs) -> Inputs:
+        """A slab's values on an accelerator, lest each call takes them there anew."""
+        if (
+            self.group.devices[0].platform == "cpu" or self.group.first.executor == "pmap"
+        ):  # which takes them apart itself
+            return inputs
+        on: Inputs = hosts.put(inputs, self.go.input_shardings[0][1])
+        return on
+
     def after(self, carry: Carry, inputs: Inputs, call: Call) -> Carry:
         """The slab after a call; `carry` is used up."""
         given = carry, inputs, self.data, self.test, np.int32(call.start), np.int32(call.slot)
@@ -89,8 +98,17 @@ def compile(group: Group, width: int, calls: tuple[Call, ...] | None = None) -> 
         begin = lowered.begin().compile()
         programs = {segment: lowered.replay(segment).compile() for segment in dict.fromkeys(c.segment for c in calls)}
         if group.first.executor != "pmap":  # which takes its arguments apart by itself
-            fixed = hosts.put(fixed, begin.input_shardings[0][3:5])
+            fixed = hosts.put(
+                fixed, _read_by(begin.input_shardings[0][3:5], *(p.input_shardings[0][2:4] for p in programs.values()))
+            )
     return Compiled(group, width, calls, begin, programs, cache(lambda: lowered.retrace().compile()), *fixed)
+
+
+def _read_by(first: Tree, *others: Tree) -> Tree:
+    """Where arguments lie that several programs share: what one does not read, of which it says None, another may."""
+    for other in others:
+        first = jax.tree.map(lambda a, b: b if a is None else a, first, other, is_leaf=lambda s: s is None)
+    return first
 
 
 def lower(group: Group, width: int) -> Lowered:

@@ -27,6 +27,7 @@ from dopt.types import Devices, InputError, Problem, Tree
 # of a segment: multiplications of a few seconds at most, and bytes drawn ahead, by platform: in between the host may look
 WORK, DRAWN = {"cpu": 2**31}, {"cpu": 2**26}
 WORK_ELSEWHERE, DRAWN_ELSEWHERE = 2**36, 2**29
+SHORT = 1024  # steps of a run whose last stretch costs less filled up than as a program of its own
 
 
 @dataclass(frozen=True, eq=False)
@@ -189,7 +190,7 @@ def _span(loop: tuple[int, int], differ: bool) -> int:
     """
     every, total = loop
     whole = -(-total // every) * every
-    return whole if 4 * (whole - total) <= total and (differ or total <= LONGEST) else total
+    return whole if 4 * (whole - total) <= total and (differ or total <= SHORT) else total
 
 
 def _program(

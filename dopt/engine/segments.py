@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-LONGEST = 1024  # steps of a segment: all its batches are drawn ahead
+LONGEST = 4096  # steps of a segment: all its batches are drawn ahead
 
 
 class Segment(NamedTuple):

@@ -70,6 +70,8 @@ def advanced(slab: Slab, look: Look | None = None, keeper: Keeper | None = None,
         if keeper is not None:
             due = checkpoints.due([call.end for call in compiled.calls], keeper.every)
             carry, done = _resumed(compiled, keeper, carry)
+        if done < total:
+            inputs = compiled.placed(inputs)
         while done < total:
             number = total - done if look is None else _agreed(group, max(1, min(look(done, total), total - done)))
             number = min([number, *(stop - done for stop in due if stop > done)])

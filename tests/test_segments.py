@@ -36,8 +36,9 @@ def test_calls_follow_each_other_and_their_records_lie_on_the_beat_and_at_the_en
     ("every", "total", "expected"),
     [
         (10, 500, [Segment(50, 10)]),
-        (40, 2000, [Segment(25, 40)] * 2),
-        (1500, 3000, [Segment(1, 750)] * 4),
+        (40, 8000, [Segment(100, 40)] * 2),
+        (1500, 3000, [Segment(2, 1500)]),
+        (6000, 12_000, [Segment(1, 3000)] * 4),
         (1, 99, [Segment(99, 1)]),
         (7, 20, [Segment(2, 7), Segment(1, 6)]),
         (10, 1990, [Segment(199, 10)]),  # a prime number of records, in one call rather than in two unequal ones

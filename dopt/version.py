@@ -1,7 +1,8 @@
 """The versions of the package and of its engine, where packaging can read them without importing anything, and whatever is installed."""
 
 VERSION = "0.1.0"
-ENGINE = 1  # raised by a change that may change the last bits of a model, so that a folder can say who made what
+# raised by a change that may change the last bits of a result, or what a checkpoint holds, so that a folder can say who made what
+ENGINE = 2
 
 
 def installed(package: str) -> str | None:

@@ -168,7 +168,9 @@ class _Walk:
         elif isinstance(value, list | tuple):
             self.each(value)
         else:
-            self.mapping({f.name: getattr(value, f.name, "(not set)") for f in dataclasses.fields(value)})
+            self.mapping(
+                {f.name: getattr(value, f.name, "(not set)") for f in dataclasses.fields(value) if _counts(f, value)}
+            )
         if not dataclasses.is_dataclass(value) or _is_made_from_more(value):
             self.mapping(getattr(value, "__dict__", {}))  # what it holds beside its items, or its fields
         self.feed(getattr(value, "default_factory", None))
@@ -371,6 +373,11 @@ def _through(module: Any, attributes: Set[str], path: str = "") -> Iterator[tupl
     for name in sorted(attributes & vars(module).keys()):
         yield f"{path}.{name}", vars(module)[name]
         yield from _through(vars(module)[name], attributes, f"{path}.{name}")
+
+
+def _counts(field: dataclasses.Field[Any], value: object) -> bool:
+    """A field that came `later` counts where it is set, so that what was made before it came keeps its digest."""
+    return not field.metadata.get("later") or getattr(value, field.name, field.default) is not field.default
 
 
 def _is_made_from_more(value: object) -> bool:

@@ -143,4 +143,4 @@ class Problem:
     touched: Callable[[int], tuple[int, int]] | None = None
     note: str = ""
     layout: Layout | None = None
-    weighted_loss: Callable[[Params, Tree, jax.Array], jax.Array] | None = None
+    weighted_loss: Callable[[Params, Tree, jax.Array], jax.Array] | None = field(default=None, metadata={"later": True})

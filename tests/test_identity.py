@@ -150,6 +150,7 @@ def test_every_field_of_a_problem_is_part_of_the_id() -> None:
         "touched": lambda size: (1, 1),
         "note": "a note",
         "layout": dopt.Layout(1, lambda x: x, lambda x: x),
+        "weighted_loss": lambda x, batch, weights: jnp.sum(weights * x),
     }
     assert set(changes) == {f.name for f in dataclasses.fields(Problem)}
     ids = [of(problem()), *(of(problem(**{name: value})) for name, value in changes.items())]

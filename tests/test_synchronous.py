@@ -167,6 +167,14 @@ def test_the_ring_sends_2n_minus_2_chunks_of_an_nth() -> None:
     assert "collective-permute" not in compiled("allreduce_sgd", problem="consensus", metrics=("loss",)).go.as_text()
 
 
+@pytest.mark.parametrize("workers", [8, 16])
+def test_the_ring_of_a_mesh_goes_by_permutes_as_well(workers: int) -> None:
+    asked = {"workers": workers, "problem": "consensus", "problem.dim": 100, "metrics": ("loss",)}
+    text = compiled("ring_allreduce_sgd", "mesh", **asked).go.as_text()
+    assert len(re.findall(r" collective-permute(?:-start)?\(", text)) == 2 * (workers - 1)
+    assert "all-gather" not in text
+
+
 def test_fsdp_holds_an_nth_of_the_model_and_of_the_optimizer_on_each_device() -> None:
     wide = {
         "problem": "mlp",

@@ -154,7 +154,7 @@ def grouped(facts: Facts, devices: Devices | None = None) -> Group:
     local_steps = clock.coordination_of(run).local_steps if events else 1
     span = _span(loop, len(lengths) > 1)
     ragged = len(lengths) > 1 or span > loop[1]
-    program = _program(facts, loop[0], records, ragged, kept, local_steps, chosen[0].platform)
+    program = _program(facts, loop[0], records, ragged, kept, local_steps)
     return Group(facts, chosen, longest, ragged, kept, gradients, loop, span, program)
 
 
@@ -193,9 +193,7 @@ def _span(loop: tuple[int, int], differ: bool) -> int:
     return whole if 4 * (whole - total) <= total and (differ or total <= SHORT) else total
 
 
-def _program(
-    facts: Facts, every: int, records: int, ragged: bool, kept: int, local_steps: int, platform: str
-) -> Program:
+def _program(facts: Facts, every: int, records: int, ragged: bool, kept: int, local_steps: int) -> Program:
     run, traits = facts.first, traits_of(facts.first)
     return Program(
         problem=facts.problem,
@@ -216,5 +214,4 @@ def _program(
         center=traits.center,
         weighs=of_problem.weighs(run, facts.problem),
         average=averages(run.optimizer),
-        looks_at_once=platform == "cpu",
     )

@@ -61,16 +61,20 @@ def replay(
     drawn, staleness = pieces.ahead(first, segment.records * segment.steps)
     columns = tuple(name for name in program.columns if name not in AGES)
 
-    def stretch(model: Model, record: jax.Array) -> tuple[Model, jax.Array]:
+    def stretch(carry: tuple[Model, jax.Array], _: None) -> tuple[tuple[Model, jax.Array], jax.Array]:
+        model, record = carry
+
         def one(j: jax.Array, model: Model) -> Model:
             t = record * segment.steps + j
             here = jax.tree.map(lambda x: x[t], (drawn, staleness))
             return stepped(program, pieces, inputs, first + t, here, model)
 
         model = lax.fori_loop(np.int32(0), np.int32(segment.steps), one, model)
-        return model, program.row(pieces.record(*model), columns)
+        return (model, record + 1), program.row(pieces.record(*model), columns)
 
-    model, rows = lax.scan(stretch, (carry.params, carry.state), jnp.arange(segment.records, dtype=jnp.int32))
+    # a record's number is counted: to read it of a list would be one launch more
+    before = (carry.params, carry.state), jnp.zeros((), jnp.int32)
+    (model, _), rows = lax.scan(stretch, before, length=segment.records)
     ages = carry.ages
     if program.has_ages:
         each = ages_of(program, carry.ages, pieces, inputs, segment, first, staleness)

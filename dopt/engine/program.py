@@ -41,9 +41,6 @@ class Program:
     center: Callable[[Any], Tree] | None = None  # state -> a model that all share beside their own
     weighs: str = "gradients"  # what counts by a worker's share: those, or "models", or "arrivals" at a server
     average: Callable[[Any], Any] | None = None  # state -> what schedule-free averages; None: params are the model
-    looks_at_once: bool = (
-        True  # all workers' samples in a record; else one worker's by one, which launches less on an accelerator
-    )
 
     # -- what is known of it --
 

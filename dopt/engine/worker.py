@@ -87,7 +87,7 @@ def mean(tree: Tree) -> Tree:
 def evaluated(program: Program, params: Tree, data: Data) -> tuple[jax.Array, Tree]:
     """F at a model that all workers share, and its gradient if somebody asks for it.
 
-    On a CPU the workers that it simulates look at all their samples at once: one by one, each of them would make a gradient of its own.
+    Workers that one device simulates look at all their samples at once: one by one, each of them would make a gradient of its own.
     """
 
     def of_one(params: Tree, seen: Shard | Weighed, share: jax.Array) -> tuple[jax.Array, Tree]:
@@ -101,10 +101,8 @@ def evaluated(program: Program, params: Tree, data: Data) -> tuple[jax.Array, Tr
         found = program.evaluate(lambda p: program.mean_loss(p, seen, share), params)
         return found, jax.tree.map(lambda _: False, found)
 
-    local = of_one
-    if program.looks_at_once:
-        local = custom_vmap(of_one)
-        local.def_vmap(of_several)
+    local = custom_vmap(of_one)
+    local.def_vmap(of_several)
     found: tuple[jax.Array, Tree] = lax.pmean(local(params, data.seen, data.share), AXIS)
     return found
 

@@ -20,6 +20,7 @@ import optax
 from jax import lax
 
 L2 = 1e-3
+put = lax.dynamic_update_index_in_dim  # `at[i].set` asks in each step whether i is within bounds
 
 
 class Setting(NamedTuple):
@@ -81,7 +82,7 @@ def jax_program(method: str, s: Setting, unroll: int = 1) -> Callable:
         return jax.tree.map(lambda a: jnp.broadcast_to(a.mean(0), a.shape), g)
 
     def write(ring: Any, k: Any, p: Any) -> Any:
-        return jax.tree.map(lambda r, a: r.at[k % s.slots].set(a), ring, p)
+        return jax.tree.map(lambda r, a: put(r, a, k % s.slots, 0), ring, p)
 
     def read(ring: Any, k: Any) -> Any:
         return jax.tree.map(lambda r: r[k % s.slots], ring)
@@ -105,7 +106,7 @@ def jax_program(method: str, s: Setting, unroll: int = 1) -> Callable:
         stale = jax.tree.map(lambda a: a[worker], ring)
         g = jax.grad(loss)(stale, x[worker, index], y[worker, index])
         p = jax.tree.map(lambda a, b: a - rate * b[None], p, g)
-        return p, jax.tree.map(lambda t, a: t.at[worker].set(a[0]), ring, p)
+        return p, jax.tree.map(lambda t, a: put(t, a[0], worker, 0), ring, p)
 
     def run(seed: Any, rate: Any, delay: Any, w: Any, arrivals: Any) -> Any:
         key = jax.random.key(seed)
@@ -165,7 +166,7 @@ def quadratic_program(s: QuadraticSetting, unroll: int = 1, sparse: bool = False
 
         def step(carry: Any, k: Any) -> Any:
             x, ring = carry
-            ring = ring.at[k % s.slots].set(x)
+            ring = put(ring, x, k % s.slots, 0)
             own = jnp.diag(w)
             mixed = (w - jnp.diag(own)) @ ring[(k - delay) % s.slots] + own[:, None] * x
             return (mixed - rate * a * (x - b), ring), None

@@ -57,7 +57,8 @@ def at(table: Tree, i: jax.Array | int) -> Tree:
 
 
 def put(table: Tree, i: jax.Array | int, tree: Tree) -> Tree:
-    return jax.tree.map(lambda x, new: x.at[i].set(new), table, tree)
+    """The table with `tree` as its row i, which is one of its rows: `at[i].set` would ask so in each step."""
+    return jax.tree.map(lambda x, new: lax.dynamic_update_index_in_dim(x, new, i, 0), table, tree)
 
 
 def one_gradient(stale: Tree, gradient: Callable[..., Tree], version: jax.Array) -> Tree:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -14,6 +16,7 @@ from small import BASE, DIM, NOISE, make, same, slab
 
 import dopt
 from dopt import InputError, Result, Run, engine, watch
+from dopt.config import Runs
 from dopt.devices import executors
 from dopt.devices import memory as devices_memory
 from dopt.engine import Compiled, Group, Outcome, group_of, key, run_slab
@@ -252,6 +255,20 @@ def test_chunks_and_pacing_change_no_bit() -> None:
         for a, b in zip(whole, run_slab(compiled, runs, look), strict=True):
             same(a, b)
     assert asked == [(done, 4) for done in range(4)]
+
+
+def test_an_accelerator_is_given_a_slabs_values_once_and_a_cpu_which_has_them_never() -> None:
+    runs = [make(seed=seed, topology="ring") for seed in range(2)]
+    compiled = engine.compile(group_of(runs), 2)
+    inputs = engine.packed(compiled, Runs.of(runs)).inputs
+    assert compiled.placed(inputs) is inputs
+    group = dataclasses.replace(compiled.group, devices=(SimpleNamespace(platform="gpu"),))
+    placed = compiled._replace(group=group).placed(inputs)
+    assert all(isinstance(x, jax.Array) for x in jax.tree.leaves(placed))
+    (call,) = compiled.calls
+    ends = [compiled.after(compiled.start(inputs), given, call) for given in (inputs, placed)]
+    for a, b in zip(*map(jax.tree.leaves, ends), strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 @pytest.mark.parametrize("algorithm", ["gossip_sgd", "async_sgd"])

@@ -240,9 +240,9 @@ def test_bytes_of_a_model_count_all_its_leaves() -> None:
 
 
 def test_chunks_and_pacing_change_no_bit() -> None:
-    runs = [make(seed=seed, steps=3000, record_every=1500, **NOISE) for seed in range(2)]
+    runs = [make(seed=seed, steps=10_000, record_every=5000, **NOISE) for seed in range(2)]
     compiled = engine.compile(group_of(runs), 2)
-    assert [call.segment for call in compiled.calls] == [Segment(1, 750)] * 4
+    assert [call.segment for call in compiled.calls] == [Segment(1, 2500)] * 4
     asked: list[tuple[int, int]] = []
 
     def one(done: int, total: int) -> int:

@@ -106,6 +106,8 @@ def draw(found: Mapping[str, Any], path: Path) -> None:
             ("by_hand", "by hand", "s--"),
         ):
             panel.loglog(one["sizes"], one["seconds"][who], style, label=f"{label} ({one['slopes'][who]:.2f})")
+        panel.set_xticks(one["sizes"], [str(size) for size in one["sizes"]])
+        panel.minorticks_off()
         panel.set_xlabel(axis)
         panel.legend(fontsize="x-small", title="slope", title_fontsize="x-small")
     panels[0].set_ylabel("seconds")

@@ -18,6 +18,7 @@ from ports import free_port
 from refusals import refused
 
 from dopt.cli import main
+from dopt.devices import last_words
 
 ROOT = Path(__file__).parents[1]
 FLAGS = f"--xla_force_host_platform_device_count=4 {hurry.FLAGS}"
@@ -205,3 +206,21 @@ def test_processes_that_cannot_be_are_one_line(
 ) -> None:
     given = LONG if "--executor" not in flags else [word for word in LONG if word not in ("--executor", "shard_map")]
     refused(capsys, ["run", *given, *flags], *said)
+
+
+THROWN = "terminate called after throwing an instance of 'gloo::EnforceNotMet'\n  what():  [enforce fail] 8 vs 4\n\n"
+REFUSED = "[external/gloo/gloo/transport/tcp/debug_logger.cc:25] ERROR failed to connect, willRetry=1\n"
+
+
+@pytest.mark.parametrize(
+    ("written", "left"),
+    [
+        (THROWN, f"{last_words.DEAD}\n"),
+        (f"{REFUSED}{REFUSED}a line\ndopt: it died\n", "a line\ndopt: it died\n"),
+        (f"dopt: it died\n{THROWN}", "dopt: it died\n"),
+        (f"{REFUSED}a line\n", "a line\n"),
+    ],
+)
+def test_of_a_peer_that_died_one_line_is_left_whatever_the_library_of_messages_says(written: str, left: str) -> None:
+    said = subprocess.run([sys.executable, "-I", last_words.__file__], input=written, capture_output=True, text=True)
+    assert (said.stdout, said.stderr) == ("", left)

@@ -69,9 +69,8 @@ class Compiled(NamedTuple):
 
     def placed(self, inputs: Inputs) -> Inputs:
         """A slab's values on an accelerator, lest each call takes them there anew."""
-        if (
-            self.group.devices[0].platform == "cpu" or self.group.first.executor == "pmap"
-        ):  # which takes them apart itself
+        on_cpu = self.group.devices[0].platform == "cpu"
+        if on_cpu or self.group.first.executor == "pmap":  # which takes its arguments apart by itself
             return inputs
         on: Inputs = hosts.put(inputs, self.go.input_shardings[0][1])
         return on

@@ -44,10 +44,10 @@ def split(problem: Problem, dtype: np.dtype, eval_samples: int | None, full: boo
         return np.where(beside, np.zeros((), found.dtype), found)
 
     samples = jax.tree.map(clean, problem.data)
-    whole = _shard(samples, number)
+    whole = _shard(samples, number) if full else None
     looked_at = (samples, number) if eval_samples is None else _evenly(samples, number, eval_samples)
     seen = _shard(*looked_at) if problem.weighted_loss is None else _weighed(*looked_at, dtype)
-    return Data(samples, number.astype(np.int32), whole if full else None, seen, shares(problem).astype(dtype))
+    return Data(samples, number.astype(np.int32), whole, seen, shares(problem).astype(dtype))
 
 
 def shares(problem: Problem) -> np.ndarray:

@@ -39,8 +39,11 @@ def check(problem: Problem, dtype: np.dtype, samples: int) -> None:
     with flags.fixed(dtype == np.float64):
         model = model_of(problem, dtype)
         batch = _batch(problem.data, dtype, samples)
-        _check_loss(problem, model, batch)
-        _check_weighted_loss(problem, model, batch, dtype)
+        drawn = (draws.start(0),) if takes_key(problem.loss) else ()
+        _check_loss("problem.loss", problem.loss, "take the mean over the batch", model, batch, *drawn)
+        if problem.weighted_loss is not None:
+            name, weights = "problem.weighted_loss", jax.ShapeDtypeStruct((samples,), dtype)
+            _check_loss(name, problem.weighted_loss, "sum the losses by the weights", model, batch, weights)
         _check_metrics(problem, model, dtype)
     if problem.optimum is not None and not callable(problem.optimum):
         check_optimum(problem.optimum)
@@ -135,23 +138,10 @@ def _check_range(name: str, x: Any, dtype: np.dtype) -> None:
             raise InputError(f"{name}: {largest:g} does not fit into {dtype}; use precision: float64, or scale it")
 
 
-def _check_loss(problem: Problem, model: Params, batch: Tree) -> None:
-    arguments = (draws.start(0),) if takes_key(problem.loss) else ()
-    found = _shapes("problem.loss", problem.loss, model, batch, *arguments)
-    kind = _one_number("problem.loss", found, "take the mean over the batch")
+def _check_loss(name: str, loss: Callable, advice: str, *arguments: Tree) -> None:
+    kind = _one_number(name, _shapes(name, loss, *arguments), advice)
     if not jnp.issubdtype(kind, jnp.floating):
-        raise InputError(f"problem.loss: must be a floating-point number, got {kind}; it has no gradient")
-
-
-def _check_weighted_loss(problem: Problem, model: Params, batch: Tree, dtype: np.dtype) -> None:
-    if problem.weighted_loss is None:
-        return
-    samples = jax.tree.leaves(batch)[0].shape[0]
-    weights = jax.ShapeDtypeStruct((samples,), dtype)
-    found = _shapes("problem.weighted_loss", problem.weighted_loss, model, batch, weights)
-    kind = _one_number("problem.weighted_loss", found, "sum the losses by the weights")
-    if not jnp.issubdtype(kind, jnp.floating):
-        raise InputError(f"problem.weighted_loss: must be a floating-point number, got {kind}")
+        raise InputError(f"{name}: must be a floating-point number, got {kind}; it has no gradient")
 
 
 def _check_metrics(problem: Problem, model: Params, dtype: np.dtype) -> None:

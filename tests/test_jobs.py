@@ -270,4 +270,7 @@ def test_every_slab_of_the_command_and_of_several_jobs_runs_on_one_thread(
     monkeypatch.setattr(jobs.cores, "pin", pinned.append)
     with jobs.working(asked, Show()) as team:
         assert (team.threads, team.works_here, team.size) == (threads, works, asked or 2)
-    assert pinned == ([[4]] if own and works else [])
+        # it compiles on the cores of all, where helpers only import, and works on its own
+        assert pinned == ([[4, 7][: team.size]] if own and works else [])
+        team.go(Path("results"), None)
+    assert pinned[1:] == ([[4]] if own and works else [])

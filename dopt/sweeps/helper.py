@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import queue
-import sys
 import threading
 from contextlib import suppress
 from typing import Any, BinaryIO
@@ -62,7 +61,7 @@ class Told(Show):
 
 def main() -> int:
     """Do as the parent says."""
-    orders, told = Orders(sys.stdin.buffer), Told(_out())
+    orders, told = Orders(_in()), Told(_out())
     _, which, threads = orders.next()
     cores.pin(which)
     from dopt.devices import host  # seconds, in which the parent plans
@@ -81,6 +80,11 @@ def main() -> int:
             with suppress(InputError, OSError, MemoryError):
                 work.sweep(content, results=folder)
     return 0
+
+
+def _in() -> BinaryIO:
+    """Where the parent speaks, unbuffered: Python waits for a second, as it ends, for a buffer at which a thread still reads."""
+    return open(0, "rb", buffering=0, closefd=False)
 
 
 def _out() -> BinaryIO:

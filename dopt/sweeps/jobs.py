@@ -183,11 +183,16 @@ class Team:
         wanted = max(1, len(self.cores) // self.width) if self.jobs is None else self.jobs
         return wanted if self.most is None else min(wanted, self.most)
 
-    def pin(self) -> None:
-        """Run this process on the first of its cores, if it is the command's own."""
-        if self.works_here and self.here is not None and cores.is_own():
-            cores.pin(self._cores(0))
-            host.keep_executables(self.here)
+    @property
+    def _pins(self) -> bool:
+        """Whether this process runs on cores of its own: where it works, and is the command's own."""
+        return self.works_here and self.here is not None and cores.is_own()
+
+    def settle(self) -> None:
+        """Run on the cores of all processes, if this one is pinned: the compiler has use for them while helpers import."""
+        if self._pins:
+            cores.pin(sorted({core for number in range(self.size) for core in self._cores(number)}))
+            host.keep_executables(self.here or 1)
 
     def agree(self, threads: int | None) -> None:
         """Take the threads that a plan says; one of an older dopt, or of an accelerator, says none."""
@@ -217,7 +222,9 @@ class Team:
         del self.helpers[max(0, wanted) :]
 
     def go(self, folder: Path, devices: int | None) -> None:
-        """Let helpers begin; the plan is written."""
+        """Let helpers begin, each process on its own cores; the plan is written."""
+        if self._pins:
+            cores.pin(self._cores(0))
         self.order = Order(str(folder.absolute()), devices, 0.0)
         for number, helper in enumerate(self.helpers):
             part = (number + self.works_here) / (len(self.helpers) + self.works_here)
@@ -372,7 +379,7 @@ def working(jobs: int | None, show: Show) -> Iterator[Team]:
     # a process of one thread has one for each of its devices
     threads = here if jobs == 1 and not cores.is_own() else virtual
     made = Team(jobs, threads, here, virtual, show)
-    made.pin()
+    made.settle()
     try:
         yield made
     finally:

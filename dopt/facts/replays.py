@@ -105,8 +105,8 @@ class Waves(Steps):
         """Whose turn it is: each stretch filled up to as many waves as the longest of the group has."""
 
         def filled(x: np.ndarray) -> np.ndarray:
-            x = np.pad(x, ((0, 0), (0, room.stretch - x.shape[1]), (0, 0))).reshape(-1, x.shape[-1])
-            return np.pad(x, ((0, room.iterations - len(x)), (0, 0)))
+            x = _padded(x, 0, room.stretch - x.shape[1], 0).reshape(-1, x.shape[-1])
+            return _padded(x, room.iterations - len(x), 0)
 
         return {"turns": Turns(filled(self.line.applied), filled(self.line.number))}
 
@@ -161,7 +161,7 @@ class Arrivals(NamedTuple):
         more = room.iterations - steps
 
         def filled(x: np.ndarray) -> np.ndarray:
-            return np.pad(x, ((0, more), (0, room.gradients - wide))[: x.ndim])
+            return _padded(x, *(more, room.gradients - wide)[: x.ndim])
 
         weight = self.replay.weight
         if room.shares is not None:
@@ -174,7 +174,7 @@ class Arrivals(NamedTuple):
                 filled(weight.astype(room.dtype)),
                 filled(self.replay.read),
                 filled(self.replay.write),
-                None if self.partner is None else np.pad(self.partner, (0, more)),
+                None if self.partner is None else _padded(self.partner, more),
             )
         }
 
@@ -190,6 +190,11 @@ class Arrivals(NamedTuple):
             return {"bytes_sent": 2 * messages.model * steps / messages.workers}
         up, down = (_after(c, steps) * messages.model for c in (self.replay.computed, self.replay.pulls))
         return {"bytes_sent": up / messages.workers, "server_bytes_sent": down}
+
+
+def _padded(x: np.ndarray, *more: int) -> np.ndarray:
+    """`x` with so many zeros at the end of each axis; itself where there are none, as in most groups."""
+    return np.pad(x, [(0, number) for number in more]) if any(more) else x
 
 
 Replay = Steps | Waves | Arrivals

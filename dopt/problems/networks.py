@@ -74,9 +74,12 @@ def drawn(starts: Params, key: Key) -> Params:
     leaves, tree = jax.tree.flatten(starts, is_leaf=lambda s: isinstance(s, Start))
     ends = np.cumsum([np.prod(s.shape) for s in leaves])
     pieces = jnp.split(jax.random.normal(key, (int(ends[-1]),), jnp.float32), ends[:-1])
-    return jax.tree.unflatten(
-        tree, [s.mean + s.deviation * z.reshape(s.shape) for s, z in zip(leaves, pieces, strict=True)]
-    )
+
+    def one(s: Start, z: jax.Array) -> jax.Array:
+        # the compiler repeats the draw in each leaf that reads of it
+        return s.mean + s.deviation * z.reshape(s.shape) if s.deviation else jnp.full(s.shape, s.mean, z.dtype)
+
+    return jax.tree.unflatten(tree, [one(s, z) for s, z in zip(leaves, pieces, strict=True)])
 
 
 def he(module: Any, one: jax.Array) -> Params:

@@ -1042,6 +1042,15 @@ def test_sixteen_workers_equal_the_numpy_transcription(row: Row, executor: str) 
     assert_is(found, oracle(row, found.run), 16, 1e-10)
 
 
+MIXED = [row for row in TABLE if row.has_worker_axis and row.run.get("topology") not in (None, "random_matching")]
+
+
+@pytest.mark.parametrize("row", [row for row in MIXED if row.name != "relay_sgd"], ids=lambda row: row.name)
+def test_sixteen_workers_whose_models_travel_as_shifts_equal_the_numpy_transcription(row: Row) -> None:
+    found = result(row, 16, **row.local | {"executor": "mesh", "mix": "permutations"})
+    assert_is(found, oracle(row, found.run), 16, 1e-10)
+
+
 @EVENT_ROWS
 def test_four_event_driven_workers_equal_the_numpy_event_loop(row: Row) -> None:
     found = result(row, 4, batch_size=2)

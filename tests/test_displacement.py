@@ -18,7 +18,7 @@ from jax import lax
 import dopt
 from dopt import draws, mixing, topology
 from dopt.mixing import Dense, LinkLoss
-from dopt.mixing.forms import permutations
+from dopt.mixing.forms import permutations, shifts
 from dopt.types import InputError
 
 N, DIM = 7, 5
@@ -183,8 +183,10 @@ SEQUENCES = {
 ROUNDS = 6
 
 
-def walk(form: Any, X: np.ndarray, dtype: str = "float64", staleness: Any = None, **options: Any) -> np.ndarray:
-    """[rounds, n, d]: X <- W_k X, over and over."""
+def walk(
+    form: Any, X: np.ndarray, dtype: str = "float64", staleness: Any = None, rows: bool = False, **options: Any
+) -> np.ndarray:
+    """[rounds, n, d]: X <- W_k X, over and over. `rows`: no worker has a device, whatever the form."""
 
     def one(form: Any, x: Any) -> Any:
         mix = mixing.mix(form, **options)
@@ -198,7 +200,7 @@ def walk(form: Any, X: np.ndarray, dtype: str = "float64", staleness: Any = None
 
     with jax.enable_x64(dtype == "float64"):
         how = {"in_axes": (None, 0), "out_axes": 1, "axis_name": dopt.AXIS}
-        run = jax.pmap(one, **how) if form.pairs is not None else jax.jit(jax.vmap(one, **how))
+        run = jax.pmap(one, **how) if form.pairs is not None and not rows else jax.jit(jax.vmap(one, **how))
         return np.asarray(run(cast(form, dtype), cast(X, dtype)))
 
 
@@ -242,6 +244,16 @@ def _lossy(name: str, kind: str, policy: str | None, ages: str) -> np.ndarray:
     return walk(in_form((GRAPHS | SEQUENCES)[name], kind), normal(N, DIM), **options)
 
 
+@pytest.mark.parametrize("ages", OLD)
+@pytest.mark.parametrize("name", [*GRAPHS, "one_peer_exponential", "base_k", "matcha"])
+def test_among_the_rows_of_an_array_shifts_are_the_dense_form(name: str, ages: str) -> None:
+    W, X = (GRAPHS | SEQUENCES)[name], normal(N, DIM)
+    options = {} if OLD[ages] is None else {"slots": 3, "staleness": jnp.asarray(OLD[ages])}
+    dense, shifted = (mixing.form(W, kind, rows=True, steps=ROUNDS, seed=3) for kind in ("dense", "permutations"))
+    found, expected = (walk(form, X, rows=True, **options) for form in (shifted, dense))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+
+
 @pytest.mark.parametrize("kind", FORMS)
 @pytest.mark.parametrize("policy", mixing.POLICIES)
 @pytest.mark.parametrize("ages", OLD)
@@ -272,6 +284,18 @@ def test_links_are_as_many_permutations_as_the_largest_degree(seed: int, n: int,
     for sender in found:
         real = np.flatnonzero(sender != np.arange(n))
         assert len(set(sender[real])) == len(real)  # nobody sends twice in one of them
+        seen[real, sender[real]] += 1
+    np.testing.assert_array_equal(seen, links)
+
+
+@settings(deadline=None, max_examples=64)
+@given(seed=st.integers(0, 10**6), n=st.integers(1, 12), directed=st.booleans())
+def test_each_link_is_in_one_shift(seed: int, n: int, directed: bool) -> None:
+    links = topology.adjacency(nx.gnp_random_graph(n, 0.5, seed=seed, directed=directed))
+    seen = np.zeros_like(links, int)
+    for sender in shifts(links):
+        real = np.flatnonzero(sender != np.arange(n))
+        assert len(set((real - sender[real]) % n)) == 1
         seen[real, sender[real]] += 1
     np.testing.assert_array_equal(seen, links)
 

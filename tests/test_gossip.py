@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from typing import Any
 
@@ -13,8 +14,9 @@ import pytest
 from jax import lax
 
 import dopt
-from dopt import AXIS, InputError, Problem, Run, algorithms, mixing, theory, topology
+from dopt import AXIS, InputError, Problem, Run, algorithms, engine, mixing, theory, topology
 from dopt.algorithms import ALGORITHMS
+from dopt.engine import group_of
 
 N, DIM, RATE = 16, 4, 0.1
 EXACT = {
@@ -441,7 +443,7 @@ def test_a_delay_that_is_drawn_does_not_change_for_whom_workers_wait(delay: int 
             "link_loss: allreduce_sgd does not read it",
         ),
         ({"algorithm": "gossip_sgd", "mix": "dens"}, "mix: unknown form 'dens'; did you mean 'dense'?"),
-        ({"algorithm": "gossip_sgd", "mix": "permutations"}, "mix: permutations travel between devices"),
+        ({"algorithm": "gossip_sgd", "mix": "permutations"}, "mix: permutations travel between devices; use"),
         ({"algorithm": "gossip_sgd", "topology": "matcha", "weights": "metropolis"}, "weights: "),
         ({"algorithm": "relay_sgd", "topology": "exponential"}, "topology: relay_sgd needs an undirected graph"),
         (
@@ -469,3 +471,20 @@ def test_delays_that_the_edges_of_a_graph_carry_are_those_that_run() -> None:
         models.append(np.einsum("ij,ijd->id", W, old) - RATE * np.einsum("nij,nj->ni", A, X - b))
     np.testing.assert_allclose(found.params, models[-1], rtol=0, atol=1e-12)
     assert found.history["staleness_max"][-1] == 3
+
+
+@pytest.mark.parametrize(("graph", "workers", "messages"), [("ring", 8, 2), ("ring", 16, 2), ("exponential", 8, 3)])
+def test_on_a_mesh_permutations_send_to_neighbours_and_a_product_gathers_all(
+    graph: str, workers: int, messages: int
+) -> None:
+    fields: dict[str, Any] = {"algorithm": "gossip_sgd", "topology": graph, "workers": workers, "learning_rate": 0.1}
+    fields |= {"executor": "mesh", "problem": "consensus", "problem.dim": 100, "metrics": ("loss",), "steps": 100}
+
+    def sent(mix: str) -> tuple[int, int]:
+        group = group_of([Run.from_dict({**fields, "mix": mix}).resolve()])
+        text = engine.compile(group, 1).go.as_text()
+        return len(re.findall(r" collective-permute(?:-start)?\(", text)), text.count(" all-gather(")
+
+    assert sent("permutations") == (messages, 0)
+    assert sent("auto")[0] == 0
+    assert sent("auto")[1] > 0

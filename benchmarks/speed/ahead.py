@@ -58,7 +58,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "d2": {"weights": "lazy"},  # of the others' W on a ring the smallest eigenvalue is too small
 }
 MORE = 3  # launches than by hand that a step, or a record, may have
-APART = ("pmap", "shard_map")  # one worker on each chip, so that a neighbour is a permutation away
+APART = ("pmap", "shard_map", "mesh")  # one worker on each chip, so that a neighbour is a permutation away
+IN_ROWS = ("mesh",)  # where permutations are asked for: without them one product is, whatever the graph
 OF_ALL = {"relay_sgd"}  # whose mean is of all workers' models, wherever they are on the tree
 
 
@@ -165,7 +166,8 @@ def described(method: str, executor: str) -> Run:
     """The run that stands for a method: that of its row in `benchmarks.speed`, where it has one."""
     if method in METHODS and executor == "vmap":
         return Run.from_dict(row_fields(method)).resolve()
-    return Run.from_dict({**FIELDS, "algorithm": method, "executor": executor, **NEEDED.get(method, {})}).resolve()
+    needed = NEEDED.get(method, {}) | ({"mix": "permutations"} if executor in IN_ROWS and mixes(method) else {})
+    return Run.from_dict({**FIELDS, "algorithm": method, "executor": executor, **needed}).resolve()
 
 
 def programs(target: str, only: str | None, here: list[Any]) -> Iterator[tuple[str, str, list[Any]]]:
@@ -268,8 +270,13 @@ def gathered(row: dict[str, Any]) -> Iterator[str]:
 
 def is_ring(method: str) -> bool:
     """Whether a method's messages go to neighbours on a ring."""
+    return method == "ring_allreduce_sgd" or mixes(method)
+
+
+def mixes(method: str) -> bool:
+    """Whether its workers hear their neighbours on a graph, and nobody else."""
     talks = any(isinstance(one, Neighbours) for one in exchange_of(described(method, "vmap")))
-    return method == "ring_allreduce_sgd" or (talks and method not in OF_ALL)
+    return talks and method not in OF_ALL
 
 
 def main() -> None:

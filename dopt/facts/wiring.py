@@ -27,6 +27,7 @@ from dopt.config.matrices import (
 from dopt.types import InputError
 
 ON_DEVICES = ("pmap", "shard_map")  # a worker each, so that permutations can travel
+IN_ROWS = ("mesh",)  # where shifts can
 
 
 def check_wanted(run: Resolved, own: Any) -> None:
@@ -60,27 +61,29 @@ def described(run: Resolved) -> str:
     return _names(_forms(matrix_of(of), *how)) if of in KEPT.get() else _described(of, *how)
 
 
-def _how(run: Resolved, steps: int) -> tuple[str, bool, int, int]:
-    """The kind of form that is asked for, whether permutations can travel, and of random graphs how many and from which seed."""
-    return run.mix, run.executor in ON_DEVICES, max(1, mixings(run, steps)), run.seed
+def _how(run: Resolved, steps: int) -> tuple[str, bool, bool, int, int]:
+    """The kind of form that is asked for, whether permutations or shifts can travel, and of random graphs how many and from which seed."""
+    return run.mix, run.executor in ON_DEVICES, run.executor in IN_ROWS, max(1, mixings(run, steps)), run.seed
 
 
 def _forms(
-    w: Any, needs: str | None, workers: int, kind: str, devices: bool, mixes: int, seed: int
+    w: Any, needs: str | None, workers: int, kind: str, devices: bool, rows: bool, mixes: int, seed: int
 ) -> tuple[mixing.Form, ...]:
     if needs == "tree":
         return (mixing.form(np.full((workers, workers), 1 / workers), "dense"),)
     pair = w if isinstance(w, tuple) else (w,)
     columns = [needs == "column stochastic"] if len(pair) == 1 else [False, True]
     return tuple(
-        mixing.form(part, kind, columns=c, devices=devices, steps=mixes, seed=seed)
+        mixing.form(part, kind, columns=c, devices=devices, rows=rows, steps=mixes, seed=seed)
         for part, c in zip(pair, columns, strict=True)
     )
 
 
 @lru_cache(maxsize=1024)
-def _described(of: Source, needs: str | None, workers: int, kind: str, devices: bool, mixes: int, seed: int) -> str:
-    return _names(_forms(matrix_of(of), needs, workers, kind, devices, mixes, seed))
+def _described(
+    of: Source, needs: str | None, workers: int, kind: str, devices: bool, rows: bool, mixes: int, seed: int
+) -> str:
+    return _names(_forms(matrix_of(of), needs, workers, kind, devices, rows, mixes, seed))
 
 
 def _names(forms: Iterable[mixing.Form]) -> str:

@@ -19,16 +19,16 @@ from scipy.sparse import csgraph, csr_array, issparse
 from dopt.mixing import sparse
 from dopt.mixing.rules import as_matrix
 from dopt.mixing.spectrum import Matrix, is_connected, is_stochastic
+from dopt.permute import Pairs
 from dopt.registry import did_you_mean
 from dopt.topology import Matchings
 from dopt.types import Array, InputError, Whole
 
-Pairs = tuple[tuple[int, int], ...]  # (sender, reader), each at most once
 FORMS = {
     "auto": "as the graph, its size and the executor suggest",
     "dense": "one product W @ X",
     "neighbours": "lists of neighbours, for large sparse graphs and for disconnected ones",
-    "permutations": "between devices, one ppermute for each of a few permutations",
+    "permutations": "between devices, one permute for each of a few permutations; under mesh for each of a few shifts",
 }
 DENSE_UP_TO = 64  # workers: below, one product is faster than a gather, and graphs share a compilation
 
@@ -106,7 +106,14 @@ Form = Dense | Neighbours
 
 
 def form(
-    w: Matrix, kind: str = "auto", *, columns: bool = False, devices: bool = False, steps: int = 1, seed: int = 0
+    w: Matrix,
+    kind: str = "auto",
+    *,
+    columns: bool = False,
+    devices: bool = False,
+    rows: bool = False,
+    steps: int = 1,
+    seed: int = 0,
 ) -> Form:
     """The form in which W runs.
 
@@ -115,6 +122,7 @@ def form(
       kind: one of `FORMS`.
       columns: take it as column-stochastic where it is both; what is not row-stochastic is taken so anyway.
       devices: each worker has a device, so that permutations can travel.
+      rows: workers are rows of an array that lies on several devices, so that shifts can.
       steps, seed: of a random sequence: how many graphs to draw, and from what.
 
     Raises:
@@ -123,9 +131,9 @@ def form(
     w = as_matrix(w)
     if kind not in FORMS:
         raise InputError(f"mix: unknown form {kind!r}{did_you_mean(kind, FORMS)}")
-    if kind == "permutations" and not devices:
+    if kind == "permutations" and not (devices or rows):
         raise InputError(
-            "mix: permutations travel between devices, one worker each; use executor pmap or shard_map, or leave mix out"
+            "mix: permutations travel between devices; use executor pmap, shard_map or mesh, or leave mix out"
         )
     if isinstance(w, Matchings):
         return _matchings(w, kind, columns, devices, steps, seed)
@@ -141,13 +149,13 @@ def form(
         return Dense(off, columns)
     if kind == "neighbours":
         return _lists(off, np.stack([_senders(phase != 0, degree) for phase in off]), columns)
-    index = _permuted(off != 0)
+    index = _permuted(off != 0, shifts if rows else permutations)
     return replace(_lists(off, index, columns), pairs=tuple(_pairs(phase) for phase in index))
 
 
-def _permuted(links: np.ndarray) -> np.ndarray:
+def _permuted(links: np.ndarray, cut: Callable[[np.ndarray], list[np.ndarray]]) -> np.ndarray:
     """[period, n, k] int32: from whom each worker receives in each of a few permutations; itself: from nobody."""
-    phases = [permutations(phase) for phase in links]
+    phases = [cut(phase) for phase in links]
     most = max(1, *map(len, phases))
     nobody = np.arange(links.shape[-1], dtype=np.int32)
     return np.stack([np.stack([*phase, *[nobody] * (most - len(phase))], 1) for phase in phases])
@@ -228,6 +236,13 @@ def permutations(links: np.ndarray) -> list[np.ndarray]:
         fill[rows[~real], sender[~real]] -= 1
         found.append(np.where(real, sender, rows).astype(np.int32))
     return found
+
+
+def shifts(links: np.ndarray) -> list[np.ndarray]:
+    """The shifts of all workers that have all links in them; arguments and result as of `permutations`."""
+    rows = np.arange(len(links), dtype=np.int32)
+    each = [(rows - by) % len(links) for by in range(1, len(links))]
+    return [np.where(links[rows, sender], sender, rows) for sender in each if links[rows, sender].any()]
 
 
 def _pairs(index: np.ndarray) -> tuple[Pairs, ...]:

@@ -11,7 +11,8 @@ from jax import lax
 from jax.typing import ArrayLike
 
 from dopt import rings
-from dopt.mixing.forms import Dense, Form, Pairs
+from dopt.mixing.forms import Dense, Form
+from dopt.permute import Pairs, permute
 from dopt.types import AXIS, Clock, Tree, Whole
 
 Received = jax.Array | tuple[jax.Array, ...]  # a leaf of it
@@ -79,7 +80,7 @@ def senders(links: Form, step: Whole, worker: Whole) -> tuple[jax.Array, jax.Arr
 def fresh(links: Form, step: Whole, worker: Whole, tree: Tree) -> Tree:
     """What each sender has now."""
     if links.pairs is not None:
-        return links.travel(step, lambda pairs: listed([lax.ppermute(tree, AXIS, p) for p in pairs]))
+        return links.travel(step, lambda pairs: listed([permute(tree, worker, p) for p in pairs]))
     everyone = lax.all_gather(tree, AXIS)
     if isinstance(links, Dense):
         return everyone
@@ -96,8 +97,8 @@ def old(links: Form, clock: Clock, worker: Whole, ring: Tree, age: Ages, like: T
         def send(pairs: tuple[Pairs, ...]) -> Tree:
             parts = []
             for s, there in enumerate(pairs):  # the reader tells the sender how old a model it reads
-                asked = lax.ppermute(age.senders[s], AXIS, [(reader, sender) for sender, reader in there])
-                parts.append(lax.ppermute(rings.read(ring, clock, asked, like), AXIS, there))
+                asked = permute(age.senders[s], worker, tuple((reader, sender) for sender, reader in there))
+                parts.append(permute(rings.read(ring, clock, asked, like), worker, there))
             return listed(parts)
 
         return links.travel(clock.step, send)

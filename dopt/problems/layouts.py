@@ -21,8 +21,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import lax
-from jax.custom_batching import custom_vmap
 
+from dopt.permute import onward
 from dopt.registry import did_you_mean
 from dopt.types import MODEL, PARTS, WHOLE, InputError, Key, Layout, Params, Tree
 
@@ -132,19 +132,6 @@ def by_tensors(apply: Callable[[Params, Any, Callable], Tree], parts: int) -> Ca
     return lambda params, x: over_all(params[PARTS], params[WHOLE], x)
 
 
-@custom_vmap
-def onward(x: jax.Array) -> jax.Array:
-    """From each part to the next one; what the last sends to the first closes the ring, and is not looked at."""
-    size = lax.axis_size(MODEL)
-    return lax.ppermute(x, MODEL, [(s, (s + 1) % size) for s in range(size)])
-
-
-@onward.def_vmap
-def _rolled(size: int, batched: list[bool], x: jax.Array) -> tuple[jax.Array, bool]:
-    # vmap's own rule is a gather, of which the compiler makes an all-gather between devices; of this, a permute
-    return jnp.roll(x, 1, 0), True
-
-
 def by_layers(
     stage: Callable[[Tree, jax.Array], jax.Array], own: Tree, h: jax.Array, parts: int, micro_batches: int
 ) -> jax.Array:
@@ -165,7 +152,8 @@ def by_layers(
 
         def tick(received: jax.Array, new: jax.Array) -> tuple[jax.Array, jax.Array]:
             made = stage(own, jnp.where(number == 0, new, received))
-            return onward(made), made
+            # what the last one sends to the first closes the ring, and is not looked at
+            return onward(made, number, parts, MODEL), made
 
         _, made = lax.scan(tick, jnp.zeros_like(cut[0]), entering)
         left = made[parts - 1 :]  # the last stage's first ticks are idle

@@ -14,28 +14,13 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import lax
-from jax.custom_batching import custom_vmap
 from jax.flatten_util import ravel_pytree
 
 from dopt.algorithms.method import Method, Rate, synchronous
+from dopt.permute import onward
 from dopt.types import AXIS, Tree
 
 UNROLLED = 16  # workers up to which the rounds are written out, each with its own permute
-
-
-@custom_vmap
-def onward(x: jax.Array, worker: jax.Array) -> jax.Array:
-    """From each worker to the next one on the ring. `worker`: its number, which is mapped along their axis and no other."""
-    n = lax.axis_size(AXIS)
-    return lax.ppermute(x, AXIS, [(j, (j + 1) % n) for j in range(n)])
-
-
-@onward.def_vmap
-def _rolled(size: int, mapped: list[bool], x: jax.Array, worker: jax.Array) -> tuple[jax.Array, bool]:
-    if not all(mapped):  # several runs, of workers that have a device each
-        return onward(x, worker), mapped[0]
-    # vmap's own rule is a gather, of which the compiler makes an all-gather between devices; of this, a permute
-    return jnp.roll(x, 1, 0), True
 
 
 def ring_sum(x: jax.Array) -> jax.Array:
@@ -45,10 +30,10 @@ def ring_sum(x: jax.Array) -> jax.Array:
     chunks = jnp.pad(x, (0, n * size - x.size)).reshape(n, size)
 
     def reduce(r: jax.Array, part: jax.Array) -> jax.Array:
-        return onward(part, i) + chunks[(i - r - 1) % n]
+        return onward(part, i, n) + chunks[(i - r - 1) % n]
 
     def gather(r: jax.Array, carry: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-        part = onward(carry[0], i)
+        part = onward(carry[0], i, n)
         return part, carry[1].at[(i - r) % n].set(part)
 
     def rounds(turn: Callable, carry: Any) -> Any:

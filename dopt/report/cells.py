@@ -48,8 +48,9 @@ def scores(results: Results, axis: str | None = None) -> pd.DataFrame:
         return runs.assign(to_target=np.nan, spacing=np.nan)
     axis, kept = axis or AXES[cost(results)], stays(results)
     reached, spacing = {}, {}
-    for run, rows in results.history.groupby("id", sort=False):
-        place, at = place_at(sign * rows[name].to_numpy(), sign * target, kept), rows[axis].to_numpy(float)
+    values, counted = sign * results.history[name].to_numpy(), results.history[axis].to_numpy(float)
+    for run, rows in results.history.groupby("id", sort=False).indices.items():
+        place, at = place_at(values[rows], sign * target, kept), counted[rows]
         if place is not None:
             reached[run], spacing[run] = at[place], at[place] - at[max(0, place - 1)]
     return runs.assign(to_target=runs["id"].map(reached).astype(float), spacing=runs["id"].map(spacing).astype(float))

@@ -12,12 +12,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import NoneType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from dopt.version import installed
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MARK = "json"  # of the columns that are text in the file only
 ATTRIBUTES = "PANDAS_ATTRS"  # where pandas keeps such marks in a file
@@ -113,7 +117,7 @@ def _metadata(columns: tuple[tuple[str, str, bool], ...]) -> dict[str, str]:
             for name, dtype, _ in columns
         ],
         "creator": {"library": "pyarrow", "version": pa.__version__},
-        "pandas_version": pd.__version__,
+        "pandas_version": installed("pandas"),
     }
     marks = {MARK: [name for name, _, is_json in columns if is_json]}
     return {"pandas": json.dumps(about), ATTRIBUTES: json.dumps(marks)}
@@ -121,6 +125,8 @@ def _metadata(columns: tuple[tuple[str, str, bool], ...]) -> dict[str, str]:
 
 def frame(table: pa.Table) -> pd.DataFrame:
     """The table as pandas has it: values and types are as they were."""
+    import pandas as pd
+
     found: pd.DataFrame = table.to_pandas()
     found.attrs = {}
     mixed = json.loads((table.schema.metadata or {}).get(ATTRIBUTES.encode(), b"{}")).get(MARK, [])
@@ -129,6 +135,8 @@ def frame(table: pa.Table) -> pd.DataFrame:
 
 def joined(tables: Iterable[pa.Table]) -> pd.DataFrame:
     """The tables one below the other, those together that are alike; where they differ pandas finds the types that fit all."""
+    import pandas as pd
+
     alike: dict[bytes, list[pa.Table]] = {}
     for one in tables:
         if len(one):

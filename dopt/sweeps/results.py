@@ -8,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas as pd
 import pyarrow as pa
 
 from dopt.config import Resolved
@@ -18,6 +17,7 @@ from dopt.sweeps.store import SlabError, Store
 from dopt.types import InputError, MachineError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray
 
 
@@ -89,6 +89,8 @@ def load(folder: str | Path) -> Results:
         runs = runs.iloc[runs["id"].map(order).argsort(kind="stable")].reset_index(drop=True)
         history = history.iloc[history["id"].map(order).argsort(kind="stable")].reset_index(drop=True)
     else:
+        import pandas as pd
+
         runs, history = pd.DataFrame(columns=plan["columns"]), pd.DataFrame(columns=["id", "step"])
     missing = len(plan["order"]) - len(runs)
     said = (tuple(plan["varied"]), _metric(store), Path(folder), plan["name"], plan["merged"])

@@ -32,11 +32,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import pandas as pd
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 MODES = ("auto", "online", "offline", "off")
 AXES = ("step", "gradients", "time", "bytes_sent")
@@ -310,6 +312,8 @@ def _present(fields: Mapping[str, object], keep: Callable[[str], bool]) -> dict[
 
 
 def _is_missing(value: Any) -> bool:
+    import pandas as pd
+
     return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and value != value)
 
 

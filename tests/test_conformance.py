@@ -1043,9 +1043,11 @@ def test_sixteen_workers_equal_the_numpy_transcription(row: Row, executor: str) 
 
 
 MIXED = [row for row in TABLE if row.has_worker_axis and row.run.get("topology") not in (None, "random_matching")]
+# the last of each method: their old models, failing links and sequences are there
+SHIFTED = [row for name, row in {row.run["algorithm"]: row for row in MIXED}.items() if name != "relay_sgd"]
 
 
-@pytest.mark.parametrize("row", [row for row in MIXED if row.name != "relay_sgd"], ids=lambda row: row.name)
+@pytest.mark.parametrize("row", SHIFTED, ids=lambda row: row.name)
 def test_sixteen_workers_whose_models_travel_as_shifts_equal_the_numpy_transcription(row: Row) -> None:
     found = result(row, 16, **row.local | {"executor": "mesh", "mix": "permutations"})
     assert_is(found, oracle(row, found.run), 16, 1e-10)

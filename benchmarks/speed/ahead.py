@@ -35,6 +35,7 @@ from dopt.devices.memory import program_memory
 from dopt.engine import group_of
 from dopt.engine.compiled import lower
 from dopt.engine.segments import Segment
+from dopt.facts.wiring import IN_ROWS
 
 TARGETS = {"h100": "jax-cuda13-plugin", "v5e": "jax[tpu]"}  # and what brings it
 DESCRIBED = Path(__file__).with_name("h100.txtpb")
@@ -59,7 +60,6 @@ NEEDED: dict[str, dict[str, Any]] = {
 }
 MORE = 3  # launches than by hand that a step, or a record, may have
 APART = ("pmap", "shard_map", "mesh")  # one worker on each chip, so that a neighbour is a permutation away
-IN_ROWS = ("mesh",)  # where permutations are asked for: without them one product is, whatever the graph
 OF_ALL = {"relay_sgd"}  # whose mean is of all workers' models, wherever they are on the tree
 
 
@@ -166,6 +166,7 @@ def described(method: str, executor: str) -> Run:
     """The run that stands for a method: that of its row in `benchmarks.speed`, where it has one."""
     if method in METHODS and executor == "vmap":
         return Run.from_dict(row_fields(method)).resolve()
+    # in rows one product is made, whatever the graph, unless permutations are asked for
     needed = NEEDED.get(method, {}) | ({"mix": "permutations"} if executor in IN_ROWS and mixes(method) else {})
     return Run.from_dict({**FIELDS, "algorithm": method, "executor": executor, **needed}).resolve()
 

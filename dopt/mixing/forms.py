@@ -129,12 +129,7 @@ def form(
       InputError: an unknown kind, or permutations where there are no devices or the sequence is random.
     """
     w = as_matrix(w)
-    if kind not in FORMS:
-        raise InputError(f"mix: unknown form {kind!r}{did_you_mean(kind, FORMS)}")
-    if kind == "permutations" and not (devices or rows):
-        raise InputError(
-            "mix: permutations travel between devices; use executor pmap, shard_map or mesh, or leave mix out"
-        )
+    _check_kind(kind, devices or rows)
     if isinstance(w, Matchings):
         return _matchings(w, kind, columns, devices, steps, seed)
     columns = columns or not is_stochastic(w, 1)
@@ -151,6 +146,16 @@ def form(
         return _lists(off, np.stack([_senders(phase != 0, degree) for phase in off]), columns)
     index = _permuted(off != 0, shifts if rows else permutations)
     return replace(_lists(off, index, columns), pairs=tuple(_pairs(phase) for phase in index))
+
+
+def _check_kind(kind: str, travels: bool) -> None:
+    """Refuse an unknown form, and permutations where nothing travels."""
+    if kind not in FORMS:
+        raise InputError(f"mix: unknown form {kind!r}{did_you_mean(kind, FORMS)}")
+    if kind == "permutations" and not travels:
+        raise InputError(
+            "mix: permutations travel between devices; use executor pmap, shard_map or mesh, or leave mix out"
+        )
 
 
 def _permuted(links: np.ndarray, cut: Callable[[np.ndarray], list[np.ndarray]]) -> np.ndarray:

@@ -15,8 +15,9 @@ import pytest
 import dopt
 from dopt import InputError
 from dopt.cli import main
+from dopt.cli.sweep import _points
 from dopt.devices import host
-from dopt.sweeps import jobs, plan, seal
+from dopt.sweeps import hired, jobs, plan, seal
 from dopt.sweeps.jobs import Team
 from dopt.sweeps.show import Show
 from dopt.types import MachineError
@@ -274,3 +275,91 @@ def test_every_slab_of_the_command_and_of_several_jobs_runs_on_one_thread(
         assert pinned == ([[4, 7][: team.size]] if own and works else [])
         team.go(Path("results"), None)
     assert pinned[1:] == ([[4]] if own and works else [])
+
+
+class Started(Fake):
+    """A helper that began early."""
+
+    ended = False
+
+    def end(self) -> None:
+        self.ended = True
+
+    def dismiss(self) -> None:
+        pass
+
+
+@pytest.fixture
+def first(monkeypatch: pytest.MonkeyPatch) -> list[tuple[hired.Start, Started]]:
+    """The command on three cores of a CPU; the helpers that it starts."""
+    made: list[tuple[hired.Start, Started]] = []
+
+    def helper(start: hired.Start) -> Started:
+        made.append((start, Started()))
+        return made[-1][1]
+
+    for name in (hired.DEVICES, "XLA_FLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(hired, "Helper", helper)
+    monkeypatch.setattr(jobs, "Helper", lambda start: pytest.fail("one began early"))
+    monkeypatch.setattr(hired.cores, "is_own", lambda: True)
+    monkeypatch.setattr(hired.cores, "may_have_accelerator", lambda: False)
+    monkeypatch.setattr(hired.cores, "usable", lambda: [4, 7, 9])
+    monkeypatch.setattr(hired.cores, "pin", lambda cores: None)
+    monkeypatch.setattr(host, "threads", lambda: 1)
+    monkeypatch.setattr(host, "keep_executables", lambda threads: None)
+    monkeypatch.setattr(jobs.jax, "local_devices", lambda: [None])
+    return made
+
+
+def test_helpers_that_began_early_are_those_of_the_team(first: list[tuple[hired.Start, Started]]) -> None:
+    with hired.early(None, 65):
+        assert [start for start, _ in first] == [hired.Start([7], 1, 1), hired.Start([9], 1, 1)]
+        with jobs.working(None, Show()) as team:
+            assert team.cores == [4, 7, 9]
+            team.expect(2)  # fewer slabs than were thought
+            assert team.helpers == [helper for _, helper in first[:1]]
+            assert [helper.ended for _, helper in first] == [False, True]
+    assert all(helper.ended for _, helper in first)
+
+
+@pytest.mark.parametrize(
+    ("asked", "runs", "begin"), [(None, 64, 1), (2, 1000, 1), (None, 32, 0), (None, 0, 0), (1, 65, 0)]
+)
+def test_as_many_begin_early_as_there_may_be_slabs_for(
+    asked: int | None, runs: int, begin: int, first: list[tuple[hired.Start, Started]]
+) -> None:
+    with hired.early(asked, runs):
+        assert len(first) == begin
+
+
+@pytest.mark.parametrize("flags", [{hired.DEVICES: "2"}, {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}])
+def test_none_begins_early_where_this_process_must_be_asked_how(
+    flags: dict[str, str], first: list[tuple[hired.Start, Started]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in flags.items():
+        monkeypatch.setenv(name, value)
+    with hired.early(None, 1000):
+        assert first == []
+
+
+def test_helpers_that_began_early_end_where_a_sweep_is_refused(first: list[tuple[hired.Start, Started]]) -> None:
+    with pytest.raises(InputError), hired.early(None, 65):
+        raise InputError("refused")
+    assert [helper.ended for _, helper in first] == [True, True]
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "points"),
+    [
+        (CONTENT, {}, 4),
+        (CONTENT, {"seed": [0, 1, 2], "steps": [5, 6]}, 12),
+        (CONTENT, {"seed": 0}, 2),
+        *((content, {}, 0) for content in ([], {}, {"parameters": None}, {"parameters": [1]})),
+        ({"parameters": {"seed": {"values": 3}, "steps": 2, "workers": {"values": [2, 4]}}}, {}, 2),
+    ],
+)
+def test_the_points_of_a_file_are_counted_before_it_is_checked(
+    content: Any, changes: dict[str, Any], points: int
+) -> None:
+    assert _points(content, changes) == points

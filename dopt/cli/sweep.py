@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -44,27 +45,30 @@ def run(args: argparse.Namespace, _: Values) -> int:
     changes = _changes(args.set)
     if args.jobs is not None and args.jobs < 1:
         raise InputError(f"jobs: must be at least 1, got {args.jobs}")
-    from dopt.sweeps import plain
+    from dopt.sweeps import hired, plain
 
-    plain.read(args.file)  # one that cannot be read is refused before seconds of imports
-    from dopt.report.terminal import summary
-    from dopt.sweeps import spec
-    from dopt.sweeps.work import sweep
-
+    content = plain.read(args.file)  # one that cannot be read is refused before seconds of imports
     if args.figures is not None:
         _figures_in(args.figures)  # refused before anything runs
     if args.dry_run:
+        from dopt.sweeps import spec
+
         return dry_run.show(spec.read(args.file, changes), devices.of(args.devices))
-    out, show = console(), progress()
-    results = sweep(
-        args.file,
-        results=args.results,
-        set=changes,
-        wandb=args.wandb,
-        devices=devices.of(args.devices),
-        show=show,
-        jobs=args.jobs or (None if cores.is_own() else 1),
-    )
+    jobs = args.jobs or (None if cores.is_own() else 1)
+    with hired.early(jobs, _points(content, changes)):
+        from dopt.report.terminal import summary
+        from dopt.sweeps.work import sweep
+
+        out, show = console(), progress()
+        results = sweep(
+            args.file,
+            results=args.results,
+            set=changes,
+            wandb=args.wandb,
+            devices=devices.of(args.devices),
+            show=show,
+            jobs=jobs,
+        )
     if show.new == 0:
         out.print(f"all {len(results.runs)} runs of {results.name} are there already; nothing to run", highlight=False)
     out.print(summary(results))
@@ -85,6 +89,15 @@ def _changes(given: Sequence[str]) -> dict[str, Any]:
             raise InputError(f"set: {quoted(name)} is given twice")
         changes[name] = words.value(name, value)
     return changes
+
+
+def _points(content: Any, changes: dict[str, Any]) -> int:
+    """How many points a file lists, before anything of it is checked."""
+    match content:
+        case {"parameters": dict(parameters)}:
+            listed = {name: said.get("values") for name, said in parameters.items() if isinstance(said, dict)}
+            return math.prod(len(values) for values in (listed | changes).values() if isinstance(values, list))
+    return 0
 
 
 def _drawn(results: Results, file: Path, named: str | None) -> list[Path]:

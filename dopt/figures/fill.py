@@ -11,7 +11,8 @@ import jax
 from dopt import cores
 from dopt.devices import host
 from dopt.figures.files import Part
-from dopt.sweeps.jobs import Helper, Start, check
+from dopt.sweeps.hired import Helper, Start
+from dopt.sweeps.jobs import check
 from dopt.sweeps.results import Results
 from dopt.sweeps.show import Show
 from dopt.sweeps.store import Store

@@ -1,4 +1,4 @@
-"""What a helper does (`jobs` has its parent's side): it hears what to do, does slabs that nobody holds, and says what it did."""
+"""What a helper does (`hired` has its parent's side): it hears what to do, does slabs that nobody holds, and says what it did."""
 
 from __future__ import annotations
 
@@ -64,9 +64,11 @@ def main() -> int:
     orders, told = Orders(_in()), Told(_out())
     _, which, threads = orders.next()
     cores.pin(which)
-    from dopt.devices import host  # seconds, in which the parent plans
+    import pandas  # noqa: F401  Arrow asks for it at the first column of a table
+
+    from dopt.devices import host  # seconds, in which the parent imports and plans
     from dopt.sweeps import work
-    from dopt.sweeps.jobs import Order
+    from dopt.sweeps.hired import Order
 
     word, *order = orders.next()
     found = host.threads()

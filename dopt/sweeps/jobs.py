@@ -1,140 +1,27 @@
-"""The processes that share a sweep's slabs on a CPU, each on cores of its own.
-
-A helper is `python -m dopt work`. It reads the sweep's folder, does slabs that nobody holds, and says what it did. It is told on
-its standard input what to do; when that ends, as it does when its parent ends in whatever way, it ends. What is said in
-either direction is a line of JSON each.
-"""
+"""The processes that share a sweep's slabs on a CPU, each on cores of its own: this one, and its helpers (`hired`)."""
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import re
 import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from operator import methodcaller
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
 from dopt import cores, memory
 from dopt.devices import host
+from dopt.sweeps import hired
+from dopt.sweeps.hired import Helper, Order, Start
 from dopt.sweeps.show import Show
 from dopt.types import InputError, MachineError
 
-HOME = Path(__file__).parents[2]  # where dopt is
-COUNT = re.compile(r"\s*--xla_force_host_platform_device_count=\S*")
-WORK = "work"  # the command of a helper
 TRIES = 2  # processes that may die at a slab before it is left
-PATIENCE = 5.0  # seconds in which a helper that was told to may end
-
-
-class Start(NamedTuple):
-    """How a helper starts: what decides about its bits, and the cores on which it runs."""
-
-    cores: Sequence[int]
-    threads: int
-    virtual: int  # devices that its CPU has
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """Before its backend starts."""
-        flags = COUNT.sub("", os.environ.get("XLA_FLAGS", ""))
-        path = os.pathsep.join(filter(None, (str(HOME), os.environ.get("PYTHONPATH"))))
-        virtual = min(self.virtual, self.threads)  # XLA has a thread for each of them at least
-        own = {"XLA_FLAGS": flags, "JAX_NUM_CPU_DEVICES": str(virtual), cores.THREADS: str(self.threads)}
-        return {**os.environ, **own, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
-
-
-class Order(NamedTuple):
-    """What a helper is told to do."""
-
-    folder: str
-    devices: int | None  # how many of its devices to use; None: as JAX finds them
-    part: float  # where among the slabs it begins, from 0 to 1: so that few are asked for by two at once
-
-
-class Helper:
-    """A helper, as its parent knows it."""
-
-    def __init__(self, start: Start, is_heard: bool = True) -> None:
-        pipe = subprocess.PIPE
-        ears = pipe if is_heard else subprocess.DEVNULL
-        with deaf():
-            self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "dopt", WORK],
-                stdin=pipe,
-                stdout=ears,
-                stderr=ears,
-                bufsize=0,
-                env=start.environment,
-            )
-        self.said, self.complained = _Lines(self.process.stdout), _Lines(self.process.stderr)
-        self.last = ""  # line on its stderr
-        self.slab: str | None = None  # that it was the last to begin
-        self.is_buried = False
-        self.tell("start", list(start.cores), start.threads)
-
-    def tell(self, *words: object) -> None:
-        """Say something to it, if it still hears."""
-        with suppress(OSError):
-            self.process.stdin.write(json.dumps(words, default=methodcaller("item")).encode() + b"\n")  # type: ignore[union-attr]
-
-    def heard(self) -> list[list[Any]]:
-        """What it said since it was heard last; it is no longer heard when it has ended."""
-        for line in self.complained.new():
-            self.last = line.strip() or self.last
-        return [json.loads(line) for line in self.said.new()]
-
-    def dismiss(self) -> None:
-        """Let it end."""
-        with suppress(OSError):
-            self.process.stdin.close()  # type: ignore[union-attr]
-
-    def end(self) -> None:
-        """Let it end, and wait until it has."""
-        self.dismiss()
-        try:
-            self.process.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            self.process.wait()
-        for stream in filter(None, (self.process.stdout, self.process.stderr)):
-            stream.close()
-
-
-class _Lines:
-    """The whole lines of a pipe, as they come."""
-
-    def __init__(self, pipe: Any) -> None:
-        self.pipe, self.rest = pipe, b""
-        if pipe is not None:
-            os.set_blocking(pipe.fileno(), False)
-
-    def new(self) -> list[str]:
-        """Those since the last time; never waits."""
-        while found := self.pipe.read(2**16):
-            self.rest += found
-        *lines, self.rest = self.rest.split(b"\n")
-        return [line.decode(errors="backslashreplace") for line in lines]
-
-
-@contextmanager
-def deaf() -> Iterator[None]:
-    """Processes that are started now never hear Ctrl-C, which a terminal sends to all: who started them ends them."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @dataclass
@@ -165,7 +52,7 @@ class Team:
     @cached_property
     def cores(self) -> list[int]:
         """That this process may use, as it begins."""
-        return cores.usable()
+        return hired.usable()
 
     @property
     def works_here(self) -> bool:
@@ -268,10 +155,7 @@ class Team:
 
     def end(self) -> None:
         """End all helpers."""
-        for helper in self.helpers:
-            helper.dismiss()
-        for helper in self.helpers:
-            helper.end()
+        hired.end(self.helpers)
 
     def _hire(self) -> None:
         number = len(self.helpers) + self.works_here
@@ -378,7 +262,7 @@ def working(jobs: int | None, show: Show) -> Iterator[Team]:
     virtual = len(jax.local_devices())
     # a process of one thread has one for each of its devices
     threads = here if jobs == 1 and not cores.is_own() else virtual
-    made = Team(jobs, threads, here, virtual, show)
+    made = Team(jobs, threads, here, virtual, show, helpers=hired.begun())
     made.settle()
     try:
         yield made

@@ -19,13 +19,14 @@ from dopt.config.runs import bits, numbered
 from dopt.devices import memory as devices_memory
 from dopt.devices.executors import spread
 from dopt.paths import slug
+from dopt.sweeps import hired
 from dopt.sweeps.columns import frozen
 from dopt.sweeps.knee import Knee
 from dopt.sweeps.spec import Sweep
 from dopt.sweeps.store import FORMAT
 from dopt.types import InputError, MachineError
 
-PREFERRED = {"cpu": 32}  # runs vmapped together: wider is slower on a CPU
+PREFERRED = {"cpu": hired.RUNS}  # runs vmapped together: wider is slower on a CPU
 MOST_THREADS = 4096  # that anybody is believed to have
 MOST_CALLS, MOST_STEPS = 2**24, 2**31  # of a run
 OF_A_ROW = ("template", "learning_rate", "seed")  # columns of a slab; templates have all other fields

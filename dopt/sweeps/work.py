@@ -26,7 +26,8 @@ from dopt.paths import slug
 from dopt.sweeps import columns, knee, spec
 from dopt.sweeps import plan as planning
 from dopt.sweeps.agreement import same, solved, templates_of
-from dopt.sweeps.jobs import Order, Team, Together, working
+from dopt.sweeps.hired import Order
+from dopt.sweeps.jobs import Team, Together, working
 from dopt.sweeps.knee import Ask
 from dopt.sweeps.pipeline import Pipeline, Todo, is_unlogged, log, todo_of, with_next
 from dopt.sweeps.results import Results, load
@@ -116,7 +117,7 @@ def _sweep(
         tracker = Tracker(wandb, group=asked.name, folder=store.folder, project=asked.project, say=show.say)
         with matrices.keeping(solved(planned, store)):
             _work(planned, store, tracker, devices, team)
-    return dataclasses.replace(load(store.folder), metric=asked.metric)
+        return dataclasses.replace(load(store.folder), metric=asked.metric)  # while helpers end
 
 
 def _keep_metric(asked: spec.Sweep, store: Store, show: Show) -> None:

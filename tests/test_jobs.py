@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 from collections.abc import Sequence
@@ -13,11 +14,12 @@ import psutil
 import pytest
 
 import dopt
-from dopt import InputError
+from dopt import InputError, engine
 from dopt.cli import main
 from dopt.cli.sweep import _points
 from dopt.devices import host
-from dopt.sweeps import hired, jobs, plan, seal
+from dopt.engine import compiled
+from dopt.sweeps import hired, jobs, plan, seal, spec, work
 from dopt.sweeps.jobs import Team
 from dopt.sweeps.show import Show
 from dopt.types import MachineError
@@ -277,25 +279,16 @@ def test_every_slab_of_the_command_and_of_several_jobs_runs_on_one_thread(
     assert pinned[1:] == ([[4]] if own and works else [])
 
 
-class Started(Fake):
-    """A helper that began early."""
-
-    ended = False
-
-    def end(self) -> None:
-        self.ended = True
-
-    def dismiss(self) -> None:
-        pass
+SWEEP = ("sweep.yaml", {"steps": 5})
 
 
 @pytest.fixture
-def first(monkeypatch: pytest.MonkeyPatch) -> list[tuple[hired.Start, Started]]:
+def first(monkeypatch: pytest.MonkeyPatch) -> list[tuple[hired.Start, Fake]]:
     """The command on three cores of a CPU; the helpers that it starts."""
-    made: list[tuple[hired.Start, Started]] = []
+    made: list[tuple[hired.Start, Fake]] = []
 
-    def helper(start: hired.Start) -> Started:
-        made.append((start, Started()))
+    def helper(start: hired.Start) -> Fake:
+        made.append((start, Fake()))
         return made[-1][1]
 
     for name in (hired.DEVICES, "XLA_FLAGS"):
@@ -312,41 +305,81 @@ def first(monkeypatch: pytest.MonkeyPatch) -> list[tuple[hired.Start, Started]]:
     return made
 
 
-def test_helpers_that_began_early_are_those_of_the_team(first: list[tuple[hired.Start, Started]]) -> None:
-    with hired.early(None, 65):
+def test_helpers_that_began_early_are_those_of_the_team(first: list[tuple[hired.Start, Fake]]) -> None:
+    with hired.early(None, 65, *SWEEP):
         assert [start for start, _ in first] == [hired.Start([7], 1, 1), hired.Start([9], 1, 1)]
+        assert [helper.said for _, helper in first] == [[("rehearse", *SWEEP, part)] for part in (1 / 3, 2 / 3)]
         with jobs.working(None, Show()) as team:
             assert team.cores == [4, 7, 9]
             team.expect(2)  # fewer slabs than were thought
             assert team.helpers == [helper for _, helper in first[:1]]
-            assert [helper.ended for _, helper in first] == [False, True]
-    assert all(helper.ended for _, helper in first)
+            assert [helper.process.returncode for _, helper in first] == [None, 0]
+    assert [helper.process.returncode for _, helper in first] == [0, 0]
 
 
 @pytest.mark.parametrize(
     ("asked", "runs", "begin"), [(None, 64, 1), (2, 1000, 1), (None, 32, 0), (None, 0, 0), (1, 65, 0)]
 )
 def test_as_many_begin_early_as_there_may_be_slabs_for(
-    asked: int | None, runs: int, begin: int, first: list[tuple[hired.Start, Started]]
+    asked: int | None, runs: int, begin: int, first: list[tuple[hired.Start, Fake]]
 ) -> None:
-    with hired.early(asked, runs):
+    with hired.early(asked, runs, *SWEEP):
         assert len(first) == begin
 
 
 @pytest.mark.parametrize("flags", [{hired.DEVICES: "2"}, {"XLA_FLAGS": "--xla_force_host_platform_device_count=2"}])
 def test_none_begins_early_where_this_process_must_be_asked_how(
-    flags: dict[str, str], first: list[tuple[hired.Start, Started]], monkeypatch: pytest.MonkeyPatch
+    flags: dict[str, str], first: list[tuple[hired.Start, Fake]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, value in flags.items():
         monkeypatch.setenv(name, value)
-    with hired.early(None, 1000):
+    with hired.early(None, 1000, *SWEEP):
         assert first == []
 
 
-def test_helpers_that_began_early_end_where_a_sweep_is_refused(first: list[tuple[hired.Start, Started]]) -> None:
-    with pytest.raises(InputError), hired.early(None, 65):
+def test_helpers_that_began_early_end_where_a_sweep_is_refused(first: list[tuple[hired.Start, Fake]]) -> None:
+    with pytest.raises(InputError), hired.early(None, 65, *SWEEP):
         raise InputError("refused")
-    assert [helper.ended for _, helper in first] == [True, True]
+    assert [helper.process.returncode for _, helper in first] == [0, 0]
+
+
+def test_a_helper_rehearses_the_group_of_its_first_slab_and_asks_no_solver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tuple[str, int]] = []
+    monkeypatch.setattr(engine, "rehearse", lambda group, width: made.append((group.first.algorithm, width)))
+    methods = {"algorithm": {"values": ["allreduce_sgd", "gossip_sgd"]}}
+    path = tmp_path / "sweep.yaml"
+    path.write_text(json.dumps({"name": "two", "parameters": CONTENT["parameters"] | methods}))
+    for part in (0.0, 0.5):
+        work.rehearse(str(path), {}, part)
+    work.rehearse(str(path), {"weights": "fastest"}, 0.5)
+    assert made == [("allreduce_sgd", 4), ("gossip_sgd", 4)]
+
+
+def test_a_rehearsal_lowers_what_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[tuple[str, engine.Segment | None]] = []
+    lower = compiled.lower
+
+    def noted(group: engine.Group, width: int) -> compiled.Lowered:
+        low = lower(group, width)
+
+        def begin() -> Any:
+            made.append((low.begin().as_text(), None))
+            return low.begin()
+
+        def replay(segment: engine.Segment) -> Any:
+            made.append((low.replay(segment).as_text(), segment))
+            return low.replay(segment)
+
+        return low._replace(begin=begin, replay=replay)
+
+    monkeypatch.setattr(compiled, "lower", noted)
+    group = engine.group_of(spec.parse(CONTENT).runs)
+    engine.compile(group, 2)
+    there, made[:] = list(made), []
+    engine.rehearse(group, 2)
+    assert sorted(made, key=str) == sorted(there, key=str)
 
 
 @pytest.mark.parametrize(

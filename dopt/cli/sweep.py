@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
 
         return dry_run.show(spec.read(args.file, changes), devices.of(args.devices))
     jobs = args.jobs or (None if cores.is_own() else 1)
-    with hired.early(jobs, _points(content, changes)):
+    with hired.early(jobs, _points(content, changes), args.file, changes):
         from dopt.report.terminal import summary
         from dopt.sweeps.work import sweep
 

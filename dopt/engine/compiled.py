@@ -103,6 +103,15 @@ def compile(group: Group, width: int, calls: tuple[Call, ...] | None = None) -> 
     return Compiled(group, width, calls, begin, programs, cache(lambda: lowered.retrace().compile()), *fixed)
 
 
+def rehearse(group: Group, width: int) -> None:
+    """Lower the programs, and forget them: what JAX has imported and traced for them it has ready when they are compiled."""
+    with memory.room(), flags.fixed(group.facts.dtype == np.float64):
+        lowered = lower(group, width)
+        lowered.begin()
+        for segment in {call.segment for call in group.calls(width)}:
+            lowered.replay(segment)
+
+
 def _read_by(first: Tree, *others: Tree) -> Tree:
     """Where arguments lie that several programs share: what one does not read, of which it says None, another may."""
     for other in others:

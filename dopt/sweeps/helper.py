@@ -70,15 +70,19 @@ def main() -> int:
     from dopt.sweeps import work
     from dopt.sweeps.hired import Order
 
-    word, *order = orders.next()
     found = host.threads()
     if found != threads:
         raise MachineError(f"jobs: XLA takes {found} threads where it was given {threads}; use --jobs 1")
     host.keep_executables(threads)
+    word, *order = orders.next()
+    if word == "rehearse":
+        with suppress(InputError, OSError, MemoryError):  # whatever goes wrong, the parent will find and tell it
+            work.rehearse(*order)
+        word, *order = orders.next()
     if word == "go":
         work.help_with(Order(*order), orders.skipped, told)
     else:
-        for content, folder in order:  # whatever goes wrong, the parent will find and tell it
+        for content, folder in order:
             with suppress(InputError, OSError, MemoryError):
                 work.sweep(content, results=folder)
     return 0

@@ -15,7 +15,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from operator import methodcaller
@@ -143,14 +143,15 @@ _early: ContextVar[Early | None] = ContextVar("early", default=None)
 
 
 @contextmanager
-def early(jobs: int | None, runs: int) -> Iterator[None]:
-    """While it lasts, the command's helpers import what they need, as this process does; it ends those that are left.
+def early(jobs: int | None, runs: int, file: str, changes: Mapping[str, Any]) -> Iterator[None]:
+    """While it lasts, the command's helpers import and trace what they need, as this process does; it ends those that are left.
 
     Where it cannot be told yet how they must start, as where there may be an accelerator, they start when that is known.
 
     Args:
       jobs: processes; None: as many as there are cores.
       runs: about as many as there will be.
+      file, changes: the sweep.
     """
     told = DEVICES in os.environ or COUNT.search(os.environ.get("XLA_FLAGS", ""))
     slabs = -(-runs // RUNS)
@@ -160,6 +161,8 @@ def early(jobs: int | None, runs: int) -> Iterator[None]:
     found = cores.usable()
     starts = [Start([found[n % len(found)]], 1, 1) for n in range(1, min(jobs or len(found), slabs))]
     made = Early(found, [Helper(start) for start in starts])
+    for number, helper in enumerate(made.helpers, 1):
+        helper.tell("rehearse", file, changes, number / (len(starts) + 1))
     token = _early.set(made)
     try:
         yield

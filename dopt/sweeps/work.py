@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from dopt import code, cores, memory
+from dopt import code, cores, engine, memory
 from dopt.config import Runs, cost, matrices
 from dopt.config.identity import (
     fresh,
@@ -289,6 +289,19 @@ def _turn(work: Pipeline, team: Team, todo: Todo, after: Todo | None) -> bool:
     if done:
         team.told.add(todo.name)  # so that it is not shown again, when its helper says so
     return done
+
+
+def rehearse(file: str, changes: Mapping[str, Any], part: float) -> None:
+    """Do what can be done for a sweep before its plan is written: what is imported and traced here is ready then.
+
+    Args:
+      part: as of `Order`.
+    """
+    groups = list(planning.groups_of(spec.read(file, changes).runs).values())
+    runs = groups[int(part * len(groups))]
+    if not any(map(matrices.is_solved, runs.kinds)):  # a plan has what a solver found
+        made = planning.group_on(runs, None)
+        engine.rehearse(made, planning.width_of(len(runs), made.devices[: made.spread]))
 
 
 def help_with(order: Order, skipped: Collection[str], show: Show) -> None:

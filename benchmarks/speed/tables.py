@@ -73,7 +73,7 @@ def transformer(row: Found) -> list[str]:
     took = row["microseconds_per_step"]
     return [
         f"A small transformer of 8 simulated workers takes {number(1e-3 * took['dopt'])} ms a step, by hand "
-        f"{number(1e-3 * took['by_hand'])}: {spread(row)} times as long.",
+        f"{number(1e-3 * took['by_hand'])}: {spread(row)} times as long; to compile it, {times(row.get('compile_ratio'))}.",
         "",
     ]
 

@@ -6,6 +6,7 @@ weight is negative, and its second modulus comes from Lanczos' iteration, to `TO
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Any
@@ -101,7 +102,7 @@ def contracts(w: csr_array, doubly: bool) -> bool:
         return True
     away = csgraph.dijkstra(w, indices=0, unweighted=True).astype(np.int64)
     links = w.tocoo()
-    return int(np.gcd.reduce(away[links.row] + 1 - away[links.col])) == 1
+    return math.gcd(*(away[links.row] + 1 - away[links.col]).tolist()) == 1
 
 
 # -- the spectrum ------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache, reduce
+from typing import Any
 
 import numpy as np
 from scipy.sparse import csgraph, csr_array, issparse
@@ -39,7 +40,8 @@ def is_symmetric(w: Matrix) -> bool:
     """Whether each matrix is its own transpose; those of a random sequence are."""
     if isinstance(w, Matchings):
         return True
-    return bool(abs(w - (w.T if issparse(w) else np.swapaxes(w, -1, -2))).max() <= EXACT)
+    turned: Any = w.T if issparse(w) else np.swapaxes(w, -1, -2)
+    return bool(abs(w - turned).max() <= EXACT)
 
 
 def worst(w: np.ndarray | csr_array, axis: int, word: str) -> str:

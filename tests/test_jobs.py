@@ -343,7 +343,7 @@ def test_helpers_that_began_early_end_where_a_sweep_is_refused(first: list[tuple
     assert [helper.process.returncode for _, helper in first] == [0, 0]
 
 
-def test_a_helper_rehearses_the_group_of_its_first_slab_and_asks_no_solver(
+def test_a_helper_rehearses_the_group_of_its_first_slab_and_neither_solves_nor_takes_much_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[tuple[str, int]] = []
@@ -353,7 +353,8 @@ def test_a_helper_rehearses_the_group_of_its_first_slab_and_asks_no_solver(
     path.write_text(json.dumps({"name": "two", "parameters": CONTENT["parameters"] | methods}))
     for part in (0.0, 0.5):
         work.rehearse(str(path), {}, part)
-    work.rehearse(str(path), {"weights": "fastest"}, 0.5)
+    for left_out in ({"weights": "fastest"}, {"problem.dim": 10**8}):
+        work.rehearse(str(path), left_out, 0.5)
     assert made == [("allreduce_sgd", 4), ("gossip_sgd", 4)]
 
 

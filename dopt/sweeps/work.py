@@ -294,12 +294,16 @@ def _turn(work: Pipeline, team: Team, todo: Todo, after: Todo | None) -> bool:
 def rehearse(file: str, changes: Mapping[str, Any], part: float) -> None:
     """Do what can be done for a sweep before its plan is written: what is imported and traced here is ready then.
 
+    What takes much memory waits until it was refused or counted for how many processes there is room, and what a solver makes
+    until the plan has it.
+
     Args:
       part: as of `Order`.
     """
     groups = list(planning.groups_of(spec.read(file, changes).runs).values())
     runs = groups[int(part * len(groups))]
-    if not any(map(matrices.is_solved, runs.kinds)):  # a plan has what a solver found
+    small = sum(need.bytes for need in cost.needs_of(runs)) <= memory.SMALL
+    if small and not any(map(matrices.is_solved, runs.kinds)):
         made = planning.group_on(runs, None)
         engine.rehearse(made, planning.width_of(len(runs), made.devices[: made.spread]))
 

@@ -49,7 +49,11 @@ def test_a_run_needs_neither_tables_nor_pictures_nor_networks() -> None:
 
 
 def test_help_version_and_what_is_refused_import_nothing_that_takes_time() -> None:
-    words = [["--help"], ["--version"], *([c, "--help"] for c in ("sweep", "run", "list", "show", "figures", "doctor"))]
+    words = [
+        ["--help"],
+        ["--version"],
+        *([c, "--help"] for c in ("sweep", "run", "list", "show", "launch", "figures", "doctor")),
+    ]
     words += [
         ["run", "--steps"],
         ["run", "--step=3"],
@@ -59,6 +63,7 @@ def test_help_version_and_what_is_refused_import_nothing_that_takes_time() -> No
         ["lsit"],
         ["list", "methods"],
     ]
+    words += [["launch", "slurm", "no.yaml", "--array=0"], ["launch", "kubernetes"]]
     words += [["show", "schedule"], ["figures", "--jobs=0"], ["run", "--seed=1", "--seed=2"]]
     code = f"""
 from dopt.cli import main

@@ -54,17 +54,33 @@ def folder(text: str) -> str:
 def add_results_and_wandb(parser: Parser) -> None:
     """Flags of what makes runs."""
     parser.add_argument("--results", type=folder, metavar="DIR", help="where results lie (default: results/NAME)")
+    add_wandb(parser)
+    parser.add_argument(
+        "--devices",
+        type=int,
+        metavar="N",
+        help="how many devices to use (a sweep: all by default); on a CPU, N virtual ones",
+    )
+
+
+def add_wandb(parser: Parser) -> None:
+    """Whether runs are logged to Weights & Biases."""
     parser.add_argument(
         "--wandb",
         choices=("auto", "online", "offline", "off"),
         default="auto",
         help="log to Weights & Biases (default: auto, if logged in)",
     )
+
+
+def add_set(parser: Parser) -> None:
+    """Flag of what reads a sweep file."""
     parser.add_argument(
-        "--devices",
-        type=int,
-        metavar="N",
-        help="how many devices to use (a sweep: all by default); on a CPU, N virtual ones",
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="fix a parameter to another value, or [a, b] to several",
     )
 
 

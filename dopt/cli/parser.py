@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dopt.cli import doctor, figures, listing, run, show, sweep, words
+from dopt.cli import doctor, figures, launch, listing, run, show, sweep, words
 from dopt.cli.command import Command, Parser
 from dopt.registry import did_you_mean
 from dopt.types import InputError
@@ -15,6 +15,7 @@ COMMANDS: dict[str, Command] = {
     "run": run.COMMAND,
     "list": listing.COMMAND,
     "show": show.COMMAND,
+    "launch": launch.COMMAND,
     "figures": figures.COMMAND,
     "doctor": doctor.COMMAND,
 }
@@ -25,7 +26,9 @@ HELP = "work"  # a command that no user gives: a sweep starts its helpers with i
 def parser() -> tuple[Parser, Mapping[str, Parser]]:
     """The parser of all words, and those of what follows each command."""
     top = Parser(
-        prog="dopt", description="The command `dopt`: sweep, run, list, show, figures, doctor.", allow_abbrev=False
+        prog="dopt",
+        description="The command `dopt`: sweep, run, list, show, launch, figures, doctor.",
+        allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"dopt {VERSION}")
     all_of_them = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dopt import cores
 from dopt.cli import devices, dry_run, words
-from dopt.cli.command import Command, Parser, Values, add_figures_folder, add_results_and_wandb
+from dopt.cli.command import Command, Parser, Values, add_figures_folder, add_results_and_wandb, add_set
 from dopt.cli.screen import beside, console, progress, short
-from dopt.text import quoted
 from dopt.types import InputError
 
 if TYPE_CHECKING:
@@ -22,13 +20,7 @@ if TYPE_CHECKING:
 def add_flags(parser: Parser) -> None:
     """What `dopt sweep` takes."""
     parser.add_argument("file", metavar="FILE", help="YAML in the W&B sweep schema")
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="fix a parameter to another value, or [a, b] to several",
-    )
+    add_set(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument(
         "--jobs",
@@ -42,7 +34,7 @@ def add_flags(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, _: Values) -> int:
     """Run the sweep, print what came of it, and draw its figure."""
-    changes = _changes(args.set)
+    changes = words.changes(args.set)
     if args.jobs is not None and args.jobs < 1:
         raise InputError(f"jobs: must be at least 1, got {args.jobs}")
     from dopt.sweeps import hired, plain
@@ -76,19 +68,6 @@ def run(args: argparse.Namespace, _: Values) -> int:
     paths += _drawn(results, Path(args.file), args.figures)
     out.print("\n".join(["wrote", *(f"  {short(path)}" for path in paths)]), highlight=False, soft_wrap=True)
     return 0
-
-
-def _changes(given: Sequence[str]) -> dict[str, Any]:
-    """Parameters that `--set` fixes to other values."""
-    changes: dict[str, Any] = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise InputError(f"set: must be KEY=VALUE, got {quoted(text)}")
-        if name in changes:
-            raise InputError(f"set: {quoted(name)} is given twice")
-        changes[name] = words.value(name, value)
-    return changes
 
 
 def _points(content: Any, changes: dict[str, Any]) -> int:

@@ -55,6 +55,19 @@ def _is_dotted(name: str, prefixes: Sequence[str] | None) -> bool:
     return bool(dot) and (prefixes is None or prefix in prefixes)
 
 
+def changes(given: Sequence[str]) -> dict[str, Any]:
+    """Parameters that `--set` fixes to other values."""
+    found: dict[str, Any] = {}
+    for text in given:
+        name, equals, said = text.partition("=")
+        if not equals or not name:
+            raise InputError(f"set: must be KEY=VALUE, got {quoted(text)}")
+        if name in found:
+            raise InputError(f"set: {quoted(name)} is given twice")
+        found[name] = value(name, said)
+    return found
+
+
 def value(name: str, text: str) -> Any:
     """A value as YAML reads it: a number, true, none, a list, a word."""
     from dopt.sweeps import plain

@@ -1,0 +1,161 @@
+"""`dopt launch slurm FILE` and `dopt launch kubernetes FILE`: one sweep on many machines that others hand out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dopt.cli import words
+from dopt.cli.command import Command, Dotted, Parser, Values, add_set, add_wandb, folder
+from dopt.cli.screen import complain, console, short
+from dopt.launch import share
+from dopt.launch.slurm import OPTIONS
+
+if TYPE_CHECKING:
+    from dopt.sweeps.spec import Sweep
+
+
+def _add_file(parser: Parser) -> None:
+    parser.add_argument("file", metavar="FILE", help="YAML in the W&B sweep schema")
+    add_set(parser)
+
+
+def _add_slurm(parser: Parser) -> None:
+    """What `dopt launch slurm` takes."""
+    _add_file(parser)
+    parser.add_argument("--array", type=int, required=True, metavar="N", help="tasks that share the sweep")
+    for name, option in OPTIONS.items():
+        parser.add_argument(f"--{name}", metavar=name[0].upper(), help=option.help)
+    parser.add_argument(
+        "--results",
+        type=folder,
+        metavar="DIR",
+        help="where results lie, on a file system that all tasks see (default: results/NAME)",
+    )
+    add_wandb(parser)
+    parser.add_argument("--print", action="store_true", help="print the script, and submit nothing")
+
+
+def _add_kubernetes(parser: Parser) -> None:
+    """What `dopt launch kubernetes` takes."""
+    _add_file(parser)
+    for name, metavar, text in (
+        ("image", "IMAGE", "has dopt, and the files that the sweep names"),
+        ("claim", "NAME", "the PersistentVolumeClaim on which results lie; all pods mount it"),
+    ):
+        parser.add_argument(f"--{name}", required=True, metavar=metavar, help=text)
+    parser.add_argument("--completions", type=int, required=True, metavar="N", help="pods that share the sweep")
+    parser.add_argument(
+        "--shard",
+        action="store_true",
+        help="a folder and a fixed share of the slabs for each pod, for a claim on which pods cannot share a folder",
+    )
+    for name, metavar, text in (
+        ("gpus", "G", "GPUs of each pod (default: none)"),
+        ("cpu", "C", "cores of each pod, a process each (default: 1)"),
+        ("memory", "M", "memory of each pod (default: no limit)"),
+        ("namespace", "NAME", "where the job lives (default: kubectl's)"),
+        ("name", "NAME", "of the job (default: dopt-SWEEP)"),
+    ):
+        parser.add_argument(f"--{name}", metavar=metavar, help=text)
+    parser.add_argument("--results", type=folder, metavar="DIR", help="folder on the claim (default: the sweep's name)")
+
+
+def _asked(args: argparse.Namespace) -> Sweep:
+    """The sweep, read so that a wrong file is refused here and not by all that would share it."""
+    from dopt.sweeps import plain
+
+    plain.read(args.file)  # one that cannot be read is refused before seconds of imports
+    from dopt.sweeps import spec
+
+    return spec.read(args.file, words.changes(args.set))
+
+
+def _same(args: argparse.Namespace) -> list[str]:
+    """The flags by which `dopt sweep` reads it so, too."""
+    return [f"--set={text}" for text in args.set]
+
+
+def _say_idle(sweep: Sweep, count: int, what: str) -> None:
+    line = share.idle(sweep, count, what)
+    if line is not None:
+        complain(f"dopt: {line}")
+
+
+def _slurm(args: argparse.Namespace, _: Values) -> int:
+    """Submit a job array, or print its script."""
+    from dopt.launch import slurm
+
+    given = {name: value for name in OPTIONS if (value := getattr(args, name)) is not None}
+    share.check_count("array", args.array)
+    slurm.check(given)
+    sweep = _asked(args)
+    from dopt.files import writing
+    from dopt.sweeps.work import default_folder
+
+    results = Path(args.results or default_folder(sweep.name, words.changes(args.set))).absolute()
+    command = [sys.executable, "-m", "dopt", "sweep", str(Path(args.file).absolute()), f"--results={results}"]
+    command += [f"--wandb={args.wandb}", f"--jobs={given.get('cpus', 1)}", *_same(args)]
+    text, logs = slurm.script(sweep.name, command, results, args.array, given), results / slurm.LOGS
+    if args.print:
+        print(text, end="")
+        if not logs.is_dir():
+            complain(f"dopt: before you submit it yourself, make the folder {str(logs)!r}, where tasks print")
+    else:
+        with writing("results", logs, "--results"):
+            logs.mkdir(parents=True, exist_ok=True)
+        number = slurm.submit(text)
+        console().print(
+            f"submitted job {number}, whose tasks print into {short(logs)}", highlight=False, soft_wrap=True
+        )
+    _say_idle(sweep, args.array, "tasks")
+    return 0
+
+
+def _kubernetes(args: argparse.Namespace, _: Values) -> int:
+    """Print a ConfigMap and an Indexed Job."""
+    from dopt.launch import kubernetes
+
+    given = {name: value for name in kubernetes.RULES if (value := getattr(args, name)) is not None}
+    share.check_count("completions", args.completions)
+    kubernetes.check(given)
+    sweep = _asked(args)
+    from dopt.paths import slug
+
+    given = {"name": kubernetes.default_name(sweep.name), "cpu": "1"} | given
+    file, results = Path(args.file), args.results or slug(sweep.name)
+    flags = ["--wandb=off", *_same(args)]  # a pod has no login; the next call of a machine that has logs what W&B lacks
+    objects = kubernetes.render(
+        file, file.read_text(encoding="utf-8"), flags, results, args.completions, not args.shard, given
+    )
+    print(kubernetes.written(objects), end="")
+    _say_idle(sweep, args.completions, "pods")
+    return 0
+
+
+LAUNCHES: dict[str, Command] = {
+    "slurm": Command("submit a job array, whose tasks share the sweep", _add_slurm, _slurm),
+    "kubernetes": Command("print an Indexed Job, whose pods share the sweep", _add_kubernetes, _kubernetes),
+}
+
+
+def _add_flags(parser: Parser) -> None:
+    where = parser.add_subparsers(dest="where", required=True, metavar="WHERE", parser_class=Parser)
+    for name, command in LAUNCHES.items():
+        command.add_flags(where.add_parser(name, allow_abbrev=False, help=command.help, description=command.epilog))
+
+
+def _run(args: argparse.Namespace, values: Values) -> int:
+    return LAUNCHES[args.where].run(args, values)
+
+
+def _dotted(args: argparse.Namespace) -> Dotted:
+    """No dotted options, but the flags that may have been meant."""
+    known = Parser()
+    LAUNCHES[args.where].add_flags(known)
+    return Dotted((), known.flags())
+
+
+COMMAND = Command("run a sweep on many machines: Slurm, Kubernetes", _add_flags, _run, _dotted)

@@ -406,8 +406,8 @@ def test_runs_split_over_devices_give_the_same_tables(tmp_path: Path) -> None:
     four = dopt.sweep({"parameters": parameters}, results=tmp_path / "four", devices=jax.devices()[:4])
     assert_frame_equal(one.runs, four.runs, rtol=1e-6, atol=1e-9)
     assert_frame_equal(one.history, four.history, rtol=1e-6, atol=1e-9)
-    assert Store(tmp_path / "four").manifest("group0-slab000")["devices"] == 4
-    assert Store(tmp_path / "four").manifest("group0-slab000")["width"] == 8  # six runs, evenly over four
+    assert Store(tmp_path / "four").manifest("0001-group0-slab000")["devices"] == 4
+    assert Store(tmp_path / "four").manifest("0001-group0-slab000")["width"] == 8  # six runs, evenly over four
 
 
 def test_a_sweep_takes_all_devices_where_they_are_not_virtual(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -415,7 +415,7 @@ def test_a_sweep_takes_all_devices_where_they_are_not_virtual(tmp_path: Path, mo
     one = dopt.sweep({"parameters": parameters}, results=tmp_path / "one")
     monkeypatch.setattr(executors, "VIRTUAL", ())
     all_of_them = dopt.sweep({"parameters": parameters}, results=tmp_path / "all")
-    found = [Store(tmp_path / name).manifest("group0-slab000") for name in ("one", "all")]
+    found = [Store(tmp_path / name).manifest("0001-group0-slab000") for name in ("one", "all")]
     assert [(m["devices"], m["width"]) for m in found] == [(1, 3), (8, 8)]
     assert_frame_equal(one.history, all_of_them.history, rtol=1e-6, atol=1e-9)
 

@@ -54,14 +54,14 @@ def test_helpers_make_the_same_bytes_and_none_stays(tmp_path: Path, monkeypatch:
     monkeypatch.setitem(plan.PREFERRED, "cpu", 1)
     here = dopt.sweep(CONTENT, results=tmp_path / "here")
     (tmp_path / "there").mkdir()
-    shutil.copy(tmp_path / "here" / "plan.json", tmp_path / "there")
+    shutil.copytree(tmp_path / "here" / "plans", tmp_path / "there" / "plans")
     monkeypatch.setattr(Team, "may_take", lambda self, slab: False)  # so that helpers do all of it
     before, show = set(psutil.Process().children(recursive=True)), Noted()
     there = dopt.sweep(CONTENT, results=tmp_path / "there", jobs=2, show=show)
     assert set(psutil.Process().children(recursive=True)) <= before
     assert there.runs.equals(here.runs)
     assert tables(tmp_path / "there") == tables(tmp_path / "here")
-    assert sorted(show.slabs) == [(f"group0-slab{i:03d}", 1, 0) for i in range(4)]
+    assert sorted(show.slabs) == [(f"0001-group0-slab{i:03d}", 1, 0) for i in range(4)]
     for path in tmp_path.glob("*/slabs/*/manifest.json"):
         assert seal.unseal(path.read_bytes())["threads"] == host.threads()
 
@@ -71,7 +71,7 @@ def test_the_plan_and_its_slabs_say_on_how_many_threads_they_run_and_others_are_
 ) -> None:
     dopt.sweep(CONTENT, results=tmp_path)
     (slab,) = (tmp_path / "slabs").iterdir()
-    written = seal.unseal((tmp_path / "plan.json").read_bytes())
+    written = seal.unseal((tmp_path / "plans" / "0001.json").read_bytes())
     assert written["threads"] == seal.unseal((slab / "manifest.json").read_bytes())["threads"] == host.threads()
     monkeypatch.setattr(Team, "_hire", lambda self: pytest.fail("nothing is missing"))
     monkeypatch.setattr(host, "threads", lambda: 99)
@@ -90,7 +90,7 @@ def test_the_plan_and_its_slabs_say_on_how_many_threads_they_run_and_others_are_
 @pytest.mark.parametrize("threads", [0, True, 1.0, "1", 10**6])
 def test_a_plan_whose_threads_are_none_is_damaged(threads: Any, tmp_path: Path) -> None:
     dopt.sweep(CONTENT, results=tmp_path)
-    path = tmp_path / "plan.json"
+    path = tmp_path / "plans" / "0001.json"
     plan = seal.unseal(path.read_bytes())
     del plan[seal.SUM]
     path.write_bytes(seal.seal(plan | {"threads": threads}))
@@ -141,7 +141,7 @@ def helped(monkeypatch: pytest.MonkeyPatch) -> tuple[Team, Noted]:
     team = Team(jobs=4, threads=1, here=1, show=show)
     team.cores = [4, 7]
     team.expect(100)
-    team.go(Path("results"), None)
+    team.go(Path("results"), None, [])
     return team, show
 
 
@@ -154,7 +154,7 @@ def dies(team: Team, number: int, code: int, *words: list[Any], last: str = "") 
 
 def test_there_are_never_more_processes_than_slabs_and_each_begins_elsewhere(helped: tuple[Team, Noted]) -> None:
     team, _ = helped
-    assert [helper.said[-1][-1] for helper in team.helpers] == [0.25, 0.5, 0.75]
+    assert [helper.said[-1][-2] for helper in team.helpers] == [0.25, 0.5, 0.75]
     team.expect(2)
     assert len(team.helpers) == 1
     team.expect(1)
@@ -275,7 +275,7 @@ def test_every_slab_of_the_command_and_of_several_jobs_runs_on_one_thread(
         assert (team.threads, team.works_here, team.size) == (threads, works, asked or 2)
         # it compiles on the cores of all, where helpers only import, and works on its own
         assert pinned == ([[4, 7][: team.size]] if own and works else [])
-        team.go(Path("results"), None)
+        team.go(Path("results"), None, [])
     assert pinned[1:] == ([[4]] if own and works else [])
 
 

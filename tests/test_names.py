@@ -79,7 +79,7 @@ def test_a_name_stays_in_its_folder_and_is_shown_as_text(
     out = capsys.readouterr().out
     assert text.shown(name) in " ".join(out.split("\n"))
     assert not set(out) & {"\x1b", "\x07", "\u202e", "\x9b"}
-    assert [path.parent for path in project.rglob("plan.json")] == [next((project / "results").iterdir())]
+    assert [path.parent for path in project.rglob("plans")] == [next((project / "results").iterdir())]
     assert set(project.parent.iterdir()) == before
     assert not (project / "executed").exists()
 

@@ -108,7 +108,7 @@ def test_a_claim_is_held_until_the_slab_is_written(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(Store, "write_slab", asked)
     results = dopt.sweep(SWEEP, results=tmp_path / "results")
     assert held == [True] * SLABS
-    for name in (f"group0-slab{i:03d}" for i in range(SLABS)):
+    for name in (f"0001-group0-slab{i:03d}" for i in range(SLABS)):
         with Store(results.folder).locked(name, wait=False) as free:
             assert free
 
@@ -166,5 +166,5 @@ def test_a_spectral_gap_that_was_not_found_is_said_once_and_kept(
     (line,) = set(said)
     assert line.startswith("spectral_gap: ")
     assert "not found" in line
-    assert Store(results.folder).manifest("group0-slab000")["notes"] == [line]
+    assert Store(results.folder).manifest("0001-group0-slab000")["notes"] == [line]
     assert dopt.run(results.run(results.runs["id"][0])).notes == (line,)

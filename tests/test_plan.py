@@ -103,22 +103,23 @@ def refused(folder: Path, said: str, **changes: Any) -> None:
 
 def test_no_bit_of_a_plan_can_be_flipped(folder: Path) -> None:
     store, draw = Store(folder), random.Random(0)
-    text = store.plan_path.read_bytes()
+    path = store.plan_path(1)
+    text = path.read_bytes()
     for _ in range(400):
         hurt, place = bytearray(text), draw.randrange(len(text))
         hurt[place] ^= 1 << draw.randrange(8)
-        store.plan_path.write_bytes(hurt)
-        with pytest.raises(InputError, match=r"plan\.json (is damaged|has (format|schema))") as error:
-            store.plan()
+        path.write_bytes(hurt)
+        with pytest.raises(InputError, match=r"0001\.json (is damaged|has format)") as error:
+            store.plan(path)
         assert "\n" not in str(error.value)
-    store.plan_path.write_bytes(text)
-    assert store.plan() is not None
+    path.write_bytes(text)
+    assert store.plan(path)
 
 
 @pytest.mark.parametrize("number", [1, 2, 99, None, "3", [3]])
 def test_another_format_is_refused_and_named(folder: Path, number: Any, nothing_runs: None) -> None:
-    edit(folder / "plan.json", lambda content: content.update(format=number))
-    refused(folder, r"plan\.json has format .* this dopt reads format 3 and 4; .*--results")
+    edit(folder / "plans" / "0001.json", lambda content: content.update(format=number))
+    refused(folder, r"0001\.json has format .* this dopt reads format 3 and 4 and 5; .*--results")
 
 
 @pytest.mark.parametrize(
@@ -132,11 +133,11 @@ def test_another_format_is_refused_and_named(folder: Path, number: Any, nothing_
     ],
 )
 def test_an_edited_row_is_refused_whatever_the_checksum(folder: Path, change: Callable, nothing_runs: None) -> None:
-    edit(folder / "plan.json", change)
-    refused(folder, r"plan\.json is damaged \(the row of run '\w{16}' is not what its id says\)")
+    edit(folder / "plans" / "0001.json", change)
+    refused(folder, r"0001\.json is damaged \(the row of run '\w{16}' is not what its id says\)")
 
 
-def test_a_run_that_nobody_asked_for_is_refused_whatever_its_id(folder: Path, nothing_runs: None) -> None:
+def test_a_run_that_nobody_asked_for_is_hidden_whatever_its_id(folder: Path) -> None:
     def change(content: dict[str, Any]) -> None:
         slab = slabs(content)[0]
         other = plan.template_of(content["templates"][0], content["digests"]).at(0.3, slab["seed"][0])
@@ -144,9 +145,10 @@ def test_a_run_that_nobody_asked_for_is_refused_whatever_its_id(folder: Path, no
         put(slab["learning_rate"], 0.3)
         put(slab["id"], other.id)
 
-    edit(folder / "plan.json", change)
-    with pytest.raises(InputError, match="holds another sweep"):
-        again(folder)
+    edit(folder / "plans" / "0001.json", change)
+    found, said = again(folder)
+    assert found.runs["learning_rate"].unique().tolist() == [0.1, 0.2]
+    assert said[0] == f"results: 1 runs of {folder} are hidden, since this sweep does not ask for them"
 
 
 @pytest.mark.parametrize(
@@ -178,17 +180,17 @@ def test_a_run_that_nobody_asked_for_is_refused_whatever_its_id(folder: Path, no
         lambda content: slabs(content)[0].pop("learning_rate"),
         lambda content: slabs(content)[0].update(id=6),
         lambda content: slabs(content)[0].update(name="../../evil"),
-        lambda content: slabs(content)[0].update(name="group0-slab001"),
-        lambda content: slabs(content)[0].update(slabs(content)[1] | {"name": "group0-slab000"}),
+        lambda content: slabs(content)[0].update(name="0001-group0-slab001"),
+        lambda content: slabs(content)[0].update(slabs(content)[1] | {"name": "0001-group0-slab000"}),
     ],
 )
 def test_what_is_no_plan_is_one_line(folder: Path, change: Callable, nothing_runs: None) -> None:
-    edit(folder / "plan.json", change)
-    refused(folder, r"plan\.json is damaged")
+    edit(folder / "plans" / "0001.json", change)
+    refused(folder, r"0001\.json is damaged")
 
 
 def test_a_plan_holds_each_digest_and_each_template_once(folder: Path) -> None:
-    content = json.loads((folder / "plan.json").read_text())
+    content = json.loads((folder / "plans" / "0001.json").read_text())
     assert len(set(content["digests"])) == len(content["digests"]) == 2  # of one graph and one matrix
     (template,) = content["templates"]
     assert template["digests"] == {"graph": 0, "matrix": 1}
@@ -210,10 +212,10 @@ def test_a_folder_loads_without_the_things_that_its_runs_stand_for(
 
 
 def test_a_folder_without_its_plan_is_nobodys(folder: Path, nothing_runs: None) -> None:
-    (folder / "plan.json").unlink()
+    (folder / "plans" / "0001.json").unlink()
     before = sorted((folder / "slabs").iterdir())
     for changes in ({}, {"learning_rate": [0.3, 0.4]}):
-        with pytest.raises(InputError, match=r"has slabs and no plan\.json.*--results"):
+        with pytest.raises(InputError, match=r"has slabs and no plan.*--results"):
             again(folder, **changes)
     with pytest.raises(InputError, match="no sweep in"):
         dopt.load(folder)
@@ -257,7 +259,7 @@ def test_a_run_is_found_by_its_id_beside_what_cannot_be_read_and_only_as_it_was(
 
 
 def test_a_slab_copied_over_another_is_foreign_and_runs_again(folder: Path, swept: Results) -> None:
-    one, other = (folder / "slabs" / f"group0-slab00{i}" for i in range(2))
+    one, other = (folder / "slabs" / f"0001-group0-slab00{i}" for i in range(2))
     shutil.rmtree(other)
     shutil.copytree(one, other)
     part = dopt.load(folder)
@@ -265,13 +267,13 @@ def test_a_slab_copied_over_another_is_foreign_and_runs_again(folder: Path, swep
     assert "foreign slab" in part.faults[0]
     found, (line,) = again(folder)
     assert line.startswith("results: foreign slab")
-    assert (folder / "set-aside" / "group0-slab001.0").is_dir()
+    assert (folder / "set-aside" / "0001-group0-slab001.0").is_dir()
     assert_frame_equal(found.history, swept.history, check_exact=True)
 
 
 def test_a_slab_of_another_sweep_is_foreign(folder: Path, swept: Results, tmp_path: Path) -> None:
     dopt.sweep(asked(learning_rate=[0.3, 0.4]), results=tmp_path / "other")
-    name = "group0-slab002"
+    name = "0001-group0-slab002"
     shutil.rmtree(folder / "slabs" / name)
     shutil.copytree(tmp_path / "other" / "slabs" / name, folder / "slabs" / name)
     assert "foreign slab" in dopt.load(folder).faults[0]
@@ -282,7 +284,7 @@ def test_a_slab_of_another_sweep_is_foreign(folder: Path, swept: Results, tmp_pa
 
 @pytest.mark.parametrize("file", ["runs.parquet", "history.parquet"])
 def test_a_table_of_other_runs_is_foreign_whatever_the_manifest_says(folder: Path, file: str) -> None:
-    one, other = (folder / "slabs" / f"group0-slab00{i}" for i in range(2))
+    one, other = (folder / "slabs" / f"0001-group0-slab00{i}" for i in range(2))
     shutil.copyfile(one / file, other / file)
     source = json.loads((one / "manifest.json").read_text())["sha256"][file]
     edit(other / "manifest.json", lambda content: content["sha256"].update({file: source}))
@@ -294,7 +296,7 @@ def test_a_table_of_other_runs_is_foreign_whatever_the_manifest_says(folder: Pat
 def test_what_cannot_be_read_is_neither_damaged_nor_set_aside(
     folder: Path, monkeypatch: pytest.MonkeyPatch, nothing_runs: None
 ) -> None:
-    hurt, read = folder / "slabs" / "group0-slab001" / "history.parquet", Path.read_bytes
+    hurt, read = folder / "slabs" / "0001-group0-slab001" / "history.parquet", Path.read_bytes
 
     def refuse(path: Path) -> bytes:
         if path == hurt:
@@ -312,20 +314,24 @@ def test_what_cannot_be_read_is_neither_damaged_nor_set_aside(
 
 
 def test_a_plan_that_cannot_be_read_is_not_called_damaged(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = Path.read_bytes
+
     def refuse(path: Path) -> bytes:
-        raise OSError(5, "Input/output error")
+        if path.name == "0001.json":
+            raise OSError(5, "Input/output error")
+        return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    with pytest.raises(MachineError, match=r"^results: cannot read .*plan\.json \(Input/output error\)$"):
+    with pytest.raises(MachineError, match=r"^results: cannot read .*0001\.json \(Input/output error\)$"):
         dopt.load(folder)
 
 
 def test_damage_foreign_and_unreadable_are_told_apart(folder: Path) -> None:
     store = Store(folder)
-    ids = [run.id for run in plan.read(store.plan() or {}, store.plan_path)[0].slabs[0][1]]
-    (store.slab("group0-slab000") / "history.parquet").write_bytes(b"PAR1")
+    ids = [run.id for run in plan.read(store.plan(store.plan_path(1)), store.plan_path(1))[0].slabs[0][1]]
+    (store.slab("0001-group0-slab000") / "history.parquet").write_bytes(b"PAR1")
     kinds = []
-    for name, these in (("group0-slab000", ids), ("group0-slab001", ids), ("nowhere", ids)):
+    for name, these in (("0001-group0-slab000", ids), ("0001-group0-slab001", ids), ("nowhere", ids)):
         with pytest.raises(SlabError) as error:
             store.read_slab(name, these)
         kinds.append(error.value.kind)
@@ -335,11 +341,11 @@ def test_damage_foreign_and_unreadable_are_told_apart(folder: Path) -> None:
 def test_slabs_of_another_engine_are_named_where_more_are_made(folder: Path, swept: Results) -> None:
     assert again(folder)[1] == []
     for number in range(3):
-        path = folder / "slabs" / f"group0-slab00{number}" / "manifest.json"
+        path = folder / "slabs" / f"0001-group0-slab00{number}" / "manifest.json"
         assert json.loads(path.read_text())["engine"] == ENGINE
         edit(path, lambda content: content.update(engine=0))
     assert again(folder)[1] == []
-    shutil.rmtree(folder / "slabs" / "group0-slab001")
+    shutil.rmtree(folder / "slabs" / "0001-group0-slab001")
     found, (line,) = again(folder)
     assert f"made by engine 0, and what is missing is made by engine {ENGINE}: last bits may differ" in line
     assert_frame_equal(found.history, swept.history, check_exact=True)
@@ -353,10 +359,10 @@ def test_a_graph_that_changed_is_found_before_a_slab_runs(tmp_path: Path, monkey
     file = tmp_path / "graph.edgelist"
     nx.write_edgelist(nx.cycle_graph(4), file, data=False)
     first, _ = again(tmp_path / "results", topology=str(file))
-    shutil.rmtree(tmp_path / "results" / "slabs" / "group0-slab001")
+    shutil.rmtree(tmp_path / "results" / "slabs" / "0001-group0-slab001")
     nx.write_edgelist(nx.complete_graph(4), file, data=False)
     with pytest.raises(
-        InputError, match=r"graph, matrix of run \w{16} .*no longer what .*plan\.json was made of"
+        InputError, match=r"graph, matrix of run \w{16} .*no longer what the plans of .* were made of"
     ) as error:
         again(tmp_path / "results", topology=str(file))
     assert "\n" not in str(error.value)
@@ -442,8 +448,8 @@ def test_a_solvers_matrix_is_kept_with_the_plan_and_never_solved_for_again(
     monkeypatch.setitem(plan.PREFERRED, "cpu", 2)
     first, _ = again(tmp_path / "results", weights="fastest")
     (kept,) = (tmp_path / "results" / "matrices").iterdir()
-    assert kept.stem in json.loads((tmp_path / "results" / "plan.json").read_text())["digests"]
-    shutil.rmtree(tmp_path / "results" / "slabs" / "group0-slab001")
+    assert kept.stem in json.loads((tmp_path / "results" / "plans" / "0001.json").read_text())["digests"]
+    shutil.rmtree(tmp_path / "results" / "slabs" / "0001-group0-slab001")
 
     def other(graph: nx.Graph, name: str, nonnegative: bool) -> np.ndarray:
         return even(graph)  # as another version of the solver might say

@@ -55,34 +55,27 @@ def test_what_nobody_wrote_is_refused(counted: Any) -> None:
 
 
 def edited(folder: Path, **changes: Any) -> None:
-    """The plan with other fields of its group, or without them, under a checksum that fits; the second slab is gone."""
-    content = json.loads((folder / "plan.json").read_text())
-    content["format"] = changes.pop("format", content["format"])
-    content["groups"][0] = {k: v for k, v in (content["groups"][0] | changes).items() if v is not None}
-    (folder / "plan.json").write_bytes(seal.seal({k: v for k, v in content.items() if k != seal.SUM}))
-    shutil.rmtree(folder / "slabs" / "group0-slab001", ignore_errors=True)
+    """The plan with other fields of its group under a checksum that fits; the second slab is gone."""
+    content = json.loads((folder / "plans" / "0001.json").read_text())
+    content["groups"][0] |= changes
+    (folder / "plans" / "0001.json").write_bytes(seal.seal({k: v for k, v in content.items() if k != seal.SUM}))
+    shutil.rmtree(folder / "slabs" / "0001-group0-slab001", ignore_errors=True)
 
 
-def test_a_resume_is_cut_as_the_plan_says_and_an_older_plan_as_today(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_resume_is_cut_as_the_plan_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(plan.PREFERRED, "cpu", 1)
     folder, made = tmp_path / "results", []
     real = engine.compile
     monkeypatch.setattr(engine, "compile", lambda *a: made.append(real(*a)) or made[-1])
     whole = dopt.sweep(SWEEP, results=folder)
-    assert json.loads((folder / "plan.json").read_text())["groups"][0]["segments"] == [[1, 3, 2]]
-    for changes, expected in (
-        ({"segments": [[3, 1, 2]]}, [Segment(1, 2)] * 3),
-        ({"segments": None, "format": 3}, [Segment(3, 2)]),
-    ):
-        edited(folder, **changes)
-        found = dopt.sweep(SWEEP, results=folder)
-        assert [call.segment for call in made[-1].calls] == expected
-        assert_frame_equal(found.history, whole.history, check_exact=True)
+    assert json.loads((folder / "plans" / "0001.json").read_text())["groups"][0]["segments"] == [[1, 3, 2]]
+    edited(folder, segments=[[3, 1, 2]])
+    found = dopt.sweep(SWEEP, results=folder)
+    assert [call.segment for call in made[-1].calls] == [Segment(1, 2)] * 3
+    assert_frame_equal(found.history, whole.history, check_exact=True)
     for segments in ([[1, 2, 2]], [[1, 1, 3], [1, 1, 3]]):
         edited(folder, segments=segments)
         with pytest.raises(
-            InputError, match=r"plan\.json is damaged \(its segments do not make up its runs\).*--results"
+            InputError, match=r"0001\.json is damaged \(its segments do not make up its runs\).*--results"
         ):
             dopt.sweep(SWEEP, results=folder)

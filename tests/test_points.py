@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from dopt import InputError
 from dopt.config import Resolved, Run, Runs
 from dopt.config.identity import fields_of, identify
-from dopt.config.runs import missing_in
+from dopt.config.runs import places
 from dopt.engine.key import key
 from dopt.sweeps import plan, seal, spec
 from dopt.sweeps.points import Points, listed, product, runs_of
@@ -161,12 +161,12 @@ def test_a_plan_of_many_runs_is_made_written_and_read_without_making_each(monkey
     identify(asked.runs.templates)
     monkeypatch.setattr(Resolved, "at", counted)
     groups = plan.groups_of(asked.runs).items()
-    planned = [plan.Planned(key, runs, 64, None, 1, plan.cut(i, runs, 64)) for i, (key, runs) in enumerate(groups)]
+    planned = [plan.Planned(key, runs, 64, None, 1, plan.cut(1, i, runs, 64)) for i, (key, runs) in enumerate(groups)]
     text = seal.seal(plan.write(asked, planned, jax.devices()))
     (found,) = plan.read(seal.unseal(text), Path("plan.json"))
     assert found.runs.ids == asked.runs.ids
     assert [(name, runs.ids) for name, runs in found.slabs] == [(name, runs.ids) for name, runs in planned[0].slabs]
-    assert missing_in(found.runs, asked.runs).ids == []
+    assert places(found.runs, asked.runs).tolist() == list(range(len(asked.runs)))
     assert len(looked) == 2  # a key for each template
     assert text.count(b"\n") < 10 * len(found.slabs)
 
@@ -174,7 +174,7 @@ def test_a_plan_of_many_runs_is_made_written_and_read_without_making_each(monkey
 def test_what_one_sweep_asks_for_and_another_does_not_is_told_by_fields() -> None:
     grid = BASE | {"algorithm": ["gossip_sgd"], "topology": ["ring", "star"], "learning_rate": [0.1, 0.2]}
     one, other = (runs_of(product(grid | {"seed": seeds}, 100)) for seeds in ([0, 1], [1, 2]))
-    assert [(run.topology, run.learning_rate, run.seed) for run in missing_in(one, other)] == [
-        (topology, rate, 2) for topology in ("ring", "star") for rate in (0.1, 0.2)
-    ]
-    assert not len(missing_in(one, one[::-1]))
+    assert [
+        (run.topology, run.learning_rate, run.seed) for run in other.take(np.flatnonzero(places(one, other) < 0))
+    ] == [(topology, rate, 2) for topology in ("ring", "star") for rate in (0.1, 0.2)]
+    assert places(one, one[::-1]).tolist() == list(range(len(one)))[::-1]

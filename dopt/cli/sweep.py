@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
     if show.new == 0:
         out.print(f"all {len(results.runs)} runs of {results.name} are there already; nothing to run", highlight=False)
     out.print(summary(results))
-    paths = [results.folder / "plan.json", results.folder / "slabs"]
+    paths = [results.folder / "plans", results.folder / "slabs"]
     paths += _drawn(results, Path(args.file), args.figures)
     out.print("\n".join(["wrote", *(f"  {short(path)}" for path in paths)]), highlight=False, soft_wrap=True)
     return 0

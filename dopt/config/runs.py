@@ -69,6 +69,15 @@ class Runs(Sequence[Resolved]):
         """The runs of these numbers, in this order."""
         return Runs(self.templates, self.template[rows], self.learning_rate[rows], self.seed[rows], (self, rows))
 
+    def alone(self) -> Runs:
+        """The same runs, without the templates of others."""
+        rank = np.zeros(len(self.templates), np.int32)
+        rank[self.used] = np.arange(len(self.used))
+        found = Runs(tuple(self.kinds), rank[self.template], self.learning_rate, self.seed)
+        if "ids" in vars(self):
+            vars(found)["ids"] = self.ids
+        return found
+
     def where(self, holds: Callable[[Resolved], bool]) -> Runs:
         """The runs whose template is such a one."""
         chosen = [number for number in self.used.tolist() if holds(self.templates[number])]
@@ -121,24 +130,31 @@ class Runs(Sequence[Resolved]):
 
 
 def joined(parts: Sequence[Runs]) -> Runs:
-    """All the runs of parts that share their templates, one part after the other."""
-    columns = zip(*((part.template, part.learning_rate, part.seed) for part in parts), strict=True)
-    template, rate, seed = map(np.concatenate, columns)
-    found = Runs(parts[0].templates, template, rate, seed)
+    """All the runs of parts, one part after the other."""
+    templates: list[Resolved] = []
+    begin: dict[int, int] = {}  # parts may share their templates
+    for part in parts:
+        if id(part.templates) not in begin:
+            begin[id(part.templates)] = len(templates)
+            templates += part.templates
+    columns = ((part.template + begin[id(part.templates)], part.learning_rate, part.seed) for part in parts)
+    template, rate, seed = map(np.concatenate, zip(*columns, strict=True))
+    found = Runs(tuple(templates), template.astype(np.int32), rate, seed)
     vars(found)["ids"] = [identity for part in parts for identity in part.ids]
     return found
 
 
-def missing_in(there: Runs, asked: Runs) -> Runs:
-    """The runs that are asked for and not there, whatever they stand for: by their fields."""
+def places(there: Runs, asked: Runs) -> np.ndarray:
+    """[asked] where each run that is asked for stands among those that are there, by its fields, whatever they stand for; -1: nowhere."""
     number: dict[Any, int] = {}
     kinds = [
         np.array([number.setdefault(around(like), len(number)) for like in runs.templates]) for runs in (there, asked)
     ]
     rows = zip((there, asked), kinds, strict=True)
     columns = [(kind[runs.template], bits(runs.learning_rate), runs.seed) for runs, kind in rows]
-    first, _ = numbered(*(np.concatenate(pair) for pair in zip(*columns, strict=True)))
-    return asked.take(first[first >= len(there)] - len(there))
+    first, kind = numbered(*(np.concatenate(pair) for pair in zip(*columns, strict=True)))
+    found = first[kind[len(there) :]]
+    return np.where(found < len(there), found, -1)
 
 
 def _kind(run: Resolved) -> tuple[Any, ...]:
@@ -174,4 +190,4 @@ def bits(rates: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(rates, np.float64).view(np.int64)
 
 
-__all__ = ["Runs", "bits", "joined", "missing_in", "numbered"]
+__all__ = ["Runs", "bits", "joined", "numbered", "places"]

@@ -11,6 +11,7 @@ import jax
 from dopt import cores
 from dopt.devices import host
 from dopt.figures.files import Part
+from dopt.sweeps import plan as planning
 from dopt.sweeps.hired import Helper, Start
 from dopt.sweeps.jobs import check
 from dopt.sweeps.results import Results
@@ -57,8 +58,10 @@ def _starts(helpers: int) -> list[Start]:
 def is_full(part: Part) -> bool:
     """Whether all its results are there."""
     store = Store(part.folder)
-    plan = store.plan()
-    return plan is not None and all(store.slab(s["name"]).exists() for group in plan["groups"] for s in group["slabs"])
+    plans = {path: store.plan(path) for path in store.plan_paths()}
+    return bool(plans) and all(
+        store.has(name) for path, plan in plans.items() for name, _ in planning.index(plan, path)
+    )
 
 
 def filled(todo: Mapping[str, Part], show: Callable[[], Show]) -> dict[str, Results]:

@@ -55,6 +55,7 @@ class Order(NamedTuple):
     folder: str
     devices: int | None  # how many of its devices to use; None: as JAX finds them
     part: float  # where among the slabs it begins, from 0 to 1: so that few are asked for by two at once
+    slabs: Sequence[str]  # that are to be done
 
 
 class Helper:

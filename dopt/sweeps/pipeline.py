@@ -25,7 +25,6 @@ from dopt.sweeps.show import Show
 from dopt.sweeps.store import Store
 from dopt.sweeps.tables import tables
 from dopt.sweeps.tracking import Tracker
-from dopt.types import InputError
 from dopt.version import ENGINE, installed
 from dopt.watch import Aside, check, pace
 
@@ -142,7 +141,9 @@ class Pipeline:
         width = math.ceil(p.width / p.group.spread) * p.group.spread
         if width not in p.compiled:
             begin = time.perf_counter()
-            p.compiled[width] = engine.compile(p.group, width, self._calls(p, p.group, width))
+            with planning.damage(p.path or self.store.folder):
+                calls = p.calls(p.group)
+            p.compiled[width] = engine.compile(p.group, width, calls)
             p.compile_seconds = time.perf_counter() - begin
         return p.compiled[width]
 
@@ -154,15 +155,6 @@ class Pipeline:
             whole = memory.device_memory(compiled.group.devices[0])
             if whole is not None and both > whole:
                 self.finish()
-
-    def _calls(self, p: planning.Planned, group: engine.Group, width: int) -> tuple[engine.Call, ...]:
-        try:
-            return p.calls(group, width)
-        except ValueError as error:
-            path = self.store.plan_path
-            raise InputError(
-                f"results: {path} is damaged ({error}); move {path.parent} away, or choose another folder with --results"
-            ) from error
 
     def _packed(self, todo: Todo, compiled: engine.Compiled) -> engine.Slab:
         """The slab's values, which may have been packed while the one before ran."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -45,16 +46,15 @@ class Planned:
     memory: int | None
     models: int
     slabs: Slabs
-    segments: tuple[engine.Segment, ...] | None = None  # how each run is cut into calls; None: as it would be today
+    segments: tuple[engine.Segment, ...] = ()  # how each run is cut into calls
+    path: Path | None = None  # of the plan, where it was read
     knee: Knee | None = None  # what is known of the best width on an accelerator
     group: engine.Group | None = None  # built when it is needed
     compiled: dict[int, engine.Compiled] = field(default_factory=dict)
     compile_seconds: float = 0.0
 
-    def calls(self, group: engine.Group, width: int) -> tuple[engine.Call, ...]:
+    def calls(self, group: engine.Group) -> tuple[engine.Call, ...]:
         """The calls of each slab; ValueError where the plan's do not make up a run of the group."""
-        if self.segments is None:
-            return group.calls(width)
         calls = engine.laid(self.segments, group.loop[0])
         if not engine.fit(calls, group.loop[0], group.span):
             raise ValueError("its segments do not make up its runs")
@@ -126,9 +126,9 @@ def choose_width(
         width = max(spread, min(width // 2, int(width * limit / memory)) // spread * spread)
 
 
-def cut(number: int, runs: Runs, width: int) -> Slabs:
-    """The slabs of a group: name -> runs."""
-    return [(f"group{number}-slab{i // width:03d}", runs[i : i + width]) for i in range(0, len(runs), width)]
+def cut(plan: int, group: int, runs: Runs, width: int) -> Slabs:
+    """The slabs of a group, of the plan of that number: name -> runs."""
+    return [(f"{plan:04d}-group{group}-slab{i // width:03d}", runs[i : i + width]) for i in range(0, len(runs), width)]
 
 
 def write(
@@ -160,7 +160,7 @@ def write(
                 "width": p.width,
                 "memory": p.memory,
                 "models": p.models,
-                "segments": counted(p.segments or ()),
+                "segments": counted(p.segments),
                 "slabs": [{"name": name, **_columns(runs)} for name, runs in p.slabs],
             }
             for p in planned
@@ -173,10 +173,8 @@ def counted(segments: Sequence[engine.Segment]) -> list[list[int]]:
     return [[len(list(alike)), *segment] for segment, alike in groupby(segments)]
 
 
-def segments_of(rows: Any) -> tuple[engine.Segment, ...] | None:
-    """What `counted` wrote; ValueError where nobody did. None: a plan of format 3, which does not say."""
-    if rows is None:
-        return None
+def segments_of(rows: Any) -> tuple[engine.Segment, ...]:
+    """What `counted` wrote; ValueError where nobody did."""
     if any(type(x) is not int or not 0 < x <= MOST_STEPS for row in rows for x in row):
         raise ValueError("its segments are no numbers of steps")
     if sum(number for number, _, _ in rows) > MOST_CALLS:
@@ -228,29 +226,59 @@ def runs_of(slabs: Sequence[Mapping[str, Any]], templates: tuple[Resolved, ...])
     return runs
 
 
-def read(plan: dict[str, Any], path: Path) -> list[Planned]:
+def index(plan: Mapping[str, Any], path: Path) -> list[tuple[str, list[str]]]:
+    """The slabs of a plan, and the ids of their runs. Of an older dopt's plan they are what it says, since a run had other fields.
+
+    Raises:
+      InputError: it is no plan, whatever its checksum says.
+    """
+    if (plan["format"], plan.get("schema")) == (FORMAT, SCHEMA):
+        return [(name, runs.ids) for p in read(plan, path) for name, runs in p.slabs]
+    with damage(path):
+        _check_head(plan)
+        found = [(slab["name"], slab["id"]) for group in plan["groups"] for slab in group["slabs"]]
+        if not all(isinstance(name, str) and slug(name) == name and isinstance(ids, list) for name, ids in found):
+            raise ValueError("it has slabs that cannot be")
+        ids = [identity for _, each in found for identity in each]
+        if not all(isinstance(identity, str) for identity in ids):
+            raise ValueError("its ids are no words")
+        _check_order(ids, plan["order"])
+        return found
+
+
+def _check_order(ids: Sequence[str], order: Sequence[str]) -> None:
+    if sorted(ids) != sorted(order) or len(set(ids)) != len(ids):
+        raise ValueError("its order does not name each of its runs once")
+
+
+@contextmanager
+def damage(path: Path) -> Iterator[None]:
+    """InputError, in one line, for whatever a reader of a plan meets that nobody can have written."""
+    try:
+        yield
+    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+        what = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"results: {path} is damaged ({what}); move its folder away, or choose another one with --results"
+        ) from error
+
+
+def read(plan: Mapping[str, Any], path: Path) -> list[Planned]:
     """Groups and slabs of a plan that was written before; ids are made again, from fields and digests alone.
 
     Raises:
       InputError: it is no plan, whatever its checksum says.
     """
-    try:
+    with damage(path):
         _check_head(plan)
         templates = tuple(template_of(found, plan["digests"]) for found in plan["templates"])
-        found = [_planned(group, templates) for group in plan["groups"]]
+        found = [replace(_planned(group, templates), path=path) for group in plan["groups"]]
         if not found:
             raise ValueError("it has no groups")
-        ids = [identity for p in found for identity in p.runs.ids]
-        if sorted(ids) != sorted(plan["order"]) or len(set(ids)) != len(ids):
-            raise ValueError("its order does not name each of its runs once")
+        _check_order([identity for p in found for identity in p.runs.ids], plan["order"])
         names = [name for p in found for name, _ in p.slabs]
         if len(set(names)) != len(names) or any(slug(name) != name for name in names):
             raise ValueError("it has names of slabs that cannot be")
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        what = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"results: {path} is damaged ({what}); move {path.parent} away, or choose another folder with --results"
-        ) from error
     return found
 
 
@@ -284,5 +312,5 @@ def _planned(group: Mapping[str, Any], templates: tuple[Resolved, ...]) -> Plann
     ends = np.cumsum([len(slab["id"]) for slab in slabs]).tolist()
     parts = zip(slabs, [0, *ends], ends, strict=False)
     named = [(slab["name"], runs[begin:end]) for slab, begin, end in parts]
-    segments = segments_of(group.get("segments"))
+    segments = segments_of(group["segments"])
     return Planned(key, runs, group["width"], group["memory"], group["models"], named, segments)

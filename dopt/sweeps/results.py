@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ import pyarrow as pa
 from dopt.config import Resolved
 from dopt.sweeps import columns, spec
 from dopt.sweeps import plan as planning
-from dopt.sweeps.store import SlabError, Store
+from dopt.sweeps.store import Reading, SlabError, Store
 from dopt.types import InputError, MachineError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ class Results:
       name: the sweep's.
       merged: runs left out of the sweep, since they differ only in what their method does not read.
       missing: runs that are not finished yet.
+      hidden: runs of the folder that were not asked for.
       faults: a line for each slab that is there and was left out: damaged, foreign, or unreadable.
     """
 
@@ -45,19 +46,15 @@ class Results:
     name: str
     merged: int = 0
     missing: int = 0
+    hidden: int = 0
     faults: tuple[str, ...] = ()
 
     def run(self, identity: str) -> Resolved:
         """The resolved run behind an id."""
-        found = _of_id(identity, self._planned)
+        found = _of_id(identity, Store(self.folder))
         if found is None:
             raise InputError(f"id: no run {identity!r} in {str(self.folder)!r}; its tables have the ids")
         return found
-
-    @cached_property
-    def _planned(self) -> Sequence[planning.Planned]:
-        store = Store(self.folder)
-        return _planned(store, store.plan())
 
     def to_xarray(self) -> xarray.Dataset:
         """The history as a Dataset [varied parameters..., record]; [run, record] where they are not a full grid."""
@@ -72,47 +69,80 @@ class Results:
 
 
 def load(folder: str | Path) -> Results:
-    """The results in a folder; runs that are not finished yet are left out and counted in `missing`.
+    """The results in a folder, of what its latest call asked for; runs that are not finished yet are left out and counted in `missing`.
 
     Raises:
       InputError: the folder holds no sweep.
     """
     store = Store(folder)
-    plan = store.plan()
-    if plan is None:
-        raise InputError(f"results: no sweep in {str(folder)!r} (no plan.json); run `dopt sweep FILE` first")
-    slabs = [slab for group in planning.read(plan, store.plan_path) for slab in group.slabs]
-    tables, faults = _tables(store, slabs)
-    order = {run: i for i, run in enumerate(plan["order"])}
-    if tables:
-        runs, history = map(columns.joined, zip(*tables, strict=True))
-        runs = runs.iloc[runs["id"].map(order).argsort(kind="stable")].reset_index(drop=True)
-        history = history.iloc[history["id"].map(order).argsort(kind="stable")].reset_index(drop=True)
-    else:
-        import pandas as pd
-
-        runs, history = pd.DataFrame(columns=plan["columns"]), pd.DataFrame(columns=["id", "step"])
-    missing = len(plan["order"]) - len(runs)
-    said = (tuple(plan["varied"]), _metric(store), Path(folder), plan["name"], plan["merged"])
-    return Results(runs, history, *said, missing, faults)
+    return read(store, _asked(store))
 
 
-def _metric(store: Store) -> dict[str, Any]:
+def _asked(store: Store) -> Reading:
+    """What the latest call asked for."""
     try:
-        return spec.metric_of(store.metric())
+        asked = store.reading()
+        return asked._replace(metric=spec.metric_of(asked.metric))
     except InputError as error:
         raise InputError(
             f"results: {store.reading_path} is damaged ({error}); remove it, and ask for the sweep once more"
         ) from error
 
 
-def _tables(store: Store, slabs: planning.Slabs) -> tuple[list[tuple[pa.Table, pa.Table]], tuple[str, ...]]:
+def read(store: Store, asked: Reading) -> Results:
+    """The results of what was asked for.
+
+    Raises:
+      InputError: the folder holds no sweep, or none of which that can be asked for.
+    """
+    plans = {path: store.plan(path) for path in store.plan_paths()}
+    if not plans:
+        raise InputError(f"results: no sweep in {str(store.folder)!r} (no plan); run `dopt sweep FILE` first")
+    slabs = [slab for path, plan in plans.items() for slab in planning.index(plan, path)]
+    held = dict.fromkeys(identity for plan in plans.values() for identity in plan["order"])
+    rank = {identity: i for i, identity in enumerate(held if asked.order is None else asked.order)}
+    if not rank.keys() <= held.keys():
+        raise InputError(
+            f"results: {store.reading_path} asks for runs that no plan holds; remove it, and ask for the sweep once more"
+        )
+    tables, faults = _tables(store, [(name, ids) for name, ids in slabs if not rank.keys().isdisjoint(ids)])
+    last = list(plans.values())[-1]
+    if tables:
+        runs, history = (_in_order(columns.joined(each), rank) for each in zip(*tables, strict=True))
+    else:
+        import pandas as pd
+
+        runs, history = pd.DataFrame(columns=last["columns"]), pd.DataFrame(columns=["id", "step"])
+    varied = dict.fromkeys(name for plan in plans.values() for name in plan["varied"])
+    return Results(
+        runs,
+        history,
+        tuple(varied if asked.varied is None else asked.varied),
+        asked.metric,
+        store.folder,
+        last["name"],
+        last["merged"] if asked.merged is None else asked.merged,
+        len(rank) - len(runs),
+        len(held) - len(rank),
+        faults,
+    )
+
+
+def _in_order(table: pd.DataFrame, rank: Mapping[str, int]) -> pd.DataFrame:
+    """The rows of runs that have a rank, by it."""
+    place = table["id"].map(rank)
+    return table.iloc[place.argsort(kind="stable")[: place.notna().sum()]].reset_index(drop=True)
+
+
+def _tables(
+    store: Store, slabs: Sequence[tuple[str, Sequence[str]]]
+) -> tuple[list[tuple[pa.Table, pa.Table]], tuple[str, ...]]:
     """(tables of the slabs that are there, a line for each that is there and cannot be used)."""
     tables, faults = [], []
-    for name, runs in slabs:
+    for name, ids in slabs:
         try:
             if store.has(name):
-                tables.append(store.read_slab(name, runs.ids))
+                tables.append(store.read_slab(name, ids))
         except SlabError as error:
             faults.append(f"results: {error}; left out")
     return tables, tuple(faults)
@@ -123,21 +153,20 @@ def find(identity: str, folder: str | Path) -> Resolved | None:
 
     Plans of other versions, and damaged ones, are passed over: they hold no run of this version.
     """
-    for path in sorted(Path(folder).rglob("plan.json")):
-        store = Store(path.parent)
-        try:
-            found = _of_id(identity, _planned(store, store.plan()))
-        except (InputError, MachineError):
-            continue
-        if found is not None:
-            return found
+    plans = {path.parent for path in Path(folder).rglob("plan.json")}
+    plans |= {path.parent.parent for path in Path(folder).rglob("plans/*.json")}
+    for path in sorted(plans):
+        with suppress(InputError, MachineError):
+            found = _of_id(identity, Store(path))
+            if found is not None:
+                return found
     return None
 
 
-def _planned(store: Store, plan: dict[str, Any] | None) -> Sequence[planning.Planned]:
-    return planning.read(plan, store.plan_path) if plan else ()
-
-
-def _of_id(identity: str, planned: Sequence[planning.Planned]) -> Resolved | None:
-    """The run of that id; None: a plan does not hold it."""
-    return next((found for p in planned if (found := p.runs.find(identity)) is not None), None)
+def _of_id(identity: str, store: Store) -> Resolved | None:
+    """The run of that id; None: no plan holds it."""
+    for path in store.plan_paths():
+        plan = store.plan(path)
+        if any(identity in ids for _, ids in planning.index(plan, path)):
+            return next((found for p in planning.read(plan, path) if (found := p.runs.find(identity))), None)
+    return None

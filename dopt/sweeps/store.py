@@ -1,8 +1,8 @@
-"""Where results lie: a plan, and one immutable folder per slab that is there whole or not at all.
+"""Where results lie: plans, and one immutable folder per slab that is there whole or not at all.
 
-results/NAME/plan.json                                  what runs together and what it is made of, written once, with a checksum
-results/NAME/matrices/                                  mixing matrices that a solver found for it
-results/NAME/reading.json                               the metric that the latest call asked for
+results/NAME/plans/0001.json, 0002.json ...             what runs together and what it is made of, each written once, with a checksum
+results/NAME/matrices/                                  mixing matrices that a solver found for them
+results/NAME/reading.json                               what the latest call asked for: runs in order, metric
 results/NAME/slabs/SLAB/{runs,history}.parquet          tables
 results/NAME/slabs/SLAB/manifest.json                   its runs, versions, device, threads, seconds, sha256 of each table; with a checksum
 results/NAME/set-aside/                                 slabs that were found damaged, or foreign
@@ -14,12 +14,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import filelock
 import pyarrow as pa
@@ -30,8 +31,9 @@ from dopt.paths import slug
 from dopt.sweeps import columns, seal
 from dopt.types import InputError, MachineError
 
-FORMAT = 4  # of the plan
-READ = (3, FORMAT)  # a plan of format 3 does not say how a run is cut into calls: as it would be cut today
+FORMAT = 5  # of a plan
+READ = (3, 4, FORMAT)  # of an older one (plan.json, the folder's only one) the results are read, and no more are made
+NUMBERED = re.compile(r"[0-9]{4,}\.json")
 RUNS, HISTORY = TABLES = ("runs.parquet", "history.parquet")
 MANIFEST = "manifest.json"
 
@@ -42,6 +44,15 @@ class SlabError(MachineError):
     def __init__(self, kind: Literal["damaged", "foreign", "unreadable"], what: str):
         super().__init__(f"{kind} slab: {what}")
         self.kind = kind
+
+
+class Reading(NamedTuple):
+    """What the latest call asked for: a folder may hold more, which is hidden then. None: as the plans say."""
+
+    metric: Mapping[str, Any]  # name, goal, target, stays
+    order: Sequence[str] | None = None  # ids of runs
+    varied: Sequence[str] | None = None
+    merged: int | None = None
 
 
 class Store:
@@ -67,14 +78,34 @@ class Store:
             os.close(descriptor)
             os.unlink(path)
 
-    # -- the plan --
+    # -- plans --
 
-    @property
-    def plan_path(self) -> Path:
-        return self.folder / "plan.json"
+    def plan_path(self, number: int) -> Path:
+        """Where the plan of that number lies, from 1."""
+        return self.folder / "plans" / f"{number:04d}.json"
 
-    def plan(self) -> dict[str, Any] | None:
-        """The plan, or None where there is none yet.
+    def plan_paths(self) -> list[Path]:
+        """The plans that are there, in the order in which they were made.
+
+        Raises:
+          InputError: one of them is gone.
+          MachineError: nobody can tell.
+        """
+        old = self.folder / "plan.json"
+        try:
+            there = [path for path in (self.folder / "plans").iterdir() if NUMBERED.fullmatch(path.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            return [old] if old.is_file() else []
+        except OSError as error:
+            raise MachineError(f"results: cannot read {old.with_name('plans')} ({reason(error)})") from error
+        found = [self.plan_path(number) for number in range(1, len(there) + 1)]
+        for path in found:
+            if path not in there:
+                raise InputError(f"results: {path} is gone; put it back, or choose another folder with --results")
+        return found
+
+    def plan(self, path: Path) -> dict[str, Any]:
+        """A plan.
 
         Raises:
           InputError: it was altered, or is of another format.
@@ -82,26 +113,35 @@ class Store:
         """
         advice = f"move {self.folder} away, or choose another folder with --results"
         try:
-            text = self.plan_path.read_bytes()
-        except (FileNotFoundError, NotADirectoryError):
-            return None
+            text = path.read_bytes()
         except OSError as error:
-            raise MachineError(f"results: cannot read {self.plan_path} ({reason(error)})") from error
+            raise MachineError(f"results: cannot read {path} ({reason(error)})") from error
         try:
             found = seal.parse(text)
             if found.get("format") in READ:
                 seal.check(text)
         except ValueError as error:
-            raise InputError(f"results: {self.plan_path} is damaged ({error}); {advice}") from error
-        for name, known in (("format", READ), ("schema", (SCHEMA,))):
-            if found.get(name) not in known:
-                raise InputError(
-                    f"results: {self.plan_path} has {name} {str(found.get(name))[:40]!r}, this dopt reads {name} {' and '.join(map(str, known))}; {advice}"
-                )
+            raise InputError(f"results: {path} is damaged ({error}); {advice}") from error
+        if found.get("format") not in READ:
+            known = " and ".join(map(str, READ))
+            raise InputError(
+                f"results: {path} has format {str(found.get('format'))[:40]!r}, this dopt reads format {known}; {advice}"
+            )
         return found
 
-    def write_plan(self, plan: Mapping[str, Any]) -> None:
-        write(self.plan_path, seal.seal(plan))
+    def check_goes_on(self, path: Path, plan: Mapping[str, Any]) -> None:
+        """InputError where no more results of a plan can be made, though those that are there can be read."""
+        for name, known in (("format", FORMAT), ("schema", SCHEMA)):
+            if plan.get(name) != known:
+                raise InputError(
+                    f"results: {path} has {name} {str(plan.get(name))[:40]!r}, and this dopt goes on with {name} {known} only; what is there can be read; choose another folder with --results"
+                )
+
+    def write_plan(self, number: int, plan: Mapping[str, Any]) -> None:
+        path = self.plan_path(number)
+        with writing("results", path, "--results"):
+            path.parent.mkdir(exist_ok=True)
+        write(path, seal.seal(plan))
 
     # -- how it is read --
 
@@ -109,20 +149,25 @@ class Store:
     def reading_path(self) -> Path:
         return self.folder / "reading.json"
 
-    def metric(self) -> dict[str, Any]:
-        """Name, goal and target that the latest call asked for."""
+    def reading(self) -> Reading:
+        """What the latest call asked for.
+
+        Raises:
+          InputError: it is damaged.
+          MachineError: it cannot be read.
+        """
         try:
-            return dict(seal.parse(self.reading_path.read_bytes())["metric"])
+            return _reading(seal.parse(self.reading_path.read_bytes()))
         except FileNotFoundError:
-            return {}
+            return Reading({})
         except OSError as error:
             raise MachineError(f"results: cannot read {self.reading_path} ({reason(error)})") from error
         except (ValueError, KeyError, TypeError) as error:
             raise InputError(" ".join(str(error).split())) from error
 
-    def write_metric(self, metric: Mapping[str, Any]) -> None:
+    def write_reading(self, reading: Reading) -> None:
         """Keep it, if it is not what is there already."""
-        text = json.dumps({"metric": dict(metric)}, indent=1).encode()
+        text = json.dumps(reading._asdict()).encode()
         if not self.reading_path.is_file() or self.reading_path.read_bytes() != text:
             write(self.reading_path, text)
 
@@ -264,6 +309,19 @@ class Store:
             return seal.unseal(_bytes(path))
         except ValueError as error:
             raise SlabError("damaged", f"{path} is damaged ({error})") from None
+
+
+def _reading(found: Mapping[str, Any]) -> Reading:
+    """ValueError where nobody asks like that."""
+    if not set(found) <= set(Reading._fields):
+        raise ValueError("it has keys that are none of a reading")
+    asked = Reading(**{"metric": dict(found["metric"]), **{name: x for name, x in found.items() if name != "metric"}})
+    for words in filter(None, (asked.order, asked.varied)):
+        if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+            raise ValueError("its names are no words")
+    if not (asked.merged is None or type(asked.merged) is int):
+        raise ValueError("its number of merged runs is none")
+    return asked
 
 
 def _bytes(path: Path) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -25,14 +24,14 @@ from dopt.files import whole, writing
 from dopt.paths import slug
 from dopt.sweeps import columns, knee, spec
 from dopt.sweeps import plan as planning
-from dopt.sweeps.agreement import same, solved, templates_of
+from dopt.sweeps.agreement import Held, solved, templates_of
 from dopt.sweeps.hired import Order
 from dopt.sweeps.jobs import Team, Together, working
 from dopt.sweeps.knee import Ask
 from dopt.sweeps.pipeline import Pipeline, Todo, is_unlogged, log, todo_of, with_next
-from dopt.sweeps.results import Results, load
+from dopt.sweeps.results import Results, read
 from dopt.sweeps.show import Show
-from dopt.sweeps.store import Store
+from dopt.sweeps.store import Reading, Store
 from dopt.sweeps.tables import of_result
 from dopt.sweeps.tracking import Tracker
 from dopt.types import InputError, MachineError
@@ -110,22 +109,27 @@ def _sweep(
     with ExitStack() as ends:
         ends.callback(show.stop)
         team = ends.enter_context(working(jobs, show))
-        planned = _plan(asked, store, devices, team)
-        _keep_metric(asked, store, show)
+        held = _plan(asked, store, devices, team)
+        reading, planned = _keep_reading(held, store, show), held.wanted()
         for line in dict.fromkeys(line for like in templates_of(planned) for line in fresh(like.digests)):
             show.say(f"results: {line}; these runs have ids of their own, and nothing reuses them")
         tracker = Tracker(wandb, group=asked.name, folder=store.folder, project=asked.project, say=show.say)
-        with matrices.keeping(solved(planned, store)):
+        with matrices.keeping(held.matrices):
             _work(planned, store, tracker, devices, team)
-        return dataclasses.replace(load(store.folder), metric=asked.metric)  # while helpers end
+        return read(store, reading)  # while helpers end
 
 
-def _keep_metric(asked: spec.Sweep, store: Store, show: Show) -> None:
-    """The metric belongs to the reading of a folder, not to its plan; it is kept where it can be."""
+def _keep_reading(held: Held, store: Store, show: Show) -> Reading:
+    """What is asked for belongs to the reading of a folder, not to its plans; it is kept where it can be."""
+    asked = held.asked
+    if held.hidden:
+        show.say(f"results: {held.hidden} runs of {store.folder} are hidden, since this sweep does not ask for them")
+    reading = Reading(asked.metric, held.order, asked.varied, asked.merged)
     try:
-        store.write_metric(asked.metric)
+        store.write_reading(reading)
     except MachineError as error:
-        show.say(f"results: the metric is not kept for `dopt.load` ({error})")
+        show.say(f"results: what is asked for is not kept for `dopt.load` ({error})")
+    return reading
 
 
 def default_folder(name: str, changes: Mapping[str, Any] | None) -> Path:
@@ -147,12 +151,17 @@ def grouped(asked: spec.Sweep, devices: Sequence[Any] | None = None) -> list[Bui
 
 
 def prepare(
-    asked: spec.Sweep, devices: Sequence[Any] | None, team: Team | None = None, ask: Ask = knee.remembered
+    asked: spec.Sweep,
+    devices: Sequence[Any] | None,
+    team: Team | None = None,
+    ask: Ask = knee.remembered,
+    plan: int = 1,
 ) -> list[planning.Planned]:
     """Groups, widths and slabs of a new sweep; nothing is compiled before all are checked.
 
     Args:
       ask: what is known of how many runs an accelerator does best at once.
+      plan: its number.
     """
     built, planned = grouped(asked, devices), []
     team = team or Team()
@@ -163,7 +172,7 @@ def prepare(
         begin = time.perf_counter()
         known = None if planning.is_fixed(made.devices) else ask(made, runs, key)
         width, compiled = planning.choose_width(made, len(runs), team.size, known)
-        slabs, segments = planning.cut(number, runs, width), tuple(call.segment for call in compiled.calls)
+        slabs, segments = planning.cut(plan, number, runs, width), tuple(call.segment for call in compiled.calls)
         one = planning.Planned(key, runs, width, compiled.memory, made.models, slabs, segments)
         one.group, one.compiled, one.knee = made, {width: compiled}, known
         one.compile_seconds = time.perf_counter() - begin
@@ -177,41 +186,56 @@ def _check_metric(name: str | None, built: Sequence[Group]) -> None:
         raise InputError(f"sweep.metric.name: no run of this sweep has {name}; see the metrics in a run's history")
 
 
-def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None, team: Team) -> list[planning.Planned]:
-    written = store.plan() if store.folder.exists() else None
-    if written is not None:
-        return same(asked, store, written, team)
+def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None, team: Team) -> Held:
+    """What the plans of a folder hold of a sweep; a plan of what they lack is added to them first."""
+    held = _held(asked, store, team)
+    if held.lacking is None:
+        return held
     store.check_writable()
     planned = None
-    if store.folder.exists():  # somebody may be planning right now
-        store.create()
-    else:
-        planned = prepare(asked, devices, team, knee.measured)  # may refuse: nothing is written then
-        store.create()
+    if not store.folder.exists() or held.number:  # else somebody may be planning the whole of it right now
+        planned = _prepared(held, devices, team)  # may refuse: nothing is written then
+    store.create()
     with store.locked("plan", wait=True):
-        written = store.plan()
-        if written is not None:
-            return same(asked, store, written, team)
-        if store.has_slabs():
+        if len(store.plan_paths()) != held.number:  # somebody was sooner
+            held, planned = _held(asked, store, team), None
+        if held.lacking is None:
+            return held
+        if not held.number and store.has_slabs():
             raise InputError(
-                f"results: {store.folder} has slabs and no plan.json, so that nobody can tell whose they are; put it back, or choose another folder with --results"
+                f"results: {store.folder} has slabs and no plan, so that nobody can tell whose they are; put plans back, or choose another folder with --results"
             )
-        planned = planned or prepare(asked, devices, team, knee.measured)
-        _write_plan(asked, planned, store, devices, team.threads)
-    return planned
+        planned = planned or _prepared(held, devices, team)
+        _write_plan(held, planned, devices, team.threads)
+    return held.grown(planned, team.threads)
+
+
+def _held(asked: spec.Sweep, store: Store, team: Team) -> Held:
+    """What the plans hold of a sweep, which is compared with what lies here now."""
+    held = Held.read(asked, store)
+    team.agree(held.threads)
+    with matrices.keeping(held.matrices):
+        held.compare()
+    return held
+
+
+def _prepared(held: Held, devices: Sequence[Any] | None, team: Team) -> list[planning.Planned]:
+    """What the plans of a folder lack, planned."""
+    assert held.lacking is not None
+    with matrices.keeping(held.matrices):
+        return prepare(held.lacking, devices, team, knee.measured, held.number + 1)
 
 
 def _write_plan(
-    asked: spec.Sweep,
-    planned: Sequence[planning.Planned],
-    store: Store,
-    devices: Sequence[Any] | None,
-    threads: int | None,
+    held: Held, planned: Sequence[planning.Planned], devices: Sequence[Any] | None, threads: int | None
 ) -> None:
     """The plan, and before it what a solver found for it."""
-    for like in filter(matrices.is_solved, asked.runs.templates):
-        matrices.save(store.matrix_path(like.digests["matrix"]), matrices.matrix(like))
-    store.write_plan(planning.write(asked, planned, devices or jax.devices(), threads))
+    asked, store = held.lacking, held.store
+    assert asked is not None
+    with matrices.keeping(held.matrices):
+        for like in filter(matrices.is_solved, asked.runs.templates):
+            matrices.save(store.matrix_path(like.digests["matrix"]), matrices.matrix(like))
+    store.write_plan(held.number + 1, planning.write(asked, planned, devices or jax.devices(), threads))
 
 
 def _work(
@@ -233,7 +257,7 @@ def _work(
         store.create()
         _name_engines(store, names, show)
         _share(planned, team, len(missing))
-        team.go(store.folder, None if devices is None else len(devices))
+        team.go(store.folder, None if devices is None else len(devices), [todo.name for todo in missing])
     with aside("pack") as pack, aside("write") as write:
         work = Pipeline(store, tracker, devices, show, pack, write)
         while missing:
@@ -310,13 +334,12 @@ def rehearse(file: str, changes: Mapping[str, Any], part: float) -> None:
 
 def help_with(order: Order, skipped: Collection[str], show: Show) -> None:
     """Do what is missing in a folder and nobody holds, until all is there; `skipped` may grow meanwhile."""
-    store = Store(order.folder)
-    written = store.plan()
-    if written is None:
-        raise MachineError(f"results: {store.plan_path} is gone")
+    store, names = Store(order.folder), set(order.slabs)
+    planned = [p for path in store.plan_paths() for p in planning.read(store.plan(path), path)]
+    slabs = [todo for todo in todo_of(planned) if todo.name in names]
+    if len(slabs) < len(names):
+        raise MachineError(f"results: a plan of {store.folder} is gone")
     devices = None if order.devices is None else jax.local_devices()[: order.devices]
-    planned = planning.read(written, store.plan_path)
-    slabs = todo_of(planned)
     begin = int(order.part * len(slabs))
     with matrices.keeping(solved(planned, store)), aside("pack") as pack, aside("write") as write:
         work = Pipeline(store, Tracker("off", group="", folder=store.folder), devices, show, pack, write)

@@ -178,7 +178,7 @@ def test_a_file_system_without_locks_is_refused_before_anything_runs(
         os.strerror(number),
         "--results",
     )
-    assert not (results / "plan.json").exists()
+    assert not (results / "plans").exists()
 
 
 @pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS], ids=errno.errorcode.get)

@@ -30,7 +30,7 @@ def shared(tmp_path: Path, steps: int) -> tuple[subprocess.Popen[str], psutil.Pr
     process = start(tmp_path / "marks", arguments, DOPT_CACHE_DIR=str(tmp_path / "cache"))
     wait_for(process, tmp_path / "marks" / "device")
     (helper,) = psutil.Process(process.pid).children(recursive=True)
-    lock = tmp_path / "results" / "locks" / f"group0-slab{SLABS // 2:03d}.lock"  # it begins in the middle
+    lock = tmp_path / "results" / "locks" / f"0001-group0-slab{SLABS // 2:03d}.lock"  # it begins in the middle
     wait_for(process, lock)
     time.sleep(0.5)
     return process, helper
@@ -56,7 +56,7 @@ def test_a_killed_helpers_slabs_are_done_and_its_death_is_told(tmp_path: Path) -
     code, _, err = end(process)
     assert code == 0, err
     assert re.fullmatch(
-        r"jobs: a process that helped was killed \(SIGKILL, as the system does where memory ends\)(; group0-slab00\d is done again)?\n",
+        r"jobs: a process that helped was killed \(SIGKILL, as the system does where memory ends\)(; 0001-group0-slab00\d is done again)?\n",
         err,
     ), err
     assert dopt.load(tmp_path / "results").missing == 0

@@ -116,8 +116,8 @@ def test_helpers_end_with_whom_they_help(number: signal.Signals, tmp_path: Path)
     folder.mkdir()
     (folder / "long.py").write_text(FIGURE)
     process = start(tmp_path / "marks", ["figures", "--jobs=2", "--folder=paper_figs"], cwd=tmp_path)
-    wait_for(process, tmp_path / "results" / "long" / "c" / "plan.json")  # the helper begins at the end
-    wait_for(process, tmp_path / "results" / "long" / "a" / "plan.json")
+    wait_for(process, tmp_path / "results" / "long" / "c" / "plans" / "0001.json")  # the helper begins at the end
+    wait_for(process, tmp_path / "results" / "long" / "a" / "plans" / "0001.json")
     helpers = psutil.Process(process.pid).children(recursive=True)
     assert helpers
     process.send_signal(number)

@@ -304,7 +304,7 @@ def finished(folder: Path) -> Path:
 def kinds(sound: Path) -> tuple[Kind, ...]:
     """All of them; `sound` is a folder that `finished` made."""
     plain = (sweeps, arguments, graphs, matrices, sets, links, traces, schedules)
-    parts = {"plans": "plan.json", "manifests": "manifest.json", "tables": "*.parquet"}
+    parts = {"plans": "0001.json", "manifests": "manifest.json", "tables": "*.parquet"}
     return (
         *(Kind(damage.__name__, damage) for damage in plain),
         *(Kind(name, folders(sound, part)) for name, part in parts.items()),

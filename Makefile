@@ -1,4 +1,4 @@
-# make sweep: the main job. make test: all checks, make check: the quick ones. make figures, faults, fuzz, mutants: longer ones. PYTHON=python3.12 takes another interpreter, and its own environment.
+# make sweep: the main job. make test: all checks, make check: the quick ones. make figures, faults, cluster, fuzz, mutants: longer ones. PYTHON=python3.12 takes another interpreter, and its own environment.
 PYTHON ?= python3
 VENV ?= .venv$(if $(filter-out python3,$(notdir $(PYTHON))),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ BITS := tests/test_engine.py tests/test_store.py tests/test_checkpoints.py
 QUICK := $(patsubst %,tests/test_%.py,agents barriers cells cluster columns cost curves delays files graphs identity \
 	memory names options plain plan readers runs sequences sound spectrum stairs start style topology weights)
 
-.PHONY: sweep test check style types bits quick figures faults fuzz mutants speed ahead ahead-h100 ahead-v5e clean
+.PHONY: sweep test check style types bits quick figures faults cluster fuzz mutants speed ahead ahead-h100 ahead-v5e clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/dopt sweep benchmarks/connectivity_delay.yaml
@@ -45,6 +45,10 @@ figures: $(VENV)/.installed-dev
 # all faults, really caused (`make test` causes a few of them), and the table of README
 faults: $(VENV)/.installed-dev
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.faults
+
+# sweeps on clusters that are started here: a Slurm, where there is one (Debian: slurm-wlm, munge)
+cluster: $(VENV)/.installed-dev
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m cluster tests/cluster
 
 # 20 000 damaged inputs of every kind that dopt reads, each taken or refused in one line (`make test` tries a thousand)
 fuzz: $(VENV)/.installed

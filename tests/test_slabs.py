@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,8 @@ def test_a_slab_is_on_the_disk_before_it_has_its_name_and_then_its_name(
     monkeypatch.setattr(Path, "rename", lambda *paths: events.append("named") or rename(*paths))
     write(store)
     named = events.index("named")
-    assert sorted(events[:named]) == sorted([f".tmp-slab-{os.getpid()}", MANIFEST, *TABLES])
+    (temporary,) = (event for event in events if event.startswith(".tmp-slab-"))
+    assert sorted(events[:named]) == sorted([temporary, MANIFEST, *TABLES])
     assert events[named + 1 :] == ["slabs"]
     store.check_slab("slab", IDS)
 
@@ -71,6 +73,32 @@ def test_where_any_part_does_not_reach_the_disk_nothing_is_left(
     assert list((store.folder / "slabs").iterdir()) == []
     write(store)
     store.check_slab("slab", IDS)
+
+
+def test_of_two_that_write_a_slab_the_first_one_stays_and_the_second_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where a process was stopped for so long that its claim was taken over."""
+    write(store)
+    kept = {path: path.read_bytes() for path in store.slab("slab").iterdir()}
+    store.write_slab("slab", table(3), table(9), {"slab": "slab", "runs": [*IDS, "c"]})
+    assert {path: path.read_bytes() for path in store.slab("slab").iterdir()} == kept
+    assert [path.name for path in (store.folder / "slabs").iterdir()] == ["slab"]
+
+    # who comes first clears up what the second one has begun; then there is no folder any more to write to
+    shutil.rmtree(store.slab("slab"))
+    real = columns.write
+
+    def slow(table: pa.Table, path: Path) -> str:
+        with monkeypatch.context() as patch:
+            patch.setattr(columns, "write", real)
+            write(store)
+        return real(table, path)
+
+    monkeypatch.setattr(columns, "write", slow)
+    store.write_slab("slab", table(3), table(9), {"slab": "slab", "runs": [*IDS, "c"]})
+    store.check_slab("slab", IDS)
+    assert [path.name for path in (store.folder / "slabs").iterdir()] == ["slab"]
 
 
 @pytest.mark.parametrize("file", TABLES)

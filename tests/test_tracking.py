@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from dopt.sweeps import spec, tracking
+from dopt.sweeps import claims, spec, tracking
 from dopt.sweeps.tracking import AXES, NAME, TAG, Tracker, fit, login_status, project_name, run_id, thin
 from dopt.sweeps.work import sweep
 
@@ -663,6 +663,21 @@ def test_a_sweep_logs_what_an_earlier_call_of_it_could_not(tmp_path: Path, monke
     assert tried == [*first.runs["id"][:2], *first.runs["id"][1:]]
     sweep(content, results=tmp_path / "s", wandb="offline")
     assert len(tried) == 4
+
+
+def test_a_sweep_logs_what_a_dead_host_had_no_time_to_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = list[str]()
+    monkeypatch.setattr(tracking, "_write", lambda *given: tried.append(given[4]["id"]))
+    monkeypatch.setattr(claims, "STALE", 0.2)
+    fixed = {"algorithm": "gossip_sgd", "workers": 2, "problem": "quadratic", "steps": 2, "learning_rate": 0.1}
+    content = {"name": "s", "parameters": spec.grid(fixed, {"seed": [0, 1]})}
+    first = sweep(content, results=tmp_path / "s")
+    (slab,) = (tmp_path / "s" / "slabs").iterdir()
+    said = {"node": "far", "system": "", "pid": 1, "started": None, "since": 1.8e9, "beats": 3}
+    (tmp_path / "s" / "locks" / f"{slab.name}.claim").write_text(json.dumps(said))
+    sweep(content, results=tmp_path / "s", wandb="offline")
+    assert tried == first.runs["id"].tolist()
+    assert claims.held(tmp_path / "s" / "locks") == []
 
 
 # -- names ----------------------------------------------------------------------------------------------------------------

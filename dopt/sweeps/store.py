@@ -6,7 +6,7 @@ results/NAME/reading.json                               what the latest call ask
 results/NAME/slabs/SLAB/{runs,history}.parquet          tables
 results/NAME/slabs/SLAB/manifest.json                   its runs, versions, device, threads, seconds, sha256 of each table; with a checksum
 results/NAME/set-aside/                                 slabs that were found damaged, or foreign
-results/NAME/locks/                                     who works on what; empty files, held by a living process
+results/NAME/locks/                                     who works on what (`claims`), and what W&B has of it
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-import filelock
 import pyarrow as pa
 
+from dopt.config.identity import SCHEMA
 from dopt.files import TEMPORARY, check_name, reason, sync, sync_all, write, writing
 from dopt.paths import slug
 from dopt.sweeps import columns, seal
+from dopt.sweeps.claims import Claims
 from dopt.types import InputError, MachineError
-from dopt.version import SCHEMA
 
 FORMAT = 5  # of a plan
 READ = (3, 4, FORMAT)  # of an older one (plan.json, the folder's only one) the results are read, and no more are made
@@ -61,6 +62,7 @@ class Store:
     def __init__(self, folder: str | Path):
         check_name("results", folder)
         self.folder = Path(folder)
+        self.claims = Claims(self.folder / "locks")
 
     def create(self) -> None:
         """Make the folder; MachineError where it cannot be written."""
@@ -175,28 +177,13 @@ class Store:
         """Where a matrix lies that a solver found."""
         return self.folder / "matrices" / f"{slug(digest)}.npz"
 
-    @contextmanager
-    def locked(self, name: str, wait: bool) -> Iterator[bool]:
-        """Hold the lock `name` (True), or find it held by a living process (False; never where `wait`)."""
-        path = self.folder / "locks" / f"{slug(name)}.lock"
-        # files that stand for locks would outlive a killed process, so there is no falling back to them
-        lock = filelock.FileLock(
-            path, fallback_to_soft=False, thread_local=False
-        )  # one thread claims, another gives back
-        try:
-            lock.acquire(timeout=-1 if wait else 0)
-        except filelock.Timeout:
-            yield False
-            return
-        except (OSError, NotImplementedError) as error:
-            why = reason(error) if isinstance(error, OSError) else str(error)
-            raise MachineError(
-                f"results: cannot lock {str(path)!r} ({why}); choose a folder on another file system with --results"
-            ) from error
-        try:
-            yield True
-        finally:
-            lock.release()
+    def locked(self, name: str, wait: bool) -> AbstractContextManager[bool]:
+        """Hold the claim `name` (True), or find it held by a living process (False; never where `wait`).
+
+        Raises:
+          MachineError: the folder cannot be written.
+        """
+        return self.claims.claim(name, wait)
 
     # -- slabs --
 
@@ -239,55 +226,69 @@ class Store:
         say(f"results: {fault}; set aside in {aside / f'{folder.name}.{number}'}, runs again")
         return False
 
-    def _verified(self, name: str, ids: Sequence[str], fields: Sequence[str] | None) -> list[pa.Table]:
-        """The tables of a slab that is whole and of these runs, in this order; of their columns these, or all.
+    def _verified(
+        self, name: str, ids: Sequence[str], fields: Sequence[str] | None
+    ) -> tuple[dict[str, bytes], list[pa.Table]]:
+        """(files, tables) of a slab that is whole and of these runs, in this order; of the tables' columns these, or all.
 
         Raises:
           SlabError: it is damaged, foreign, or unreadable.
         """
         folder = self.slab(name)
-        manifest = self.manifest(name)
+        text = _bytes(folder / MANIFEST)
+        files, manifest = {MANIFEST: text}, _manifest(text, folder / MANIFEST)
         for field, expected in (("slab", name), ("runs", list(ids))):
             if manifest.get(field) != expected:
                 raise SlabError("foreign", f"{folder / MANIFEST} has other {field} than the plan")
         sums = manifest.get("sha256")
         found = []
         for file in TABLES:
-            content = _bytes(folder / file)
+            content = files[file] = _bytes(folder / file)
             if not isinstance(sums, dict) or hashlib.sha256(content).hexdigest() != sums.get(file):
                 raise SlabError("damaged", f"{folder / file} is truncated or altered")
             table, there = _table(content, folder / file, fields)
             if (there if file == RUNS else there.unique()).to_pylist() != list(ids):
                 raise SlabError("foreign", f"{folder / file} has other runs than the plan")
             found.append(table)
-        return found
+        return files, found
 
     def write_slab(self, name: str, runs: pa.Table, history: pa.Table, manifest: dict[str, Any]) -> None:
-        """Put a slab in place in one rename, synced before; one that is there already is kept.
+        """Put a slab in place in one rename, synced before; one that is there already is kept, and this one thrown away.
 
         Raises:
           MachineError: it cannot be written; nothing is left of it.
         """
-        with writing("results", self.slab(name), "--results"):
-            self._write_slab(self.slab(name), runs, history, manifest)
-
-    @staticmethod
-    def _write_slab(folder: Path, runs: pa.Table, history: pa.Table, manifest: dict[str, Any]) -> None:
-        for old in os.listdir(folder.parent):
-            if old.startswith(f".tmp-{folder.name}-"):  # of a process that was killed: we hold the slab's lock
-                shutil.rmtree(folder.parent / old, ignore_errors=True)
-        temporary = folder.parent / f".tmp-{folder.name}-{os.getpid()}"
-        temporary.mkdir()
-        try:
+        with writing("results", self.slab(name), "--results"), self._appearing(self.slab(name)) as temporary:
             tables = zip(TABLES, (runs, history), strict=True)
             sums = {file: columns.write(table, temporary / file) for file, table in tables}
             (temporary / MANIFEST).write_bytes(seal.seal({**manifest, "sha256": sums}))
+
+    def put_slab(self, name: str, files: Mapping[str, bytes]) -> None:
+        """As `write_slab`, of files that another store checked."""
+        with writing("results", self.slab(name), "--results"), self._appearing(self.slab(name)) as temporary:
+            for file, content in files.items():
+                (temporary / file).write_bytes(content)
+
+    @staticmethod
+    @contextmanager
+    def _appearing(place: Path) -> Iterator[Path]:
+        """A folder to fill, which becomes the slab when all of it is on the disk, unless there is one by then."""
+        begin = f"{TEMPORARY}{place.name}-"
+        temporary = place.parent / f"{begin}{secrets.token_hex(8)}"
+        temporary.mkdir()
+        try:
+            yield temporary
             sync_all([*(temporary / file for file in (*TABLES, MANIFEST)), temporary])
-            temporary.rename(folder)
-        except BaseException:
+            temporary.rename(place)
+        except BaseException as error:
             shutil.rmtree(temporary, ignore_errors=True)  # on a full disk it would be in the next one's way
-            raise
-        sync(folder.parent)
+            # whoever was stopped for so long that its claim was taken over comes second
+            if not (isinstance(error, OSError) and place.is_dir()):
+                raise
+        for old in os.listdir(place.parent):
+            if old.startswith(begin):  # of a process that was killed, or comes second
+                shutil.rmtree(place.parent / old, ignore_errors=True)
+        sync(place.parent)
 
     def read_slab(self, name: str, ids: Sequence[str]) -> tuple[pa.Table, pa.Table]:
         """The slab's tables, of these runs, read from the very bytes that were checked.
@@ -295,8 +296,16 @@ class Store:
         Raises:
           SlabError: it is damaged, foreign, or unreadable.
         """
-        runs, history = self._verified(name, ids, None)
+        _, (runs, history) = self._verified(name, ids, None)
         return runs, history
+
+    def slab_files(self, name: str, ids: Sequence[str]) -> dict[str, bytes]:
+        """The slab's files by name, of these runs: the very bytes that were checked.
+
+        Raises:
+          SlabError: it is damaged, foreign, or unreadable.
+        """
+        return self._verified(name, ids, ["id"])[0]
 
     def check_slab(self, name: str, ids: Sequence[str]) -> None:
         """SlabError where a slab is not there whole, or not of these runs."""
@@ -305,10 +314,14 @@ class Store:
     def manifest(self, name: str) -> dict[str, Any]:
         """What made a slab; SlabError where it cannot be told."""
         path = self.slab(name) / MANIFEST
-        try:
-            return seal.unseal(_bytes(path))
-        except ValueError as error:
-            raise SlabError("damaged", f"{path} is damaged ({error})") from None
+        return _manifest(_bytes(path), path)
+
+
+def _manifest(text: bytes, path: Path) -> dict[str, Any]:
+    try:
+        return seal.unseal(text)
+    except ValueError as error:
+        raise SlabError("damaged", f"{path} is damaged ({error})") from None
 
 
 def _reading(found: Mapping[str, Any]) -> Reading:

@@ -197,15 +197,20 @@ def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None, team: 
         planned = _prepared(held, devices, team)  # may refuse: nothing is written then
     store.create()
     with store.locked("plan", wait=True):
-        if len(store.plan_paths()) != held.number:  # somebody was sooner
-            held, planned = _held(asked, store, team), None
-        if held.lacking is None:
-            return held
-        if not held.number and store.has_slabs():
-            raise InputError(
-                f"results: {store.folder} has slabs and no plan, so that nobody can tell whose they are; put plans back, or choose another folder with --results"
-            )
-        planned = planned or _prepared(held, devices, team)
+        while True:
+            if (
+                len(store.plan_paths()) != held.number
+            ):  # somebody was sooner, or was it while we planned and were stopped
+                held, planned = _held(asked, store, team), None
+            if held.lacking is None:
+                return held
+            if not held.number and store.has_slabs():
+                raise InputError(
+                    f"results: {store.folder} has slabs and no plan, so that nobody can tell whose they are; put plans back, or choose another folder with --results"
+                )
+            if planned is not None:
+                break
+            planned = _prepared(held, devices, team)
         _write_plan(held, planned, devices, team.threads)
     return held.grown(planned, team.threads)
 
@@ -252,7 +257,7 @@ def _work(
     names = {todo.name for todo in there}
     missing = [todo for todo in slabs if todo.name not in names]
     show.start(sum(len(todo.runs) for todo in slabs), sum(len(todo.runs) for todo in there))
-    _log_finished(there, store, tracker, show)
+    busy = _log_finished(there, store, tracker, show, wait=False)
     if missing:  # a finished folder may be one that nobody can write
         store.create()
         _name_engines(store, names, show)
@@ -263,18 +268,23 @@ def _work(
         while missing:
             missing = _round(work, team, missing)
         work.finish()
+    _log_finished(busy, store, tracker, show, wait=True)  # who is at one logs it, or is dead
 
 
-def _log_finished(there: Sequence[Todo], store: Store, tracker: Tracker, show: Show) -> None:
-    """Hand W&B what it lacks of slabs that are there and at which nobody else is."""
+def _log_finished(there: Sequence[Todo], store: Store, tracker: Tracker, show: Show, wait: bool) -> list[Todo]:
+    """Hand W&B what it lacks of slabs that are there; left are those at which another process is, unless it is waited for."""
+    left = []
     try:
         for todo in there:
             if is_unlogged(store, tracker, todo.name, todo.runs):
-                with store.locked(todo.name, wait=False) as mine:
+                with store.locked(todo.name, wait) as mine:
                     if mine:
                         log(store, tracker, todo.name, todo.runs)
+                    else:
+                        left.append(todo)
     except MachineError as error:
         show.say(f"wandb: what is finished is not logged, since nobody could remember it ({error})")
+    return left
 
 
 def _round(work: Pipeline, team: Team, missing: Sequence[Todo]) -> list[Todo]:

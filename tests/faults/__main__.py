@@ -30,7 +30,8 @@ FAULTS = {
         "faults/test_disks.py::test_a_finished_folder",
         "test_tracking.py::test_a_folder_that_cannot_be_written",
     ),
-    "a file system without locks": ("faults/test_disks.py::test_a_file_system_without_locks",),
+    "two hosts into one folder, their clocks hours apart, one of them killed or stopped": ("faults/test_two_hosts.py",),
+    "a file system without locks, or on which nothing can be claimed": ("faults/test_disks.py::test_a_file_system",),
     "names that are too long, or no text in this locale": (
         "faults/test_disks.py::test_a_name_that_is_too_long",
         "faults/test_disks.py::test_in_the_c_locale",

@@ -54,11 +54,18 @@ def environment(devices: int = 1, **env: str) -> dict[str, str]:
 
 
 def start(
-    marks: Path, arguments: Sequence[str], *, code: str = "", devices: int = 1, cwd: Path | None = None, **env: str
+    marks: Path,
+    arguments: Sequence[str],
+    *,
+    code: str = "",
+    devices: int = 1,
+    cwd: Path | None = None,
+    under: Sequence[str] = (),
+    **env: str,
 ) -> subprocess.Popen[str]:
-    """The command in a process of its own; `code` runs before it."""
+    """The command in a process of its own; `code` runs before it, and `under` is the command that starts it."""
     marks.mkdir(exist_ok=True)
-    command = [sys.executable, "-c", COMMAND + PHASES + code + END, str(marks), *arguments]
+    command = [*under, sys.executable, "-c", COMMAND + PHASES + code + END, str(marks), *arguments]
     pipe = subprocess.PIPE
     started.append(
         subprocess.Popen(

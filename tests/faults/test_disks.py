@@ -1,4 +1,4 @@
-"""Disks that are full, read-only, or have no locks; names that are no text: one line, exit code 1, and finished slabs stay."""
+"""Disks that are full, read-only, or on which nothing can be claimed; names that are no text: one line, exit code 1, and finished slabs stay."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import yaml
 import dopt
 from dopt import files
 from dopt.cli import main
-from dopt.sweeps import plan
+from dopt.sweeps import claims, plan
 from dopt.types import MachineError
 
 from .processes import end, start
@@ -163,13 +163,26 @@ def claims(results):
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS], ids=errno.errorcode.get)
-def test_a_file_system_without_locks_is_refused_before_anything_runs(
-    number: int, sweep_file: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_a_file_system_without_locks_is_as_good_as_one_with_them(
+    number: int, sweep_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def without(descriptor: int, operation: int) -> None:
+    def without(*arguments: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    monkeypatch.setattr(fcntl, "flock", without)
+    for name in ("flock", "lockf", "fcntl"):
+        monkeypatch.setattr(fcntl, name, without)
+    monkeypatch.setattr(os, "link", without)
+    assert dopt.sweep(CONTENT, results=sweep_file.parent / "results").missing == 0
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS], ids=errno.errorcode.get)
+def test_a_file_system_on_which_nothing_can_be_claimed_is_refused_before_anything_runs(
+    number: int, sweep_file: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def without(path: object, mode: str) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(claims, "open", without, raising=False)
     results = sweep_file.parent / "results"
     one_line(
         capsys,

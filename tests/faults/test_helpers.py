@@ -30,8 +30,8 @@ def shared(tmp_path: Path, steps: int) -> tuple[subprocess.Popen[str], psutil.Pr
     process = start(tmp_path / "marks", arguments, DOPT_CACHE_DIR=str(tmp_path / "cache"))
     wait_for(process, tmp_path / "marks" / "device")
     (helper,) = psutil.Process(process.pid).children(recursive=True)
-    lock = tmp_path / "results" / "locks" / f"0001-group0-slab{SLABS // 2:03d}.lock"  # it begins in the middle
-    wait_for(process, lock)
+    claim = tmp_path / "results" / "locks" / f"0001-group0-slab{SLABS // 2:03d}.claim"  # it begins in the middle
+    wait_for(process, claim)
     time.sleep(0.5)
     return process, helper
 

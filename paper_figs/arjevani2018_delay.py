@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from dopt import Results, theory
 from dopt.figures import Claim, over
 from dopt.report import curves
-from dopt.report.cells import best, scores
 from dopt.report.style import COLOURS, WIDTHS, look, shade
+from dopt.sweeps.cells import best, scores
 
 DELAYS = [0, 1, 2, 5, 10, 20, 50, 100]
 LONG = 5  # delays from which on the steps are said to be linear

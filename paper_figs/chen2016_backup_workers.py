@@ -29,7 +29,8 @@ from matplotlib.figure import Figure
 from dopt import Results, theory
 from dopt.cluster import LAWS
 from dopt.figures import Claim, over
-from dopt.report import cells, curves, style
+from dopt.report import curves, style
+from dopt.sweeps import cells
 
 N, TARGET = 100, 0.03
 COMMON: dict[str, Any] = {

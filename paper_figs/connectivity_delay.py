@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.figures import Claim, over
-from dopt.report.cells import tuned
 from dopt.report.style import WIDTHS
+from dopt.sweeps.cells import tuned
 
 SWEEPS = {"main": "benchmarks/connectivity_delay.yaml"}
 

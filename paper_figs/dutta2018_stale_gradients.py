@@ -30,7 +30,8 @@ from matplotlib.figure import Figure
 from dopt import Results, theory
 from dopt.cluster import LAWS
 from dopt.figures import Claim
-from dopt.report import cells, curves, style
+from dopt.report import curves, style
+from dopt.sweeps import cells
 
 N, K, RATE, TARGET, SECONDS = 8, 4, 0.2, 0.02, 720
 RULES = {

@@ -28,7 +28,8 @@ from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.figures import Claim, over
-from dopt.report import cells, curves, style
+from dopt.report import curves, style
+from dopt.sweeps import cells
 
 N, SLOW, TARGET = 8, 4, 0.02
 COMMON: dict[str, Any] = {

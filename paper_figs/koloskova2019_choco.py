@@ -28,9 +28,9 @@ from matplotlib.figure import Figure
 from dopt import Results
 from dopt.figures import Claim
 from dopt.figures import over as ratio
-from dopt.report.cells import tuned
 from dopt.report.curves import history, line, quartiles
 from dopt.report.style import COLOURS, WIDTHS, look
+from dopt.sweeps.cells import tuned
 from dopt.sweeps.spec import grid
 
 WORKERS, SAMPLES, BATCH = 9, 4500, 5

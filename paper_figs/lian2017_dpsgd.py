@@ -29,8 +29,8 @@ from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.figures import Claim, over
-from dopt.report.cells import scores
 from dopt.report.style import WIDTHS, look
+from dopt.sweeps.cells import scores
 from dopt.sweeps.spec import grid
 
 WORKERS = 16

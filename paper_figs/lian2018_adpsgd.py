@@ -26,7 +26,8 @@ from matplotlib.figure import Figure
 from dopt import Results, theory
 from dopt.facts import make_problem, wiring
 from dopt.figures import Claim, over
-from dopt.report import cells, curves, style
+from dopt.report import curves, style
+from dopt.sweeps import cells
 
 N, TARGET = 16, 0.02
 METHODS = {"allreduce_sgd": "all-reduce", "ad_psgd": "AD-PSGD"}

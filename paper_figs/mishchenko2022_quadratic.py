@@ -25,8 +25,8 @@ from dopt import Results, theory
 from dopt.facts.timetable import timetable
 from dopt.figures import Claim
 from dopt.report import curves
-from dopt.report.cells import best, scores
 from dopt.report.style import COLOURS, WIDTHS, look
+from dopt.sweeps.cells import best, scores
 
 WORKERS = 40
 PAPER = {"minibatch": 0.19, "async": 0.43}  # the rates per gradient that the authors found best

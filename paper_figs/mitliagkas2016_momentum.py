@@ -30,8 +30,8 @@ from scipy.optimize import least_squares, minimize_scalar
 from dopt import Results, cluster, schedule, theory
 from dopt.figures import Claim
 from dopt.report import curves
-from dopt.report.cells import best
 from dopt.report.style import COLOURS, WIDTHS, shade
+from dopt.sweeps.cells import best
 from dopt.sweeps.spec import grid
 
 SEEDS = {

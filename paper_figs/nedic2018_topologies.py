@@ -26,8 +26,8 @@ from matplotlib.figure import Figure
 from dopt import Results
 from dopt.facts import wiring
 from dopt.figures import Claim
-from dopt.report.cells import first_at
 from dopt.report.style import COLOURS, WIDTHS
+from dopt.sweeps.cells import first_at
 
 POWERS = [2**k for k in range(3, 9)]
 SQUARES = [side**2 for side in range(3, 17)]

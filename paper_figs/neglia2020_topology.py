@@ -25,9 +25,9 @@ from matplotlib.figure import Figure
 from dopt import Results, theory
 from dopt.figures import Claim
 from dopt.figures import over as ratio
-from dopt.report.cells import first_at, tuned
 from dopt.report.curves import history, line, quartiles
 from dopt.report.style import COLOURS, WIDTHS
+from dopt.sweeps.cells import first_at, tuned
 
 WORKERS = 16
 TARGETS = (0.5, 0.3)  # the second is near the floor of SGD's noise

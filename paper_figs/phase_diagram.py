@@ -29,9 +29,9 @@ from matplotlib.patches import Rectangle
 
 from dopt import Results, cluster, theory
 from dopt.figures import Claim, over
-from dopt.report.cells import scores, tuned
 from dopt.report.curves import quartiles
 from dopt.report.style import WIDTHS, look
+from dopt.sweeps.cells import scores, tuned
 from dopt.sweeps.spec import grid
 
 

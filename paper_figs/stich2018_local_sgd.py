@@ -29,9 +29,9 @@ from dopt import Results, theory
 from dopt.config import Run
 from dopt.facts import make_problem
 from dopt.figures import Claim, over
-from dopt.report.cells import best
 from dopt.report.curves import history, line, quartiles
 from dopt.report.style import WIDTHS, look, shade
+from dopt.sweeps.cells import best
 
 H = "algorithm.local_steps"
 METRIC = {"name": "suboptimality", "goal": "minimize", "target": 0.005}

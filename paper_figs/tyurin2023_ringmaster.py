@@ -26,8 +26,8 @@ from matplotlib.figure import Figure
 from dopt import Results
 from dopt.figures import Claim, over
 from dopt.report import curves
-from dopt.report.cells import best, scores, tuned
 from dopt.report.style import WIDTHS, look
+from dopt.sweeps.cells import best, scores, tuned
 
 DRAWS = list(range(10))  # of the cluster
 SHORT, LONG = 90.0, 400.0  # seconds

@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from dopt.report.cells import best, cost, first_at, place_at, scores, tuned
 from dopt.report.terminal import summary
+from dopt.sweeps.cells import best, cost, first_at, place_at, scores, tuned
 from dopt.sweeps.results import Results
 from dopt.sweeps.spec import grid, parse
 from dopt.types import InputError

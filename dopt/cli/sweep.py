@@ -28,6 +28,11 @@ def add_flags(parser: Parser) -> None:
         metavar="N",
         help="processes that share the runs on a CPU, each on a core of its own (default: one for each core)",
     )
+    parser.add_argument(
+        "--extend",
+        metavar="NAME",
+        help="learning_rate: where a cell's best one is at the edge of its grid, let the grid grow, at most five times",
+    )
     add_figures_folder(parser)
     add_results_and_wandb(parser)
 
@@ -60,6 +65,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
             devices=devices.of(args.devices),
             show=show,
             jobs=jobs,
+            extend=args.extend,
         )
     if show.new == 0:
         out.print(f"all {len(results.runs)} runs of {results.name} are there already; nothing to run", highlight=False)

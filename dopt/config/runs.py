@@ -146,15 +146,26 @@ def joined(parts: Sequence[Runs]) -> Runs:
 
 def places(there: Runs, asked: Runs) -> np.ndarray:
     """[asked] where each run that is asked for stands among those that are there, by its fields, whatever they stand for; -1: nowhere."""
-    number: dict[Any, int] = {}
-    kinds = [
-        np.array([number.setdefault(around(like), len(number)) for like in runs.templates]) for runs in (there, asked)
-    ]
-    rows = zip((there, asked), kinds, strict=True)
+    rows = zip((there, asked), kinds(there, asked), strict=True)
     columns = [(kind[runs.template], bits(runs.learning_rate), runs.seed) for runs, kind in rows]
     first, kind = numbered(*(np.concatenate(pair) for pair in zip(*columns, strict=True)))
     found = first[kind[len(there) :]]
     return np.where(found < len(there), found, -1)
+
+
+def alike(there: Runs, asked: Runs) -> np.ndarray:
+    """[there] whether a run differs in nothing but its rate from one that is asked for."""
+    rows = zip((there, asked), kinds(there, asked), strict=True)
+    columns = [(kind[runs.template], runs.seed) for runs, kind in rows]
+    _, kind = numbered(*(np.concatenate(pair) for pair in zip(*columns, strict=True)))
+    found: np.ndarray = np.isin(kind[: len(there)], kind[len(there) :])
+    return found
+
+
+def kinds(*parts: Runs) -> list[np.ndarray]:
+    """Of each part [templates]: equal numbers where templates have equal fields, whatever they stand for."""
+    number: dict[Any, int] = {}
+    return [np.array([number.setdefault(around(like), len(number)) for like in runs.templates]) for runs in parts]
 
 
 def _kind(run: Resolved) -> tuple[Any, ...]:
@@ -190,4 +201,4 @@ def bits(rates: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(rates, np.float64).view(np.int64)
 
 
-__all__ = ["Runs", "bits", "joined", "numbered", "places"]
+__all__ = ["Runs", "alike", "bits", "joined", "kinds", "numbered", "places"]

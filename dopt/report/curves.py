@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from dopt.sweeps.cells import quantile
 from dopt.sweeps.results import Results
 
 if TYPE_CHECKING:
@@ -44,15 +45,6 @@ def quartiles(rows: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame
         found.append({"median": median, "low": low, "high": high, "n": len(names), "ids": " ".join(names)})
     keys = rows[[*by]].drop_duplicates().reset_index(drop=True)
     return pd.concat([keys, pd.DataFrame(found, columns=["median", "low", "high", "n", "ids"])], axis=1)
-
-
-def quantile(values: np.ndarray, q: float) -> float:
-    """Linear between neighbours; infinite where one of those that count is."""
-    place = q * (len(values) - 1)
-    below, above = int(np.floor(place)), int(np.ceil(place))
-    if np.isinf(values[above]):
-        return float(values[below]) if below == above else np.inf
-    return float(values[below] + (place - below) * (values[above] - values[below]))
 
 
 def line(axes: Axes, x: str, rows: pd.DataFrame, look: Mapping[str, Any], label: str | None = None) -> None:

@@ -69,6 +69,9 @@ class ProgressShow(Show):
         self.whole = finished
         if finished == total:
             return
+        if self.task is not None:  # a grid has grown
+            self._update(total=total, completed=finished)
+            return
         self.task = self.progress.add_task(
             "", total=total, completed=finished, diverged=0, slab="compiling", what=lines(self.what)
         )
@@ -139,7 +142,7 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
 
 def summary(results: Results) -> Table:
     """Best learning rate per cell, what it reaches, and whether the rate grid should have gone on."""
-    from dopt.report.cells import cost, stays, tuned
+    from dopt.sweeps.cells import cost, stays, tuned
 
     cells = tuned(results).drop(columns="ids")
     metric, target = results.metric.get("name", "loss"), results.metric.get("target")

@@ -11,7 +11,7 @@ import numpy as np
 
 from dopt.config import Resolved, Runs, matrices
 from dopt.config.identity import Memo, code_digests, content_digests, differences, matrix_digest
-from dopt.config.runs import joined, numbered, places
+from dopt.config.runs import alike, joined, numbered, places
 from dopt.sweeps import plan as planning
 from dopt.sweeps import spec
 from dopt.sweeps.store import Store
@@ -27,6 +27,7 @@ class Held:
       number: of plans.
       threads: on which their slabs run; None: not on a CPU, or there is no plan.
       planned: all their groups.
+      more: runs by which a grid grows (`extend`).
     """
 
     asked: spec.Sweep
@@ -34,9 +35,10 @@ class Held:
     number: int
     threads: int | None
     planned: Sequence[planning.Planned]
+    more: Runs | None = None
 
     @classmethod
-    def read(cls, asked: spec.Sweep, store: Store) -> Held:
+    def read(cls, asked: spec.Sweep, store: Store, more: Runs | None = None) -> Held:
         """What lies there; InputError where the plans are another sweep's, or of an older dopt."""
         paths, threads = store.plan_paths(), None
         planned: list[planning.Planned] = []
@@ -49,11 +51,11 @@ class Held:
                 raise InputError(
                     f"results: {store.folder} holds the sweep {quoted(plan['name'])}, and this one is {quoted(asked.name)}; choose another folder with --results"
                 )
-        return cls(asked, store, len(paths), threads, planned)
+        return cls(asked, store, len(paths), threads, planned, more)
 
     def grown(self, planned: Sequence[planning.Planned], threads: int | None) -> Held:
         """With one more plan."""
-        return Held(self.asked, self.store, self.number + 1, self.threads or threads, [*self.planned, *planned])
+        return replace(self, number=self.number + 1, threads=self.threads or threads, planned=[*self.planned, *planned])
 
     @cached_property
     def matrices(self) -> dict[matrices.Source, Any]:
@@ -73,27 +75,46 @@ class Held:
     @cached_property
     def lacking(self) -> spec.Sweep | None:
         """What is asked for and in no plan; None: nothing. Where there are plans, it is those that have the metric."""
-        new = np.flatnonzero(self.places < 0)
+        new = self.asked.runs.take(np.flatnonzero(self.places < 0))
+        if not len(new) and self.more is not None and self.runs is not None:
+            new = self.more.take(np.flatnonzero(places(self.runs, self.more) < 0))
         if not len(new):
             return None
-        if not self.number:
-            return self.asked
-        return replace(self.asked, runs=self.asked.runs.take(new).alone(), metric={})
+        return replace(self.asked, runs=new.alone(), metric={}) if self.number else self.asked
+
+    @property
+    def extends(self) -> bool:
+        """Whether what is lacking is asked for by a grid that grows, and not by the file."""
+        return self.more is not None and not (self.places < 0).any()
 
     @cached_property
-    def order(self) -> list[str]:
-        """The ids of what is asked for, in the order of the file, where a plan has it."""
-        ids = [] if self.runs is None else self.runs.ids
-        return [ids[place] for place in self.places.tolist() if place >= 0]
+    def rows(self) -> np.ndarray:
+        """What is shown, as numbers of `runs`: what the file asks for, in its order, and then that by which its grids grew."""
+        own = self.places[self.places >= 0]
+        if self.runs is None:
+            return own
+        extended = np.concatenate([np.full(len(p.runs), p.extended) for p in self.planned])
+        extended[own] = False
+        return np.concatenate([own, np.flatnonzero(extended & alike(self.runs, self.asked.runs))])
+
+    @property
+    def own(self) -> int:
+        """How many of what is shown the file asks for: the first ones."""
+        return int(np.count_nonzero(self.places >= 0))
+
+    @property
+    def shown(self) -> Runs:
+        """What is shown, where a plan has it."""
+        return self.asked.runs.take(self.rows) if self.runs is None else self.runs.take(self.rows)
 
     @property
     def hidden(self) -> int:
         """Runs that are in a plan, and that nobody asks for now."""
-        return (0 if self.runs is None else len(self.runs)) - len(self.order)
+        return 0 if self.runs is None else len(self.runs) - len(self.rows)
 
     def wanted(self) -> list[planning.Planned]:
         """The groups, with those slabs alone that have a run that is asked for."""
-        ids = set(self.order)
+        ids = set(self.shown.ids)
         parts = [
             replace(p, slabs=[(name, runs) for name, runs in p.slabs if not ids.isdisjoint(runs.ids)])
             for p in self.planned
@@ -105,7 +126,7 @@ class Held:
         if self.runs is not None:
             slabs = [name for p in self.wanted() for name, _ in p.slabs]
             there = all(map(self.store.has, slabs))
-            compare(self.runs.take(self.places[self.places >= 0]), self.store, there)
+            compare(self.shown, self.store, there)
 
 
 def templates_of(planned: Sequence[planning.Planned]) -> list[Resolved]:

@@ -179,9 +179,12 @@ def usable() -> list[int]:
 
 
 def begun() -> list[Helper]:
-    """The helpers that began early."""
+    """The helpers that began early; they are handed over, once."""
     made = _early.get()
-    return [] if made is None else list(made.helpers)
+    found = [] if made is None else list(made.helpers)
+    if made is not None:
+        made.helpers.clear()
+    return found
 
 
 def end(helpers: Sequence[Helper]) -> None:

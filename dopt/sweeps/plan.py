@@ -48,6 +48,7 @@ class Planned:
     slabs: Slabs
     segments: tuple[engine.Segment, ...] = ()  # how each run is cut into calls
     path: Path | None = None  # of the plan, where it was read
+    extended: bool = False  # whether the plan is of runs by which a grid grew, which no file asks for
     knee: Knee | None = None  # what is known of the best width on an accelerator
     group: engine.Group | None = None  # built when it is needed
     compiled: dict[int, engine.Compiled] = field(default_factory=dict)
@@ -147,6 +148,7 @@ def write(
         "name": sweep.name,
         "varied": sweep.varied,
         "merged": sweep.merged,
+        "extended": any(p.extended for p in planned),
         "device": devices[0].device_kind,
         "devices": len(devices),
         "threads": threads,
@@ -272,7 +274,8 @@ def read(plan: Mapping[str, Any], path: Path) -> list[Planned]:
     with damage(path):
         _check_head(plan)
         templates = tuple(template_of(found, plan["digests"]) for found in plan["templates"])
-        found = [replace(_planned(group, templates), path=path) for group in plan["groups"]]
+        extended = plan.get("extended", False)
+        found = [replace(_planned(group, templates), path=path, extended=extended) for group in plan["groups"]]
         if not found:
             raise ValueError("it has no groups")
         _check_order([identity for p in found for identity in p.runs.ids], plan["order"])
@@ -287,6 +290,7 @@ def _check_head(plan: Mapping[str, Any]) -> None:
     kinds = {
         "name": str,
         "merged": int,
+        "extended": bool,
         "varied": list,
         "columns": list,
         "order": list,
@@ -295,7 +299,7 @@ def _check_head(plan: Mapping[str, Any]) -> None:
         "groups": list,
     }
     for name, kind in kinds.items():
-        if not isinstance(plan.get(name), kind):
+        if not isinstance(plan.get(name, False if kind is bool else None), kind):
             raise ValueError(f"its {name} is missing, or is none")
     threads = plan.get("threads", 1)
     if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):

@@ -45,6 +45,7 @@ class Sweep:
     project: str
     merged: int  # runs left out, since they differ only in what their method does not read
     left_out: int = 0  # points of a grid past its run_cap
+    is_random: bool = False
 
     def words(self) -> str:
         """How many runs it has, and what became of the others."""
@@ -79,7 +80,16 @@ def parse(content: Any, default_name: str = "sweep", changes: Mapping[str, Any] 
     runs = runs_of(points)
     if "name" in metric or "target" in metric:
         _check_recorded(metric.get("name", "loss"), runs.kinds)
-    return Sweep(name, runs, points.varied, metric, project, points.size - len(runs), points.left_out)
+    return Sweep(
+        name,
+        runs,
+        points.varied,
+        metric,
+        project,
+        points.size - len(runs),
+        points.left_out,
+        content.get("method") == "random",
+    )
 
 
 def _word(key: str, given: Any, default: str) -> str:

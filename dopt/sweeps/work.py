@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -23,6 +24,7 @@ from dopt.facts.problem import is_recorded
 from dopt.files import whole, writing
 from dopt.paths import slug
 from dopt.sweeps import columns, knee, spec
+from dopt.sweeps import extend as extending
 from dopt.sweeps import plan as planning
 from dopt.sweeps.agreement import Held, solved, templates_of
 from dopt.sweeps.hired import Order
@@ -68,6 +70,7 @@ def sweep(
     devices: Sequence[Any] | None = None,
     show: Show | None = None,
     jobs: int | None = 1,
+    extend: str | None = None,
 ) -> Results:
     """Run what a sweep file asks for and is not in the results folder yet.
 
@@ -81,16 +84,19 @@ def sweep(
       jobs: processes that share the work on a CPU, each on one thread and one core; None: one for each core. 1: this
         process alone, with the threads that it has, which decide about last bits: so a folder is gone on with on as many
         as it was begun with, if need be by another process.
+      extend: `learning_rate`: where the best one of a cell stands at the edge of its grid, the grid of that cell grows by the
+        ratio of its two outermost values until it does not, at most five times. The tables have these runs, too, also when
+        the sweep is asked for again.
 
     Returns:
-      The tables of the whole folder.
+      The tables of what was asked for; a folder may hold more.
 
     Raises:
       InputError: the sweep cannot mean anything, or the folder holds another one or cannot be written.
       MachineError: the folder cannot be written, or the machine has not enough memory; finished slabs are kept.
       KeyboardInterrupt: as soon as it comes; finished slabs are kept.
     """
-    return in_thread(lambda: _sweep(source, results, set, wandb, devices, show or Show(), jobs))
+    return in_thread(lambda: _sweep(source, results, set, wandb, devices, show or Show(), jobs, extend))
 
 
 def _sweep(
@@ -101,30 +107,53 @@ def _sweep(
     devices: Sequence[Any] | None,
     show: Show,
     jobs: int | None,
+    extend: str | None,
 ) -> Results:
     asked = spec.parse(source, changes=set) if isinstance(source, Mapping) else spec.read(source, set)
     if asked.left_out:
         show.say(asked.words())
+    extending.check(extend, asked)
     store = Store(results if results is not None else default_folder(asked.name, set))
     with ExitStack() as ends:
         ends.callback(show.stop)
-        team = ends.enter_context(working(jobs, show))
-        held = _plan(asked, store, devices, team)
+        held, found = _filled(asked, store, wandb, devices, show, jobs)
+        while extend is not None:
+            step = extending.step(held, found)
+            for line in step.lines:
+                show.say(line)
+            if step.runs is None:
+                break
+            held, found = _filled(asked, store, wandb, devices, show, jobs, step.runs)
+        return found
+
+
+def _filled(
+    asked: spec.Sweep,
+    store: Store,
+    wandb: str,
+    devices: Sequence[Any] | None,
+    show: Show,
+    jobs: int | None,
+    more: Runs | None = None,
+) -> tuple[Held, Results]:
+    """What a folder holds when all is done that was missing; `more`: as of `Held`."""
+    with working(jobs, show) as team:
+        held = _plan(asked, store, devices, team, more)
         reading, planned = _keep_reading(held, store, show), held.wanted()
         for line in dict.fromkeys(line for like in templates_of(planned) for line in fresh(like.digests)):
             show.say(f"results: {line}; these runs have ids of their own, and nothing reuses them")
         tracker = Tracker(wandb, group=asked.name, folder=store.folder, project=asked.project, say=show.say)
         with matrices.keeping(held.matrices):
             _work(planned, store, tracker, devices, team)
-        return read(store, reading)  # while helpers end
+        return held, read(store, reading)  # while helpers end
 
 
 def _keep_reading(held: Held, store: Store, show: Show) -> Reading:
     """What is asked for belongs to the reading of a folder, not to its plans; it is kept where it can be."""
     asked = held.asked
-    if held.hidden:
+    if held.hidden and held.more is None:  # it was said before the first grid grew
         show.say(f"results: {held.hidden} runs of {store.folder} are hidden, since this sweep does not ask for them")
-    reading = Reading(asked.metric, held.order, asked.varied, asked.merged)
+    reading = Reading(asked.metric, held.shown.ids, asked.varied, asked.merged)
     try:
         store.write_reading(reading)
     except MachineError as error:
@@ -186,9 +215,9 @@ def _check_metric(name: str | None, built: Sequence[Group]) -> None:
         raise InputError(f"sweep.metric.name: no run of this sweep has {name}; see the metrics in a run's history")
 
 
-def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None, team: Team) -> Held:
+def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None, team: Team, more: Runs | None = None) -> Held:
     """What the plans of a folder hold of a sweep; a plan of what they lack is added to them first."""
-    held = _held(asked, store, team)
+    held = _held(asked, store, team, more)
     if held.lacking is None:
         return held
     store.check_writable()
@@ -201,7 +230,7 @@ def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None, team: 
             if (
                 len(store.plan_paths()) != held.number
             ):  # somebody was sooner, or was it while we planned and were stopped
-                held, planned = _held(asked, store, team), None
+                held, planned = _held(asked, store, team, more), None
             if held.lacking is None:
                 return held
             if not held.number and store.has_slabs():
@@ -215,9 +244,9 @@ def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None, team: 
     return held.grown(planned, team.threads)
 
 
-def _held(asked: spec.Sweep, store: Store, team: Team) -> Held:
+def _held(asked: spec.Sweep, store: Store, team: Team, more: Runs | None) -> Held:
     """What the plans hold of a sweep, which is compared with what lies here now."""
-    held = Held.read(asked, store)
+    held = Held.read(asked, store, more)
     team.agree(held.threads)
     with matrices.keeping(held.matrices):
         held.compare()
@@ -228,7 +257,8 @@ def _prepared(held: Held, devices: Sequence[Any] | None, team: Team) -> list[pla
     """What the plans of a folder lack, planned."""
     assert held.lacking is not None
     with matrices.keeping(held.matrices):
-        return prepare(held.lacking, devices, team, knee.measured, held.number + 1)
+        found = prepare(held.lacking, devices, team, knee.measured, held.number + 1)
+    return [dataclasses.replace(p, extended=held.extends) for p in found]
 
 
 def _write_plan(

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from dopt.report.curves import quantile
 from dopt.sweeps.results import Results
 
 TUNED = ("learning_rate", "seed")
@@ -141,3 +140,12 @@ def place_at(values: np.ndarray, target: float, stays: bool = False) -> int | No
         place = len(there) - int(np.argmin(there[::-1])) if not there.all() else 0
         return place if place < len(there) else None
     return int(np.argmax(there)) if there.any() else None
+
+
+def quantile(values: np.ndarray, q: float) -> float:
+    """Linear between neighbours; infinite where one of those that count is."""
+    place = q * (len(values) - 1)
+    below, above = int(np.floor(place)), int(np.ceil(place))
+    if np.isinf(values[above]):
+        return float(values[below]) if below == above else np.inf
+    return float(values[below] + (place - below) * (values[above] - values[below]))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from dopt.lazy import on_demand
 
 if TYPE_CHECKING:
-    from dopt.config.identity import SCHEMA, identity
+    from dopt.config.identity import identity
     from dopt.config.optimizers import COUPLED, LINEAR, OPTIMIZERS, averages, make_optimizer
     from dopt.config.run import HORIZONS, OWN, Resolved, Run, options_of
     from dopt.config.runs import Runs
@@ -22,7 +22,6 @@ __all__ = [
     "OWN",
     "RATES",
     "SCHEDULES",
-    "SCHEMA",
     "UNTRACED",
     "Resolved",
     "Run",
@@ -37,7 +36,7 @@ __all__ = [
 on_demand(
     __name__,
     {
-        **dict.fromkeys(("SCHEMA", "identity"), "dopt.config.identity"),
+        "identity": "dopt.config.identity",
         **dict.fromkeys(("COUPLED", "LINEAR", "OPTIMIZERS", "averages", "make_optimizer"), "dopt.config.optimizers"),
         **dict.fromkeys(("HORIZONS", "OWN", "Resolved", "Run", "options_of"), "dopt.config.run"),
         **dict.fromkeys(("RATES", "SCHEDULES", "UNTRACED", "make_rate"), "dopt.config.schedules"),

@@ -28,8 +28,8 @@ from dopt.config.run import OWN, Resolved, Run, options_of
 from dopt.problems import PROBLEMS
 from dopt.registry import Entry, Plugins, traits_by_name
 from dopt.types import InputError, Problem
+from dopt.version import SCHEMA
 
-SCHEMA = 2  # of the fields and their meaning: part of a run's identity
 FRESH = "fresh "  # begins a digest of what has none, which is another one each time
 PLUGINS: tuple[tuple[str, Plugins[Any]], ...] = (  # fields and options that name what may be written outside dopt
     ("algorithm", ALGORITHMS),

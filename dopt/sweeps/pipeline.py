@@ -21,6 +21,7 @@ from dopt.paths import slug
 from dopt.sweeps import columns
 from dopt.sweeps import plan as planning
 from dopt.sweeps.agreement import compare
+from dopt.sweeps.contents import damage
 from dopt.sweeps.show import Show
 from dopt.sweeps.store import Store
 from dopt.sweeps.tables import tables
@@ -141,7 +142,7 @@ class Pipeline:
         width = math.ceil(p.width / p.group.spread) * p.group.spread
         if width not in p.compiled:
             begin = time.perf_counter()
-            with planning.damage(p.path or self.store.folder):
+            with damage(p.path or self.store.folder):
                 calls = p.calls(p.group)
             p.compiled[width] = engine.compile(p.group, width, calls)
             p.compile_seconds = time.perf_counter() - begin

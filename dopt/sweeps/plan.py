@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -15,20 +14,20 @@ import numpy as np
 
 from dopt import engine
 from dopt.config import UNTRACED, Resolved, Run, Runs
-from dopt.config.identity import SCHEMA
 from dopt.config.runs import bits, numbered
 from dopt.devices import memory as devices_memory
 from dopt.devices.executors import spread
 from dopt.paths import slug
-from dopt.sweeps import hired
+from dopt.sweeps import contents, hired
 from dopt.sweeps.columns import frozen
+from dopt.sweeps.contents import check_head, check_order, damage
 from dopt.sweeps.knee import Knee
 from dopt.sweeps.spec import Sweep
 from dopt.sweeps.store import FORMAT
-from dopt.types import InputError, MachineError
+from dopt.types import MachineError
+from dopt.version import SCHEMA
 
 PREFERRED = {"cpu": hired.RUNS}  # runs vmapped together: wider is slower on a CPU
-MOST_THREADS = 4096  # that anybody is believed to have
 MOST_CALLS, MOST_STEPS = 2**24, 2**31  # of a run
 OF_A_ROW = ("template", "learning_rate", "seed")  # columns of a slab; templates have all other fields
 
@@ -236,33 +235,7 @@ def index(plan: Mapping[str, Any], path: Path) -> list[tuple[str, list[str]]]:
     """
     if (plan["format"], plan.get("schema")) == (FORMAT, SCHEMA):
         return [(name, runs.ids) for p in read(plan, path) for name, runs in p.slabs]
-    with damage(path):
-        _check_head(plan)
-        found = [(slab["name"], slab["id"]) for group in plan["groups"] for slab in group["slabs"]]
-        if not all(isinstance(name, str) and slug(name) == name and isinstance(ids, list) for name, ids in found):
-            raise ValueError("it has slabs that cannot be")
-        ids = [identity for _, each in found for identity in each]
-        if not all(isinstance(identity, str) for identity in ids):
-            raise ValueError("its ids are no words")
-        _check_order(ids, plan["order"])
-        return found
-
-
-def _check_order(ids: Sequence[str], order: Sequence[str]) -> None:
-    if sorted(ids) != sorted(order) or len(set(ids)) != len(ids):
-        raise ValueError("its order does not name each of its runs once")
-
-
-@contextmanager
-def damage(path: Path) -> Iterator[None]:
-    """InputError, in one line, for whatever a reader of a plan meets that nobody can have written."""
-    try:
-        yield
-    except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-        what = " ".join(str(error).split())[:200]
-        raise InputError(
-            f"results: {path} is damaged ({what}); move its folder away, or choose another one with --results"
-        ) from error
+    return contents.slabs(plan, path)
 
 
 def read(plan: Mapping[str, Any], path: Path) -> list[Planned]:
@@ -272,40 +245,17 @@ def read(plan: Mapping[str, Any], path: Path) -> list[Planned]:
       InputError: it is no plan, whatever its checksum says.
     """
     with damage(path):
-        _check_head(plan)
+        check_head(plan)
         templates = tuple(template_of(found, plan["digests"]) for found in plan["templates"])
         extended = plan.get("extended", False)
         found = [replace(_planned(group, templates), path=path, extended=extended) for group in plan["groups"]]
         if not found:
             raise ValueError("it has no groups")
-        _check_order([identity for p in found for identity in p.runs.ids], plan["order"])
+        check_order([identity for p in found for identity in p.runs.ids], plan["order"])
         names = [name for p in found for name, _ in p.slabs]
         if len(set(names)) != len(names) or any(slug(name) != name for name in names):
             raise ValueError("it has names of slabs that cannot be")
     return found
-
-
-def _check_head(plan: Mapping[str, Any]) -> None:
-    """ValueError where a plan lacks what a reader needs of it."""
-    kinds = {
-        "name": str,
-        "merged": int,
-        "extended": bool,
-        "varied": list,
-        "columns": list,
-        "order": list,
-        "digests": list,
-        "templates": list,
-        "groups": list,
-    }
-    for name, kind in kinds.items():
-        if not isinstance(plan.get(name, False if kind is bool else None), kind):
-            raise ValueError(f"its {name} is missing, or is none")
-    threads = plan.get("threads", 1)
-    if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
-        raise ValueError("its threads are no number of them")
-    if not all(isinstance(word, str) for name in ("varied", "columns", "order", "digests") for word in plan[name]):
-        raise ValueError("its names are no words")
 
 
 def _planned(group: Mapping[str, Any], templates: tuple[Resolved, ...]) -> Planned:

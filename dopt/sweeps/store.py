@@ -25,12 +25,12 @@ from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
-from dopt.config.identity import SCHEMA
 from dopt.files import TEMPORARY, check_name, reason, sync, sync_all, write, writing
 from dopt.paths import slug
 from dopt.sweeps import columns, seal
 from dopt.sweeps.claims import Claims
 from dopt.types import InputError, MachineError
+from dopt.version import SCHEMA
 
 FORMAT = 5  # of a plan
 READ = (3, 4, FORMAT)  # of an older one (plan.json, the folder's only one) the results are read, and no more are made

@@ -14,7 +14,7 @@ QUICK := $(patsubst %,tests/test_%.py,agents barriers cells cluster columns cost
 .PHONY: sweep test check style types bits quick figures faults cluster fuzz mutants speed ahead ahead-h100 ahead-v5e clean
 
 sweep: $(VENV)/.installed
-	$(BIN)/dopt sweep benchmarks/connectivity_delay.yaml
+	$(BIN)/dopt sweep benchmarks/connectivity_delay.yaml --extend learning_rate
 
 test: style
 	+$(MAKE) --no-print-directory --jobs=2 types bits

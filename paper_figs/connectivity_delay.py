@@ -18,6 +18,7 @@ from dopt.report.style import WIDTHS
 from dopt.sweeps.cells import tuned
 
 SWEEPS = {"main": "benchmarks/connectivity_delay.yaml"}
+EXTEND = ("main",)
 
 
 def table(results: Mapping[str, Results]) -> pd.DataFrame:

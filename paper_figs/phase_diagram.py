@@ -96,6 +96,7 @@ def _sweep(method: str, split: str) -> dict[str, Any]:
 
 
 SWEEPS = {f"{split}-{method}": _sweep(method, split) for split in SPLITS for method in ENTRANTS}
+EXTEND = tuple(SWEEPS)
 
 
 def table(results: Mapping[str, Results]) -> pd.DataFrame:

@@ -5,6 +5,7 @@ that begins with "Differs:" says what is not as in the paper), then
 
     SWEEPS  part -> a sweep as data, or a sweep file's path from the folder above FOLDER
     FULL    (optional) part -> parameters that `--full` changes towards the paper's own size
+    EXTEND  (optional) parts whose grids of learning rates grow where the best one stands at their edge
     table(results) -> DataFrame   what is drawn; its column `ids` (or `id`) names the runs behind each row
     draw(results) -> Figure       pure: no training, no file names
     claims(results) -> list[Claim]
@@ -91,6 +92,7 @@ class Part(NamedTuple):
 
     content: dict[str, Any]
     folder: Path
+    extend: str | None = None  # as `dopt.sweep` takes it
 
 
 def parts(name: str, module: ModuleType, folder: Path, root: Path, size: str = "") -> dict[str, Part]:
@@ -104,7 +106,9 @@ def parts(name: str, module: ModuleType, folder: Path, root: Path, size: str = "
             path = folder.resolve().parent / source
             content, place = {"name": path.stem, **plain.read(path)}, root / slug(path.stem)
         changes = getattr(module, "FULL", {}).get(part, {}) if size == "full" else {}
-        found[part] = Part(_sized(content, size, changes), place.with_name(f"{place.name}-{size}") if size else place)
+        extend = "learning_rate" if part in getattr(module, "EXTEND", ()) else None
+        where = place.with_name(f"{place.name}-{size}") if size else place
+        found[part] = Part(_sized(content, size, changes), where, extend)
     return found
 
 

@@ -66,4 +66,6 @@ def is_full(part: Part) -> bool:
 
 def filled(todo: Mapping[str, Part], show: Callable[[], Show]) -> dict[str, Results]:
     """The results of a figure's parts; what is missing is run."""
-    return {name: sweep(part.content, results=part.folder, show=show()) for name, part in todo.items()}
+    return {
+        name: sweep(part.content, results=part.folder, show=show(), extend=part.extend) for name, part in todo.items()
+    }

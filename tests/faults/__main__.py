@@ -24,6 +24,7 @@ FAULTS = {
         "test_checkpoints.py::test_a_killed_command_goes_on",
     ),
     "killed while it writes": ("faults/test_signals.py::test_a_sweep_that_was_ended_while_it_wrote",),
+    "a growing sweep, killed at fifty random moments": ("faults/test_growing.py",),
     "two sweeps into one folder": ("test_store.py::test_two_sweeps_into_one_folder",),
     "a full disk": ("faults/test_disks.py::test_a_full_disk", "test_tracking.py::test_a_full_disk"),
     "a folder that cannot be written": (

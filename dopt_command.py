@@ -72,7 +72,7 @@ def ends_at_once(arguments: Sequence[str]) -> Iterator[None]:
 def kept(arguments: Sequence[str]) -> str:
     """What an interrupted command keeps, in words."""
     command = next(iter(arguments), "")
-    if command in ("sweep", "figures"):
+    if command in ("sweep", "merge", "figures"):
         return "; what was finished is kept, the same command goes on from there"
     if command != "run":
         return ""

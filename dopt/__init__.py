@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dopt.config import Run
     from dopt.engine.checkpoints import Checkpoints
     from dopt.engine.single import Result, run
+    from dopt.sweeps.merge import merge
     from dopt.sweeps.results import Results, load
     from dopt.sweeps.work import sweep
     from dopt.types import AXIS, Clock, Coordination, InputError, Layout, Problem
@@ -48,6 +49,7 @@ __all__ = [
     "data",
     "delays",
     "load",
+    "merge",
     "metrics",
     "mixing",
     "problems",
@@ -67,6 +69,7 @@ on_demand(
         **dict.fromkeys(("Results", "load"), "dopt.sweeps.results"),
         "Checkpoints": "dopt.engine.checkpoints",
         "Run": "dopt.config.run",
+        "merge": "dopt.sweeps.merge",
         "sweep": "dopt.sweeps.work",
     },
 )

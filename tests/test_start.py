@@ -52,7 +52,7 @@ def test_help_version_and_what_is_refused_import_nothing_that_takes_time() -> No
     words = [
         ["--help"],
         ["--version"],
-        *([c, "--help"] for c in ("sweep", "run", "list", "show", "launch", "figures", "doctor")),
+        *([c, "--help"] for c in ("sweep", "merge", "run", "list", "show", "launch", "figures", "doctor")),
     ]
     words += [
         ["run", "--steps"],
@@ -63,6 +63,7 @@ def test_help_version_and_what_is_refused_import_nothing_that_takes_time() -> No
         ["lsit"],
         ["list", "methods"],
     ]
+    words += [["merge", "out"], ["sweep", "no.yaml", "--shard=0/3"]]
     words += [["launch", "slurm", "no.yaml", "--array=0"], ["launch", "kubernetes"]]
     words += [["show", "schedule"], ["figures", "--jobs=0"], ["run", "--seed=1", "--seed=2"]]
     code = f"""

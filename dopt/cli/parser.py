@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dopt.cli import doctor, figures, launch, listing, run, show, sweep, words
+from dopt.cli import doctor, figures, launch, listing, merge, run, show, sweep, words
 from dopt.cli.command import Command, Parser
 from dopt.registry import did_you_mean
 from dopt.types import InputError
@@ -14,6 +14,7 @@ COMMANDS: dict[str, Command] = {
     "sweep": sweep.COMMAND,
     "run": run.COMMAND,
     "list": listing.COMMAND,
+    "merge": merge.COMMAND,
     "show": show.COMMAND,
     "launch": launch.COMMAND,
     "figures": figures.COMMAND,
@@ -27,7 +28,7 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
     """The parser of all words, and those of what follows each command."""
     top = Parser(
         prog="dopt",
-        description="The command `dopt`: sweep, run, list, show, launch, figures, doctor.",
+        description="The command `dopt`: sweep, merge, run, list, show, launch, figures, doctor.",
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"dopt {VERSION}")

@@ -11,6 +11,7 @@ from dopt import cores
 from dopt.cli import devices, dry_run, words
 from dopt.cli.command import Command, Parser, Values, add_figures_folder, add_results_and_wandb, add_set
 from dopt.cli.screen import beside, console, progress, short
+from dopt.sweeps.shard import Shard
 from dopt.types import InputError
 
 if TYPE_CHECKING:
@@ -33,6 +34,11 @@ def add_flags(parser: Parser) -> None:
         metavar="NAME",
         help="learning_rate: where a cell's best one is at the edge of its grid, let the grid grow, at most five times",
     )
+    parser.add_argument(
+        "--shard",
+        metavar="i/N",
+        help="do every N-th slab only, from the i-th on, where N machines share no folder (see dopt merge)",
+    )
     add_figures_folder(parser)
     add_results_and_wandb(parser)
 
@@ -42,6 +48,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
     changes = words.changes(args.set)
     if args.jobs is not None and args.jobs < 1:
         raise InputError(f"jobs: must be at least 1, got {args.jobs}")
+    share = None if args.shard is None else Shard.read(args.shard)
     from dopt.sweeps import hired, plain
 
     content = plain.read(args.file)  # one that cannot be read is refused before seconds of imports
@@ -52,7 +59,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
 
         return dry_run.show(spec.read(args.file, changes), devices.of(args.devices))
     jobs = args.jobs or (None if cores.is_own() else 1)
-    with hired.early(jobs, _points(content, changes), args.file, changes):
+    with hired.early(jobs, _points(content, changes) // (1 if share is None else share.of), args.file, changes):
         from dopt.report.terminal import summary
         from dopt.sweeps.work import sweep
 
@@ -66,12 +73,15 @@ def run(args: argparse.Namespace, _: Values) -> int:
             show=show,
             jobs=jobs,
             extend=args.extend,
+            shard=args.shard,
         )
     if show.new == 0:
-        out.print(f"all {len(results.runs)} runs of {results.name} are there already; nothing to run", highlight=False)
-    out.print(summary(results))
+        what = f"{len(results.runs)} runs" if share is None else f"runs of shard {share}"
+        out.print(f"all {what} of {results.name} are there already; nothing to run", highlight=False)
+    if len(results.runs):
+        out.print(summary(results))
     paths = [results.folder / "plans", results.folder / "slabs"]
-    paths += _drawn(results, Path(args.file), args.figures)
+    paths += _drawn(results, Path(args.file), args.figures) if not results.missing else []
     out.print("\n".join(["wrote", *(f"  {short(path)}" for path in paths)]), highlight=False, soft_wrap=True)
     return 0
 

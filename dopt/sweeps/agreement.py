@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +16,7 @@ from dopt.config.identity import Memo, code_digests, content_digests, difference
 from dopt.config.runs import alike, joined, numbered, places
 from dopt.sweeps import plan as planning
 from dopt.sweeps import spec
+from dopt.sweeps.shard import Shard
 from dopt.sweeps.store import Store
 from dopt.text import quoted
 from dopt.types import InputError
@@ -115,11 +118,16 @@ class Held:
     def wanted(self) -> list[planning.Planned]:
         """The groups, with those slabs alone that have a run that is asked for."""
         ids = set(self.shown.ids)
-        parts = [
-            replace(p, slabs=[(name, runs) for name, runs in p.slabs if not ids.isdisjoint(runs.ids)])
-            for p in self.planned
-        ]
-        return [p for p in parts if p.slabs]
+        return _with_slabs(self.planned, lambda name, runs: not ids.isdisjoint(runs.ids))
+
+    def share(self, shard: Shard) -> list[planning.Planned]:
+        """Of these those that belong to a shard. It is all slabs of a plan that are counted, so nobody's share ever changes."""
+        numbers: Counter[Path | None] = Counter()
+        mine = set()
+        for p in self.planned:
+            mine |= {name for place, (name, _) in enumerate(p.slabs, numbers[p.path]) if shard.has(place)}
+            numbers[p.path] += len(p.slabs)
+        return _with_slabs(self.wanted(), lambda name, runs: name in mine)
 
     def compare(self) -> None:
         """InputError where what is asked for is no longer what its plan was made of."""
@@ -127,6 +135,12 @@ class Held:
             slabs = [name for p in self.wanted() for name, _ in p.slabs]
             there = all(map(self.store.has, slabs))
             compare(self.shown, self.store, there)
+
+
+def _with_slabs(planned: Sequence[planning.Planned], holds: Callable[[str, Runs], bool]) -> list[planning.Planned]:
+    """Groups with those of their slabs for which this holds; those that have none are left out."""
+    parts = [replace(p, slabs=[slab for slab in p.slabs if holds(*slab)]) for p in planned]
+    return [p for p in parts if p.slabs]
 
 
 def templates_of(planned: Sequence[planning.Planned]) -> list[Resolved]:

@@ -9,7 +9,6 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack
 from functools import cache, cached_property, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from dopt import engine
@@ -17,7 +16,6 @@ from dopt.config import Runs
 from dopt.config.identity import fresh
 from dopt.devices import host, memory
 from dopt.memory import SMALL
-from dopt.paths import slug
 from dopt.sweeps import columns
 from dopt.sweeps import plan as planning
 from dopt.sweeps.agreement import compare
@@ -32,20 +30,16 @@ from dopt.watch import Aside, check, pace
 PACKAGES = ("dopt", "jax", "jaxlib", "optax", "flax", "networkx", "numpy", "scipy", "scikit-learn")
 
 
-def _marks(store: Store, name: str) -> Path:
-    return store.folder / "locks" / f"{slug(name)}.logged"
-
-
 def is_unlogged(store: Store, tracker: Tracker, name: str, runs: Runs) -> bool:
     """Whether W&B lacks a run of the slab."""
-    return bool(tracker.lacks(runs.ids, _marks(store, name)))
+    return bool(tracker.lacks(runs.ids, store.marks_path(name)))
 
 
 def log(store: Store, tracker: Tracker, name: str, runs: Runs) -> None:
     """Hand W&B what it lacks of a slab."""
     if is_unlogged(store, tracker, name, runs):
         kept, history = map(columns.frame, store.read_slab(name, runs.ids))
-        tracker.log(kept, history, _marks(store, name))
+        tracker.log(kept, history, store.marks_path(name))
 
 
 class Todo(NamedTuple):
@@ -175,7 +169,7 @@ class Pipeline:
         self.store.write_slab(todo.name, runs, history, self._manifest(todo, slab.compiled, seconds, notes))
         self.store.check_slab(todo.name, todo.runs.ids)
         if is_unlogged(self.store, self.tracker, todo.name, todo.runs):
-            self.tracker.log(columns.frame(runs), columns.frame(history), _marks(self.store, todo.name))
+            self.tracker.log(columns.frame(runs), columns.frame(history), self.store.marks_path(todo.name))
         self._show_done(todo, int((found.diverged >= 0).sum()))
 
     def _manifest(self, todo: Todo, compiled: engine.Compiled, seconds: float, notes: Sequence[str]) -> dict[str, Any]:

@@ -185,6 +185,10 @@ class Store:
         """
         return self.claims.claim(name, wait)
 
+    def marks_path(self, name: str) -> Path:
+        """Where it stands which runs of a slab W&B has."""
+        return self.folder / "locks" / f"{slug(name)}.logged"
+
     # -- slabs --
 
     def slab(self, name: str) -> Path:

@@ -171,6 +171,17 @@ class Tracker:
         )
 
 
+def online(marks: Path) -> str:
+    """The lines of a file of marks (see `Tracker.log`) for runs that W&B has online; those offline lie on a disk of their own."""
+    found = []
+    with contextlib.suppress(OSError, UnicodeDecodeError):
+        for line in marks.read_text().splitlines():
+            with contextlib.suppress(ValueError, AttributeError):  # a line that a kill cut off
+                if json.loads(line).get("mode") == "online":
+                    found.append(f"{line}\n")
+    return "".join(found)
+
+
 def _marked(marks: Path, place: Mapping[str, str], mode: str) -> set[str]:
     """The runs that W&B has at that place: in this mode, or online, which is where offline runs go."""
     found = set()

@@ -32,6 +32,7 @@ from dopt.sweeps.jobs import Team, Together, working
 from dopt.sweeps.knee import Ask
 from dopt.sweeps.pipeline import Pipeline, Todo, is_unlogged, log, todo_of, with_next
 from dopt.sweeps.results import Results, read
+from dopt.sweeps.shard import Shard
 from dopt.sweeps.show import Show
 from dopt.sweeps.store import Reading, Store
 from dopt.sweeps.tables import of_result
@@ -71,6 +72,7 @@ def sweep(
     show: Show | None = None,
     jobs: int | None = 1,
     extend: str | None = None,
+    shard: str | None = None,
 ) -> Results:
     """Run what a sweep file asks for and is not in the results folder yet.
 
@@ -87,6 +89,8 @@ def sweep(
       extend: `learning_rate`: where the best one of a cell stands at the edge of its grid, the grid of that cell grows by the
         ratio of its two outermost values until it does not, at most five times. The tables have these runs, too, also when
         the sweep is asked for again.
+      shard: "i/N": do every N-th slab only, from the i-th on, where N machines share no folder; None: all. `dopt.merge` makes
+        one folder of theirs.
 
     Returns:
       The tables of what was asked for; a folder may hold more.
@@ -96,7 +100,8 @@ def sweep(
       MachineError: the folder cannot be written, or the machine has not enough memory; finished slabs are kept.
       KeyboardInterrupt: as soon as it comes; finished slabs are kept.
     """
-    return in_thread(lambda: _sweep(source, results, set, wandb, devices, show or Show(), jobs, extend))
+    share = None if shard is None else Shard.read(shard)
+    return in_thread(lambda: _sweep(source, results, set, wandb, devices, show or Show(), jobs, extend, share))
 
 
 def _sweep(
@@ -108,15 +113,20 @@ def _sweep(
     show: Show,
     jobs: int | None,
     extend: str | None,
+    shard: Shard | None,
 ) -> Results:
     asked = spec.parse(source, changes=set) if isinstance(source, Mapping) else spec.read(source, set)
     if asked.left_out:
         show.say(asked.words())
     extending.check(extend, asked)
+    if extend is not None and shard is not None:
+        raise InputError(
+            "extend: a shard does not see which rate is best; merge the shards, and extend what comes of it"
+        )
     store = Store(results if results is not None else default_folder(asked.name, set))
     with ExitStack() as ends:
         ends.callback(show.stop)
-        held, found = _filled(asked, store, wandb, devices, show, jobs)
+        held, found = _filled(asked, store, wandb, devices, show, jobs, shard=shard)
         while extend is not None:
             step = extending.step(held, found)
             for line in step.lines:
@@ -135,17 +145,28 @@ def _filled(
     show: Show,
     jobs: int | None,
     more: Runs | None = None,
+    shard: Shard | None = None,
 ) -> tuple[Held, Results]:
-    """What a folder holds when all is done that was missing; `more`: as of `Held`."""
+    """What a folder holds when all is done that was missing; `more`: as of `Held`; `shard`: whose slabs alone are done."""
     with working(jobs, show) as team:
         held = _plan(asked, store, devices, team, more)
-        reading, planned = _keep_reading(held, store, show), held.wanted()
+        reading = _keep_reading(held, store, show)
+        planned = held.wanted() if shard is None else held.share(shard)
         for line in dict.fromkeys(line for like in templates_of(planned) for line in fresh(like.digests)):
             show.say(f"results: {line}; these runs have ids of their own, and nothing reuses them")
         tracker = Tracker(wandb, group=asked.name, folder=store.folder, project=asked.project, say=show.say)
         with matrices.keeping(held.matrices):
             _work(planned, store, tracker, devices, team)
+        if shard is not None:
+            show.say(_left_to_others(shard, held, planned))
         return held, read(store, reading)  # while helpers end
+
+
+def _left_to_others(shard: Shard, held: Held, planned: Sequence[planning.Planned]) -> str:
+    """What a sharded sweep does not do, in words."""
+    slabs, mine = todo_of(held.wanted()), todo_of(planned)
+    runs = sum(len(todo.runs) for todo in slabs) - sum(len(todo.runs) for todo in mine)
+    return f"shard {shard}: {len(slabs) - len(mine)} of {len(slabs)} slabs ({runs} runs) are left to the others; `dopt merge` makes one folder of all"
 
 
 def _keep_reading(held: Held, store: Store, show: Show) -> Reading:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dopt.engine.single import Result, run
     from dopt.sweeps.merge import merge
     from dopt.sweeps.results import Results, load
+    from dopt.sweeps.status import Status, status
     from dopt.sweeps.work import sweep
     from dopt.types import AXIS, Clock, Coordination, InputError, Layout, Problem
 
@@ -42,6 +43,7 @@ __all__ = [
     "Result",
     "Results",
     "Run",
+    "Status",
     "algorithms",
     "chain",
     "cluster",
@@ -55,6 +57,7 @@ __all__ = [
     "problems",
     "run",
     "schedule",
+    "status",
     "sweep",
     "theory",
     "topology",
@@ -67,6 +70,7 @@ on_demand(
         **dict.fromkeys(("Method", "chain"), "dopt.algorithms"),
         **dict.fromkeys(("Result", "run"), "dopt.engine.single"),
         **dict.fromkeys(("Results", "load"), "dopt.sweeps.results"),
+        **dict.fromkeys(("Status", "status"), "dopt.sweeps.status"),
         "Checkpoints": "dopt.engine.checkpoints",
         "Run": "dopt.config.run",
         "merge": "dopt.sweeps.merge",

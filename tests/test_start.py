@@ -52,7 +52,10 @@ def test_help_version_and_what_is_refused_import_nothing_that_takes_time() -> No
     words = [
         ["--help"],
         ["--version"],
-        *([c, "--help"] for c in ("sweep", "merge", "run", "list", "show", "launch", "figures", "doctor")),
+        *(
+            [c, "--help"]
+            for c in ("sweep", "merge", "run", "list", "show", "launch", "status", "watch", "figures", "doctor")
+        ),
     ]
     words += [
         ["run", "--steps"],
@@ -65,6 +68,7 @@ def test_help_version_and_what_is_refused_import_nothing_that_takes_time() -> No
     ]
     words += [["merge", "out"], ["sweep", "no.yaml", "--shard=0/3"]]
     words += [["launch", "slurm", "no.yaml", "--array=0"], ["launch", "kubernetes"]]
+    words += [["status"], ["watch", "no", "--every=0"]]
     words += [["show", "schedule"], ["figures", "--jobs=0"], ["run", "--seed=1", "--seed=2"]]
     code = f"""
 from dopt.cli import main

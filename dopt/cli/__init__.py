@@ -1,4 +1,4 @@
-"""The command `dopt`, one file a command: sweep, run, list, show, launch, figures, doctor. What they need is imported when they run."""
+"""The command `dopt`, one file a command: sweep, run, list, show, launch, status, watch, figures, doctor. What they need is imported when they run."""
 
 from dopt.cli.main import main
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dopt.cli import doctor, figures, launch, listing, merge, run, show, sweep, words
+from dopt.cli import doctor, figures, launch, listing, merge, run, show, status, sweep, words
 from dopt.cli.command import Command, Parser
 from dopt.registry import did_you_mean
 from dopt.types import InputError
@@ -17,6 +17,8 @@ COMMANDS: dict[str, Command] = {
     "merge": merge.COMMAND,
     "show": show.COMMAND,
     "launch": launch.COMMAND,
+    "status": status.STATUS,
+    "watch": status.WATCH,
     "figures": figures.COMMAND,
     "doctor": doctor.COMMAND,
 }
@@ -28,7 +30,7 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
     """The parser of all words, and those of what follows each command."""
     top = Parser(
         prog="dopt",
-        description="The command `dopt`: sweep, merge, run, list, show, launch, figures, doctor.",
+        description="The command `dopt`: sweep, merge, run, list, show, launch, status, watch, figures, doctor.",
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"dopt {VERSION}")

@@ -16,6 +16,7 @@ from small import small_sweep
 
 import dopt
 from dopt import InputError, Results
+from dopt.cli import main
 from dopt.config import matrices
 from dopt.mixing import rules
 from dopt.sweeps import plan, work
@@ -209,6 +210,17 @@ def test_a_reading_that_cannot_be_is_one_line(reading: dict[str, Any], at_once: 
     with pytest.raises(InputError, match=r"reading\.json .*remove it, and ask for the sweep once more") as error:
         dopt.load(tmp_path / "results")
     assert "\n" not in str(error.value)
+
+
+def test_a_dry_run_says_what_the_plans_hold_already(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    grown(tmp_path / "results", learning_rate=[0.1, 0.2], seed=[0, 1])
+    file = tmp_path / "small.yaml"
+    file.write_text(json.dumps(small_sweep(learning_rate=[0.1], seed=[0, 1, 2])))
+    assert main(["sweep", str(file), "--results", str(tmp_path / "results"), "--dry-run"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == (
+        f"2 of these 3 runs are in the plans of {tmp_path / 'results'} already, as wide as they say; 2 more that they hold would be hidden"
+    )
+    assert [path.name for path in (tmp_path / "results" / "plans").iterdir()] == ["0001.json"]
 
 
 # -- stores of older versions -----------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dopt.cli.screen import console
@@ -31,8 +32,8 @@ SAID: tuple[str, ...] = (
 )
 
 
-def show(asked: Sweep, devices: Sequence[jax.Device] | None) -> int:
-    """Plan a sweep, and print the plan."""
+def show(asked: Sweep, devices: Sequence[jax.Device] | None, folder: str | Path | None = None) -> int:
+    """Plan a sweep, and print the plan. `folder`: where its results would lie; what is planned there already is told."""
     from dopt.config import cost
     from dopt.memory import available, size
     from dopt.report.terminal import table
@@ -51,9 +52,25 @@ def show(asked: Sweep, devices: Sequence[jax.Device] | None) -> int:
     for number, p in enumerate(planned):
         reason = _reason(p, planned)
         out.print(f"group {number} is one because its runs share {reason}", highlight=False, soft_wrap=True)
-    for line in _widths(planned):
+    for line in [*_widths(planned), *_held(asked, folder)]:
         out.print(line, highlight=False, soft_wrap=True)
     return 0
+
+
+def _held(asked: Sweep, folder: str | Path | None) -> list[str]:
+    """What of a sweep the plans of a folder hold."""
+    from dopt.sweeps.agreement import Held
+    from dopt.sweeps.store import Store
+
+    if folder is None:
+        return []
+    held = Held.read(asked, Store(folder))
+    if not held.number:
+        return []
+    more = f"; {held.hidden} more that they hold would be hidden" * bool(held.hidden)
+    return [
+        f"{held.own} of these {len(asked.runs)} runs are in the plans of {folder} already, as wide as they say{more}"
+    ]
 
 
 def _widths(planned: Sequence[Planned]) -> list[str]:

@@ -56,8 +56,10 @@ def run(args: argparse.Namespace, _: Values) -> int:
         _figures_in(args.figures)  # refused before anything runs
     if args.dry_run:
         from dopt.sweeps import spec
+        from dopt.sweeps.work import default_folder
 
-        return dry_run.show(spec.read(args.file, changes), devices.of(args.devices))
+        asked = spec.read(args.file, changes)
+        return dry_run.show(asked, devices.of(args.devices), args.results or default_folder(asked.name, changes))
     jobs = args.jobs or (None if cores.is_own() else 1)
     with hired.early(jobs, _points(content, changes) // (1 if share is None else share.of), args.file, changes):
         from dopt.report.terminal import summary

@@ -462,6 +462,7 @@ def test_watch_on_a_terminal_shows_one_screen_that_ends_with_the_sweep(
     text = out.getvalue()
     assert "\x1b[?25l" in text  # the cursor is hidden,
     assert text.rindex("\x1b[?25h") > text.rindex("all is done")  # and there again
+    assert all(f"\n{done} of 3 slabs done" in text for done in (1, 2, 3))  # the bar above has its own line
     assert text.index("1 of 3 slabs") < text.index("2 of 3 slabs") < text.index("3 of 3 slabs")
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.text import Text
 
@@ -29,7 +30,8 @@ def screen(status: Status, bar: bool = False) -> RenderableType:
         whole = f" ({_many(hidden.slabs, 'whole slab')})" if hidden.slabs else ""
         parts.append(_line(f"{_many(hidden.runs, 'run')} hidden, since nobody asks for them now{whole}"))
     if bar:
-        parts.insert(1, ProgressBar(status.asked.runs, status.done.runs, width=BAR))
+        made = ProgressBar(status.asked.runs, status.done.runs, width=BAR)
+        parts.insert(1, Padding(made, 0, expand=False))  # a bar alone does not end its line
     work = [*_rows("running", status.running), *_rows("stale", status.stale)]
     if work:
         parts += ["", table("", ["slab", "state", "host", "process", "since"], work)]

@@ -17,8 +17,10 @@ from small import small_sweep
 
 from dopt import InputError
 from dopt.cli import main
+from dopt.cli.parser import parser
 from dopt.launch import kubernetes, share, slurm
 from dopt.sweeps import spec
+from dopt.sweeps.shard import Shard
 
 HOSTILE = ("$(touch came)", "`touch came`", "a b", "a'b\"c", "a;touch came", "a|b", "-x", "ü #%A", "{braces}", "")
 KUBERNETES = "1.29"  # from which on the fields of the job are there without being switched on
@@ -225,6 +227,14 @@ def expanded(word: str, env: dict[str, str]) -> str:
     return re.sub(r"\$\$|\$\(([^)]*)\)", lambda m: "$" if m[0] == "$$" else env.get(m[1], m[0]), word)
 
 
+def pod_says(here: Path, job: dict[str, Any], index: str) -> list[str]:
+    """The words that dopt is given in the pod of that number."""
+    tool(here / "bin/dopt", "printf '%s\\n' \"$@\"")
+    env = {"PATH": f"{here}/bin:{os.environ['PATH']}", "JOB_COMPLETION_INDEX": index}
+    words = [expanded(one, env | {"touch came": "came"}) for one in container(job)["command"]]
+    return subprocess.run(words, text=True, capture_output=True, env=env, check=True).stdout.splitlines()
+
+
 def test_a_job_is_what_kubernetes_takes_and_shares_a_folder(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = [*NEEDED, "--gpus=2", "--cpu=500m", "--memory=1.5Gi", "--namespace=lab", "--set=steps=30"]
     made, job = objects(prints(capsys, "kubernetes", "small.yaml", "--completions=5", *given))
@@ -254,14 +264,10 @@ def test_no_name_is_read_as_more_than_itself(shard: bool, word: str, here: Path)
     rendered = kubernetes.render(Path(word), word, [f"--set=x={word}"], word, 3, not shard, given)
     made, job = objects(kubernetes.written(rendered))
     assert made["data"]["sweep"] == word
-    tool(here / "bin/dopt", "printf '%s\\n' \"$@\"")
-    variables = {"JOB_COMPLETION_INDEX": "1", "touch came": "came"}
-    words = [expanded(one, variables) for one in container(job)["command"]]
-    env = {"PATH": f"{here}/bin:{os.environ['PATH']}", **{name: variables[name] for name in ["JOB_COMPLETION_INDEX"]}}
-    done = subprocess.run(words, text=True, capture_output=True, env=env)
+    said = pod_says(here, job, "1")
     where = f"--results=/results/{word}"
     last = [f"{where}/shard-2", "--shard", "2/3"] if shard else [where]
-    assert done.stdout.splitlines() == ["sweep", f"/sweep/{word}", f"--set=x={word}", *last], done.stderr
+    assert said == ["sweep", f"/sweep/{word}", f"--set=x={word}", *last]
     assert not (here / "came").exists()
 
 
@@ -301,6 +307,22 @@ def test_wrong_words_of_kubernetes_are_a_line(capsys: pytest.CaptureFixture[str]
 
 
 # -- both --
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_what_tasks_and_pods_run_is_what_dopt_takes(
+    shard: bool, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sets = ["--set=steps=30", "--set=learning_rate=[0.1, 0.2]"]
+    script = prints(capsys, "slurm", "small.yaml", "--array=1", "--print", *sets)
+    given = {"name": "x", "image": "x", "claim": "x", "cpu": "1"}
+    _, job = kubernetes.render(Path("small.yaml"), "", [*sets, "--wandb=off"], "small", 3, not shard, given)
+    for words in (command(script)[3:], pod_says(here, job, "2")):
+        asked, rest = parser()[0].parse_known_args(words)
+        assert (asked.command, Path(asked.file).name, rest) == ("sweep", "small.yaml", [])
+        assert asked.set == [flag.removeprefix("--set=") for flag in sets]
+    assert asked.shard == ("3/3" if shard else None)
+    assert asked.shard is None or Shard.read(asked.shard) == Shard(3, 3)
 
 
 def test_more_processes_than_slabs_are_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -99,7 +99,7 @@ class Place(NamedTuple):
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
     """A folder whose name must be quoted, with a sweep of many slabs, and what one machine makes of it."""
     folder = tmp_path_factory.mktemp('o d\'d "$(touch came)" # %A')
-    sweep = small_sweep(learning_rate=0.1, steps=12000, record_every=4000, seed=list(range(32 * SLABS)))
+    sweep = small_sweep(learning_rate=0.1, steps=8000, record_every=4000, seed=list(range(32 * SLABS)))
     (folder / "small.yaml").write_text(yaml.safe_dump(sweep))
     with slurm(cpus=TASKS) as env:
         found = Place(folder, env | OWN)

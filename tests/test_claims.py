@@ -11,10 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from small import small_sweep
 
 import dopt
@@ -275,6 +278,22 @@ def test_what_is_no_claim_does_not_hold_for_long(content: bytes, tmp_path: Path,
     assert not is_free(observer)
     clock.now += 1
     assert is_free(observer)
+
+
+VALUES = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.integers(), max_size=2)
+SAID = st.fixed_dictionaries(
+    {}, optional=dict.fromkeys(("token", "node", "system", "pid", "started", "since", "beats"), VALUES)
+)
+
+
+@given(st.binary() | st.builds(lambda said: json.dumps({**mine(), "since": 1.0, "beats": 0, **said}).encode(), SAID))
+def test_whatever_stands_in_a_claim_is_waited_for_or_followed(content: bytes) -> None:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "x.claim"
+        path.write_bytes(content)
+        dead = [claim.is_dead for claim in held(Path(folder))]
+        assert is_free(Claims(Path(folder))) == (dead == [True])
+        assert path.exists() == (dead != [True])
 
 
 def test_who_dies_while_it_takes_over_is_followed_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

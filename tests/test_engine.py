@@ -434,7 +434,7 @@ def test_one_run_needs_one_device_however_many_are_given() -> None:
 )
 def test_slabs_are_even_and_a_multiple_of_the_devices(runs: int, devices: int, width: int) -> None:
     assert plan.width_of(runs, jax.devices()[:devices]) == width
-    cut = plan.cut(0, [make(seed=seed) for seed in range(runs)], width)
+    cut = plan.cut(1, 0, [make(seed=seed) for seed in range(runs)], width)
     assert sum(len(part) for _, part in cut) == runs
     assert len({name for name, _ in cut}) == len(cut)
 

@@ -170,7 +170,7 @@ def planned(runs: Runs) -> tuple[Runs, int, list[Runs], int]:
     on = jax.devices()[:1]
     known = None if plan.is_fixed(on) else knee.measured(plan.group_on(largest, on), largest, key)
     width = plan.width_of(len(largest), on, known)
-    slabs = [slab for _, slab in plan.cut(0, largest, width) if len(slab) == width]
+    slabs = [slab for _, slab in plan.cut(1, 0, largest, width) if len(slab) == width]
     return largest, width, slabs, len(groups)
 
 

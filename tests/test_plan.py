@@ -288,7 +288,7 @@ def test_a_table_of_other_runs_is_foreign_whatever_the_manifest_says(folder: Pat
     shutil.copyfile(one / file, other / file)
     source = json.loads((one / "manifest.json").read_text())["sha256"][file]
     edit(other / "manifest.json", lambda content: content["sha256"].update({file: source}))
-    (line,) = dopt.load(folder).faults
+    (line,) = dopt.load(folder).checked().faults
     assert "foreign slab" in line
     assert file in line
 
@@ -304,7 +304,7 @@ def test_what_cannot_be_read_is_neither_damaged_nor_set_aside(
         return read(path)
 
     monkeypatch.setattr(Path, "read_bytes", refuse)
-    found = dopt.load(folder)
+    found = dopt.load(folder).checked()
     assert found.missing == 2
     assert found.faults == (f"results: unreadable slab: {hurt} cannot be read (Permission denied); left out",)
     with pytest.raises(MachineError, match=r"unreadable slab: .*history\.parquet cannot be read"):

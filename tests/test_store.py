@@ -289,7 +289,7 @@ def test_a_damaged_file_is_named_set_aside_and_made_again(
     damage(hurt)
     kept = hurt.read_bytes() if hurt.exists() else None
     before = {path.name: fingerprint(path) for path in finished(copy) if path != hurt.parent}
-    assert dopt.load(copy).missing == 2  # it is not served
+    assert dopt.load(copy).checked().missing == 2  # it is not served
 
     said: list[str] = []
     show = work.Show()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,8 @@ import pandas as pd
 from dopt.sweeps.results import Results
 
 TUNED = ("learning_rate", "seed")
+OVER = TUNED[:1]  # what is chosen in each cell
+OF_A_CELL = ("to_target", "low", "high", "spacing", "final", "seeds", "diverged", "stalled", "edge", "ids")
 AXES = {"seconds": "time", "gradients": "gradients", "steps": "step"}  # horizon -> the column that counts towards it
 
 
@@ -28,6 +31,12 @@ def stays(results: Results) -> bool:
     return bool(results.metric.get("stays", True))
 
 
+def ends(results: Results) -> pd.DataFrame:
+    """The runs with `final`, the last value of the sweep's metric; no record is read for it."""
+    last = results.runs.get(f"final.{results.metric.get('name', 'loss')}", pd.Series(np.nan, results.runs.index))
+    return results.runs.assign(final=last)
+
+
 def scores(results: Results, axis: str | None = None) -> pd.DataFrame:
     """The runs with `to_target`, `spacing` and `final` of the sweep's metric.
 
@@ -39,23 +48,27 @@ def scores(results: Results, axis: str | None = None) -> pd.DataFrame:
       axis: the column of the history that it is counted in; steps, gradients or simulated seconds by default, as the sweep's
         horizon is.
     """
-    name = results.metric.get("name", "loss")
+    name, runs = results.metric.get("name", "loss"), ends(results)
     target, sign = results.metric.get("target"), -1.0 if results.metric.get("goal") == "maximize" else 1.0
-    runs = results.runs.copy()
-    runs["final"] = runs.get(f"final.{name}", pd.Series(np.nan, runs.index))
-    if target is None or name not in results.history:
-        return runs.assign(to_target=np.nan, spacing=np.nan)
     axis, kept = axis or AXES[cost(results)], stays(results)
-    reached, spacing = {}, {}
-    values, counted = sign * results.history[name].to_numpy(), results.history[axis].to_numpy(float)
-    for run, rows in results.history.groupby("id", sort=False).indices.items():
-        place, at = place_at(values[rows], sign * target, kept), counted[rows]
+    if target is None:
+        return runs.assign(to_target=np.nan, spacing=np.nan)
+    count, records = results.measured([name, axis])
+    if name not in records:
+        return runs.assign(to_target=np.nan, spacing=np.nan)
+    reached, spacing = np.full((2, len(runs)), np.nan)
+    values, counted, end = sign * records[name].to_numpy(), records[axis].to_numpy(float), np.cumsum(count)
+    for run, (begin, stop) in enumerate(zip((end - count).tolist(), end.tolist(), strict=True)):
+        place = place_at(values[begin:stop], sign * target, kept)
         if place is not None:
-            reached[run], spacing[run] = at[place], at[place] - at[max(0, place - 1)]
-    return runs.assign(to_target=runs["id"].map(reached).astype(float), spacing=runs["id"].map(spacing).astype(float))
+            at = begin + place
+            reached[run], spacing[run] = counted[at], counted[at] - counted[max(begin, at - 1)]
+    return runs.assign(to_target=reached, spacing=spacing)
 
 
-def tuned(results: Results, by: Sequence[str] | None = None, axis: str | None = None) -> pd.DataFrame:
+def tuned(
+    results: Results, by: Sequence[str] | None = None, axis: str | None = None, over: Sequence[str] = OVER
+) -> pd.DataFrame:
     """One row per cell: its parameters, the best learning rate and how it does.
 
     The best rate costs least until the target, median over the seeds, where a seed that never gets there counts as
@@ -64,15 +77,17 @@ def tuned(results: Results, by: Sequence[str] | None = None, axis: str | None = 
     Args:
       by: the columns that make a cell; those the sweep varies by default.
       axis: what the target costs (see `scores`).
+      over: what is tuned, where it is another parameter than the learning rate, or several. Seeds are never tuned unless they
+        are named.
 
     Returns:
-      columns: the cell's parameters; learning_rate; to_target, low, high (median and quartiles over seeds, inf: not
+      columns: the cell's parameters; the tuned ones; to_target, low, high (median and quartiles over seeds, inf: not
       reached); spacing (median over seeds of what lies between two records there); final; seeds; diverged, stalled (runs of
       the whole cell); edge (the best rate is the smallest or largest of several); ids (of the runs at the best rate,
       separated by spaces).
     """
-    runs = scores(results, axis)
-    cell = [name for name in by or results.varied if name not in TUNED and name in runs] or ["algorithm"]
+    runs, over = scores(results, axis), list(over)
+    cell = [name for name in by or results.varied if name not in (*over, "seed") and name in runs] or ["algorithm"]
     highest = results.metric.get("goal") == "maximize"
     filled = runs.assign(
         cost=runs["to_target"].fillna(math.inf),
@@ -80,7 +95,7 @@ def tuned(results: Results, by: Sequence[str] | None = None, axis: str | None = 
         stalled=runs["stalled_step"].notna(),
     )
     rates = (
-        filled.groupby([*cell, "learning_rate"], sort=False, dropna=False)
+        filled.groupby([*cell, *over], sort=False, dropna=False)
         .agg(
             to_target=("cost", "median"),
             low=("cost", lambda costs: quantile(np.sort(costs), 0.25)),
@@ -98,21 +113,24 @@ def tuned(results: Results, by: Sequence[str] | None = None, axis: str | None = 
     for _, tried in rates.groupby(cell, sort=False, dropna=False):
         order = tried.assign(key=-tried["final"] if highest else tried["final"])
         best = order.sort_values(["to_target", "key"], kind="stable").iloc[0]
-        grid = tried["learning_rate"]
         rows.append(
             {
-                **{
-                    name: best[name]
-                    for name in [*cell, "learning_rate", "to_target", "low", "high", "spacing", "final"]
-                },
+                **{name: best[name] for name in [*cell, *over, "to_target", "low", "high", "spacing", "final"]},
                 "seeds": int(best["seeds"]),
                 "diverged": int(tried["diverged"].sum()),
                 "stalled": int(tried["stalled"].sum()),
-                "edge": len(tried) > 1 and best["learning_rate"] in (grid.min(), grid.max()),
+                "edge": any(_is_at_edge(best[name], tried[name]) for name in over),
                 "ids": best["ids"],
             }
         )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=[*cell, *over, *OF_A_CELL])
+
+
+def _is_at_edge(chosen: Any, tried: pd.Series) -> bool:
+    """Whether it is the smallest or the largest of several numbers."""
+    if not pd.api.types.is_numeric_dtype(tried) or pd.api.types.is_bool_dtype(tried):
+        return False
+    return bool(tried.nunique() > 1 and chosen in (tried.min(), tried.max()))
 
 
 def best(results: Results, by: Sequence[str] | None = None, axis: str | None = None) -> pd.DataFrame:

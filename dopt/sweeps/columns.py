@@ -125,12 +125,18 @@ def _metadata(columns: tuple[tuple[str, str, bool], ...]) -> dict[str, str]:
 
 def frame(table: pa.Table) -> pd.DataFrame:
     """The table as pandas has it: values and types are as they were."""
-    import pandas as pd
-
     found: pd.DataFrame = table.to_pandas()
     found.attrs = {}
     mixed = json.loads((table.schema.metadata or {}).get(ATTRIBUTES.encode(), b"{}")).get(MARK, [])
-    return found.assign(**{name: pd.Series(map(_value, found[name]), found.index, object) for name in mixed})
+    return found.assign(**{name: _decoded(found[name]) for name in mixed if name in found})
+
+
+def _decoded(column: pd.Series) -> pd.Series:
+    """Values of their JSON; equal texts are read once."""
+    import pandas as pd
+
+    values = {text: _value(text) for text in column.unique()}
+    return pd.Series([values[text] for text in column.tolist()], column.index, object)
 
 
 def joined(tables: Iterable[pa.Table]) -> pd.DataFrame:
@@ -145,7 +151,14 @@ def joined(tables: Iterable[pa.Table]) -> pd.DataFrame:
 
 
 def write(table: pa.Table, path: Path) -> str:
-    """The table as a parquet file; returns the sha256 of what is to be there.
+    """The table as a parquet file; returns the sha256 of what is to be there."""
+    found = encoded(table)
+    path.write_bytes(found)  # by Python, which knows names that are no UTF-8
+    return hashlib.sha256(found).hexdigest()
+
+
+def encoded(table: pa.Table) -> pa.Buffer:
+    """The content of such a file.
 
     Nobody asks the file for statistics, numbers of a metric are too different to be worth a dictionary, and Arrow's own notes
     would be longer than the rest: pandas' notes are enough.
@@ -157,14 +170,16 @@ def write(table: pa.Table, path: Path) -> str:
     ) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({key.decode(): text.decode() for key, text in table.schema.metadata.items()})
-    found = content.getvalue()
-    path.write_bytes(found)  # by Python, which knows names that are no UTF-8
-    return hashlib.sha256(found).hexdigest()
+    return content.getvalue()
 
 
-def read(file: Path | pa.NativeFile, names: Sequence[str] | None = None) -> pa.Table:
-    """The table that `write` has written, or its columns of these names."""
-    with pq.ParquetFile(file) as found:
+def read(file: Path | pa.NativeFile, names: Sequence[str] | None = None, words: Sequence[str] = ()) -> pa.Table:
+    """The table that `write` has written, or its columns of these names, where it has them.
+
+    Args:
+      words: columns of few different texts, which are read as a dictionary and numbers.
+    """
+    with pq.ParquetFile(file, read_dictionary=list(words)) as found:
         return found.read(names, use_threads=False)
 
 

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from dopt.config import Resolved
-from dopt.sweeps import columns, spec
+from dopt.files import is_writable
+from dopt.sweeps import columns, compact, spec, where
 from dopt.sweeps import plan as planning
-from dopt.sweeps.store import Reading, SlabError, Store
+from dopt.sweeps.records import Made, Records, RecordsError, Source, mixes
+from dopt.sweeps.store import HISTORY, RUNS, Reading, SlabError, Store
 from dopt.types import InputError, MachineError
 
 if TYPE_CHECKING:
@@ -27,7 +32,7 @@ class Results:
 
     Attributes:
       runs: one row per run: id, all fields, spectral_gap, diverged, diverged_step, and `final.<metric>`.
-      history: one row per run and record: id, step, gradients, time (s), bytes_sent, metrics.
+      records: where the records of these runs are: in slabs, which are read when somebody asks for `history`, or in a table like it.
       varied: the parameters that the sweep varies.
       metric: name, goal and target of the sweep's metric, and whether the target must be kept to (`stays`).
       folder: where it all lies.
@@ -39,7 +44,7 @@ class Results:
     """
 
     runs: pd.DataFrame
-    history: pd.DataFrame
+    records: pd.DataFrame | Records
     varied: tuple[str, ...]
     metric: Mapping[str, Any]
     folder: Path
@@ -48,6 +53,88 @@ class Results:
     missing: int = 0
     hidden: int = 0
     faults: tuple[str, ...] = ()
+
+    @cached_property
+    def history(self) -> pd.DataFrame:
+        """One row per run and record: id, step, gradients, time (s), bytes_sent, metrics; of the runs in `runs`, in their order.
+
+        It is read, and compared with the sums of its files, when it is asked for; `histories` reads a part of it.
+
+        Raises:
+          RecordsError: they are damaged; `checked` leaves out the runs that they are of.
+        """
+        if isinstance(self.records, Records):
+            return self.histories()
+        known = self.records["id"].isin(self.runs["id"])
+        return self.records if known.all() else self.records[known].reset_index(drop=True)
+
+    def histories(self, where: str = "", columns: Sequence[str] | None = None) -> pd.DataFrame:
+        """As `history`: of the runs for which all conditions hold, and of its columns the id and these. Nothing else is read.
+
+        Args:
+          where: as of `where`.
+          columns: names of metrics, or of what else a history has, where it has them; all by default.
+
+        Raises:
+          InputError: the conditions are none, or no column of `runs` is called so.
+          RecordsError: records are damaged.
+        """
+        chosen = self.where(where) if where else self
+        if where and "history" in vars(self):
+            chosen = replace(chosen, records=self.history)  # which is here
+        count, found = chosen.measured(columns)
+        found.insert(0, "id", chosen.runs["id"].repeat(count.tolist()).to_numpy())
+        return found
+
+    def measured(self, names: Sequence[str] | None = None) -> tuple[np.ndarray, pd.DataFrame]:
+        """As `histories` of all runs, without ids, which are most of it.
+
+        Returns:
+          [runs] how many records each run has; the records, run after run.
+        """
+        ids = self.runs["id"].tolist()
+        if isinstance(self.records, Records) and "history" not in vars(self):
+            try:
+                return self.records.read(ids, names)
+            except SlabError as error:
+                raise RecordsError(
+                    f"results: {error}; the sweep's command makes it again, Results.checked() leaves its runs out"
+                ) from error
+        place = self.history["id"].map({identity: i for i, identity in enumerate(ids)}).to_numpy(int)
+        found = self.history.drop(columns="id").iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
+        return np.bincount(place, minlength=len(ids)), found if names is None else found[
+            [name for name in names if name in found]
+        ]
+
+    def where(self, conditions: str) -> Results:
+        """The runs for which all conditions hold, as in `topology=ring, delay>2` (`dopt.sweeps.where`).
+
+        Raises:
+          InputError: they are none, there is no such column, or its values have another type.
+        """
+        return self.only(where.mask(self.runs, where.parse(conditions)))
+
+    def only(self, rows: np.ndarray) -> Results:
+        """Some of the runs. `rows`: [runs] bool."""
+        return replace(self, runs=self.runs[rows].reset_index(drop=True))
+
+    def checked(self) -> Results:
+        """Without the runs whose records are damaged, foreign or unreadable, which `faults` names then: the records of all are read once."""
+        if not isinstance(self.records, Records):
+            return self
+        good, bad = self.records.whole()
+        left = self.runs["id"].isin([identity for source in good.sources for identity in source.ids]).to_numpy()
+        return replace(
+            self.only(left),
+            records=good,
+            missing=self.missing + int((~left).sum()),
+            faults=(*self.faults, *map(left_out, bad)),
+        )
+
+    @cached_property
+    def notes(self) -> tuple[str, ...]:
+        """A line for each thing that the rows of `runs` should share and do not: versions of libraries, engines, devices, precisions that nobody asked to vary."""
+        return notes_of([self])
 
     def run(self, identity: str) -> Resolved:
         """The resolved run behind an id."""
@@ -105,18 +192,18 @@ def read(store: Store, asked: Reading) -> Results:
         raise InputError(
             f"results: {store.reading_path} asks for runs that no plan holds; remove it, and ask for the sweep once more"
         )
-    tables, faults = _tables(store, [(name, ids) for name, ids in slabs if not rank.keys().isdisjoint(ids)])
+    tables, sources, faults = _tables(store, [(name, ids) for name, ids in slabs if not rank.keys().isdisjoint(ids)])
     last = list(plans.values())[-1]
     if tables:
-        runs, history = (_in_order(columns.joined(each), rank) for each in zip(*tables, strict=True))
+        runs = _in_order(columns.joined(tables), rank)
     else:
         import pandas as pd
 
-        runs, history = pd.DataFrame(columns=last["columns"]), pd.DataFrame(columns=["id", "step"])
+        runs = pd.DataFrame(columns=last["columns"])
     varied = dict.fromkeys(name for plan in plans.values() for name in plan["varied"])
     return Results(
         runs,
-        history,
+        Records(sources),
         tuple(varied if asked.varied is None else asked.varied),
         asked.metric,
         store.folder,
@@ -136,16 +223,40 @@ def _in_order(table: pd.DataFrame, rank: Mapping[str, int]) -> pd.DataFrame:
 
 def _tables(
     store: Store, slabs: Sequence[tuple[str, Sequence[str]]]
-) -> tuple[list[tuple[pa.Table, pa.Table]], tuple[str, ...]]:
-    """(tables of the slabs that are there, a line for each that is there and cannot be used)."""
-    tables, faults = [], []
+) -> tuple[list[pa.Table], tuple[Source, ...], tuple[str, ...]]:
+    """(tables of the slabs that are there, where their records lie, a line for each slab that is there and cannot be used)."""
+    kept = compact.read(store.folder) if len(slabs) > compact.MANY else {}
+    tables: dict[str, pa.Table] = {}
+    sources, faults = [], []
     for name, ids in slabs:
         try:
             if store.has(name):
-                tables.append(store.read_slab(name, ids))
+                table, manifest = store.read_runs(name, ids, kept)
+                sums = manifest["sha256"]
+                tables[sums[RUNS]] = table
+                sources.append(Source(store.folder, name, ids, sums.get(HISTORY), Made.of(manifest)))
         except SlabError as error:
-            faults.append(f"results: {error}; left out")
-    return tables, tuple(faults)
+            faults.append(left_out(error))
+    if len(tables.keys() - kept.keys()) > compact.MANY and is_writable(store.folder):
+        with suppress(MachineError):  # it only costs time
+            compact.write(store.folder, tables)
+    return list(tables.values()), tuple(sources), tuple(faults)
+
+
+def left_out(error: SlabError) -> str:
+    """The line that says so."""
+    return f"results: {error}; left out"
+
+
+def notes_of(tables: Sequence[Results]) -> tuple[str, ...]:
+    """As `Results.notes`, of tables that somebody reads as one."""
+    made, precisions = Counter[Made](), Counter[str]()
+    for one in tables:
+        if isinstance(one.records, Records):
+            made.update(one.records.made(one.runs["id"]))
+        precisions.update(one.runs.get("precision", ()))
+    on_purpose = any("precision" in one.varied for one in tables)
+    return mixes(made, {} if on_purpose else precisions)
 
 
 def find(identity: str, folder: str | Path) -> Resolved | None:

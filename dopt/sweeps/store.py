@@ -6,6 +6,8 @@ results/NAME/reading.json                               what the latest call ask
 results/NAME/slabs/SLAB/{runs,history}.parquet          tables
 results/NAME/slabs/SLAB/manifest.json                   its runs, versions, device, threads, seconds, sha256 of each table; with a checksum
 results/NAME/set-aside/                                 slabs that were found damaged, or foreign
+results/NAME/compact/                                   tables of runs once more, of many slabs together (`compact`)
+results/NAME/table.{csv,md}                             what the latest sweep printed
 results/NAME/locks/                                     who works on what (`claims`), and what W&B has of it
 """
 
@@ -21,6 +23,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
@@ -230,6 +233,54 @@ class Store:
         say(f"results: {fault}; set aside in {aside / f'{folder.name}.{number}'}, runs again")
         return False
 
+    def _described(self, name: str, ids: Sequence[str], text: bytes) -> dict[str, Any]:
+        """What made a slab, by its manifest's text; SlabError where it is not of these runs, or says no sums."""
+        found = _manifest(text, self.slab(name) / MANIFEST)
+        for field, expected in (("slab", name), ("runs", list(ids))):
+            if found.get(field) != expected:
+                raise SlabError("foreign", f"{self.slab(name) / MANIFEST} has other {field} than the plan")
+        sums = found.get("sha256")
+        if not isinstance(sums, dict):
+            raise SlabError("damaged", f"{self.slab(name) / MANIFEST} says no sums")
+        return found
+
+    def read_runs(
+        self, name: str, ids: Sequence[str], kept: Mapping[str, pa.Table] = MappingProxyType({})
+    ) -> tuple[pa.Table, dict[str, Any]]:
+        """(the table of a slab's runs, what made the slab). The records must be there, but only `read_records` looks at them.
+
+        Args:
+          kept: what was decoded before, by the sha256 of its file.
+
+        Raises:
+          SlabError: it is damaged, foreign, or unreadable.
+        """
+        path = self.slab(name) / RUNS
+        manifest = self._described(name, ids, _bytes(path.with_name(MANIFEST)))
+        content = _checked(path, manifest["sha256"].get(RUNS))
+        table = kept.get(manifest["sha256"][RUNS])
+        if table is None:
+            table = _table(content, path, None)
+        _check_ids(table["id"], ids, path)
+        if not path.with_name(HISTORY).is_file():
+            raise SlabError("damaged", f"{path.with_name(HISTORY)} is missing")
+        return table, manifest
+
+    def read_records(
+        self, name: str, ids: Sequence[str], sha256: str | None, fields: Sequence[str] | None = None
+    ) -> pa.Table:
+        """The records of a slab's runs, as `read_runs` gives the sum of their file; of their columns these, or all.
+
+        The table's ids are a dictionary, and numbers in it.
+
+        Raises:
+          SlabError: it is damaged, foreign, or unreadable.
+        """
+        path = self.slab(name) / HISTORY
+        table = _table(_checked(path, sha256), path, fields, words=("id",))
+        _check_ids(table["id"].unique(), ids, path)
+        return table
+
     def _verified(
         self, name: str, ids: Sequence[str], fields: Sequence[str] | None
     ) -> tuple[dict[str, bytes], list[pa.Table]]:
@@ -239,20 +290,12 @@ class Store:
           SlabError: it is damaged, foreign, or unreadable.
         """
         folder = self.slab(name)
-        text = _bytes(folder / MANIFEST)
-        files, manifest = {MANIFEST: text}, _manifest(text, folder / MANIFEST)
-        for field, expected in (("slab", name), ("runs", list(ids))):
-            if manifest.get(field) != expected:
-                raise SlabError("foreign", f"{folder / MANIFEST} has other {field} than the plan")
-        sums = manifest.get("sha256")
-        found = []
-        for file in TABLES:
-            content = files[file] = _bytes(folder / file)
-            if not isinstance(sums, dict) or hashlib.sha256(content).hexdigest() != sums.get(file):
-                raise SlabError("damaged", f"{folder / file} is truncated or altered")
-            table, there = _table(content, folder / file, fields)
-            if (there if file == RUNS else there.unique()).to_pylist() != list(ids):
-                raise SlabError("foreign", f"{folder / file} has other runs than the plan")
+        files = {MANIFEST: _bytes(folder / MANIFEST)}
+        sums, found = self._described(name, ids, files[MANIFEST])["sha256"], []
+        for path in (folder / file for file in TABLES):
+            files[path.name] = _checked(path, sums.get(path.name))
+            table = _table(files[path.name], path, fields)
+            _check_ids(table["id"] if path.name == RUNS else table["id"].unique(), ids, path)
             found.append(table)
         return files, found
 
@@ -350,10 +393,24 @@ def _bytes(path: Path) -> bytes:
         raise SlabError("unreadable", f"{path} cannot be read ({reason(error)})") from error
 
 
-def _table(content: bytes, path: Path, fields: Sequence[str] | None) -> tuple[pa.Table, pa.ChunkedArray]:
-    """(the table, its ids)."""
+def _checked(path: Path, sha256: str | None) -> bytes:
+    """A file's content, of that sum."""
+    content = _bytes(path)
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise SlabError("damaged", f"{path} is truncated or altered")
+    return content
+
+
+def _table(content: bytes, path: Path, fields: Sequence[str] | None, words: Sequence[str] = ()) -> pa.Table:
+    """A table that has ids."""
     try:
-        found = columns.read(pa.BufferReader(content), fields)
-        return found, found["id"]
+        found = columns.read(pa.BufferReader(content), fields, words)
+        _ = found["id"]
     except Exception as error:  # whatever a reader raises at bytes that are no table
         raise SlabError("damaged", f"{path} is no table of runs ({type(error).__name__})") from None
+    return found
+
+
+def _check_ids(there: pa.ChunkedArray, ids: Sequence[str], path: Path) -> None:
+    if there.to_pylist() != list(ids):
+        raise SlabError("foreign", f"{path} has other runs than the plan")

@@ -25,7 +25,7 @@ import yaml
 import dopt
 from dopt import cluster, data, mixing, schedule, topology
 from dopt.cli import main
-from dopt.sweeps import seal, spec, work
+from dopt.sweeps import seal, spec, where, work
 from dopt.types import InputError
 
 from . import mutate
@@ -269,7 +269,7 @@ def folders(sound: Path, part: str) -> Callable[[Random, Path], tuple[object, Re
             damaged = _damaged_file(rng, path, path.read_bytes())
 
         def read() -> None:
-            found = dopt.load(here)
+            found = dopt.load(here).checked()
             if sealed:
                 return
             for table, known in zip((found.runs, found.history), whole(sound), strict=True):
@@ -277,6 +277,24 @@ def folders(sound: Path, part: str) -> Callable[[Random, Path], tuple[object, Re
                 pd.testing.assert_frame_equal(table, there)
 
         return damaged, read
+
+    return damage
+
+
+CONDITIONS = (
+    "topology=ring,delay=0",
+    "learning_rate<=0.1,topology!=none",
+    'algorithm="gossip_sgd",seed>0',
+    "strict=true,final.loss<1e-1",
+)
+
+
+def conditions(sound: Path) -> Callable[[Random, Path], tuple[object, Read]]:
+    """Conditions on the runs of a finished sweep."""
+
+    def damage(rng: Random, folder: Path) -> tuple[object, Read]:
+        text = mutate.of_text(rng, rng.choice(CONDITIONS))
+        return text, lambda: where.mask(whole(sound)[0], where.parse(text))
 
     return damage
 
@@ -307,6 +325,7 @@ def kinds(sound: Path) -> tuple[Kind, ...]:
     parts = {"plans": "0001.json", "manifests": "manifest.json", "tables": "*.parquet"}
     return (
         *(Kind(damage.__name__, damage) for damage in plain),
+        Kind("conditions", conditions(sound)),
         *(Kind(name, folders(sound, part)) for name, part in parts.items()),
     )
 

@@ -573,7 +573,8 @@ def test_sweep_prints_the_table_and_the_paths(capsys: pytest.CaptureFixture) -> 
     ]
     assert [row[-2:] for row in rows] == [["1", "edge"]] * 3  # rate 30 diverged in each cell
     folder = Path("results") / "small_steps-200"
-    assert out.endswith(f"wrote\n  {folder / 'plans'}\n  {folder / 'slabs'}\n")
+    parts = (folder / name for name in ("plans", "slabs", "table.csv", "table.md"))
+    assert out.endswith("wrote\n" + "".join(f"  {part}\n" for part in parts))
     for path in out.split("wrote\n")[1].split():
         assert Path(path).exists()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from dopt.cli import doctor, figures, launch, listing, merge, run, show, status, sweep, words
+from dopt.cli import doctor, figures, launch, listing, merge, results, run, show, status, sweep, words
 from dopt.cli.command import Command, Parser
 from dopt.registry import did_you_mean
 from dopt.types import InputError
@@ -15,6 +15,7 @@ COMMANDS: dict[str, Command] = {
     "run": run.COMMAND,
     "list": listing.COMMAND,
     "merge": merge.COMMAND,
+    "results": results.COMMAND,
     "show": show.COMMAND,
     "launch": launch.COMMAND,
     "status": status.STATUS,
@@ -30,7 +31,7 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
     """The parser of all words, and those of what follows each command."""
     top = Parser(
         prog="dopt",
-        description="The command `dopt`: sweep, merge, run, list, show, launch, status, watch, figures, doctor.",
+        description="The command `dopt`: sweep, merge, run, list, results, show, launch, status, watch, figures, doctor.",
         allow_abbrev=False,
     )
     top.add_argument("--version", action="version", version=f"dopt {VERSION}")

@@ -11,11 +11,15 @@ from dopt import cores
 from dopt.cli import devices, dry_run, words
 from dopt.cli.command import Command, Parser, Values, add_figures_folder, add_results_and_wandb, add_set
 from dopt.cli.screen import beside, console, progress, short
+from dopt.files import is_writable, write
 from dopt.sweeps.shard import Shard
-from dopt.types import InputError
+from dopt.types import InputError, MachineError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from dopt.sweeps.results import Results
+    from dopt.sweeps.show import Show
 
 
 def add_flags(parser: Parser) -> None:
@@ -63,6 +67,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
     jobs = args.jobs or (None if cores.is_own() else 1)
     with hired.early(jobs, _points(content, changes) // (1 if share is None else share.of), args.file, changes):
         from dopt.report.terminal import summary
+        from dopt.sweeps.cells import tuned
         from dopt.sweeps.work import sweep
 
         out, show = console(), progress()
@@ -80,12 +85,32 @@ def run(args: argparse.Namespace, _: Values) -> int:
     if show.new == 0:
         what = f"{len(results.runs)} runs" if share is None else f"runs of shard {share}"
         out.print(f"all {what} of {results.name} are there already; nothing to run", highlight=False)
-    if len(results.runs):
-        out.print(summary(results))
     paths = [results.folder / "plans", results.folder / "slabs"]
+    if len(results.runs):
+        cells = tuned(results)
+        out.print(summary(results, cells))
+        paths += _kept(results, cells, show)
     paths += _drawn(results, Path(args.file), args.figures) if not results.missing else []
     out.print("\n".join(["wrote", *(f"  {short(path)}" for path in paths)]), highlight=False, soft_wrap=True)
     return 0
+
+
+def _kept(results: Results, cells: pd.DataFrame, show: Show) -> list[Path]:
+    """The table that was printed, as files beside the slabs; of a finished folder that nobody can write there are none."""
+    from dopt.report import formats, terminal
+
+    if not is_writable(results.folder):
+        return []
+    title, shown = terminal.summarized(results, cells)
+    printed = f"{title}\n\n{formats.markdown(shown, lambda value, _: terminal.number(value))}"
+    written = []
+    try:
+        for name, text in (("table.csv", formats.csv(cells)), ("table.md", printed)):
+            write(results.folder / name, text)
+            written.append(results.folder / name)
+    except MachineError as error:
+        show.say(f"results: the table is printed only ({error})")
+    return written
 
 
 def _points(content: Any, changes: dict[str, Any]) -> int:

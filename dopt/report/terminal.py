@@ -140,11 +140,21 @@ def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> 
     return made
 
 
-def summary(results: Results) -> Table:
-    """Best learning rate per cell, what it reaches, and whether the rate grid should have gone on."""
+def summary(results: Results, cells: pd.DataFrame | None = None) -> Table:
+    """Best learning rate per cell, what it reaches, and whether the rate grid should have gone on.
+
+    Args:
+      cells: `tuned(results)`, where somebody has it.
+    """
+    title, shown = summarized(results, cells)
+    return table(title, shown.columns, shown.itertuples(index=False))
+
+
+def summarized(results: Results, cells: pd.DataFrame | None = None) -> tuple[str, pd.DataFrame]:
+    """As `summary`: its title, and its rows under the heads that a reader sees."""
     from dopt.sweeps.cells import cost, stays, tuned
 
-    cells = tuned(results).drop(columns="ids")
+    cells = (tuned(results) if cells is None else cells).drop(columns="ids")
     metric, target = results.metric.get("name", "loss"), results.metric.get("target")
     cells = _spread(cells) if target is not None else cells.drop(columns=["to_target", "low", "high", "spacing"])
     if not cells["stalled"].any():
@@ -161,7 +171,7 @@ def summary(results: Results) -> Table:
     title = f"{results.name}: {len(results.runs)} runs"
     if results.merged:
         title += f" ({results.merged} more were merged: they differ only in what their method does not read)"
-    return table(title, [names.get(str(c), str(c)) for c in cells], cells.itertuples(index=False))
+    return title, cells.rename(columns=names)
 
 
 def _spread(cells: pd.DataFrame) -> pd.DataFrame:

@@ -32,10 +32,14 @@ class Said(work.Show):
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.notes: list[str] = []
         self.slabs: list[str] = []
 
     def say(self, line: str) -> None:
         self.lines.append(line)
+
+    def note(self, line: str) -> None:
+        self.notes.append(line)
 
     def slab(self, name: str, runs: int) -> None:
         self.slabs.append(name)

@@ -34,6 +34,12 @@ def add_flags(parser: Parser) -> None:
         help="processes that share the runs on a CPU, each on a core of its own (default: one for each core)",
     )
     parser.add_argument(
+        "--checkpoint-every",
+        type=int,
+        metavar="STEPS",
+        help="keep what slabs need to go on, also at their end: runs that are asked for later with more steps start there",
+    )
+    parser.add_argument(
         "--extend",
         metavar="NAME",
         help="learning_rate: where a cell's best one is at the edge of its grid, let the grid grow, at most five times",
@@ -80,6 +86,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
             show=show,
             jobs=jobs,
             extend=args.extend,
+            checkpoint_every=args.checkpoint_every,
             shard=args.shard,
         )
     if show.new == 0:

@@ -1,7 +1,7 @@
 """Runs on devices: which share a program (`key`, `group`), their values (`pack`), the program (`compiled`), one slab (`slab`), what it gave (`outcome`)."""
 
 from dopt.engine.carry import Carry
-from dopt.engine.compiled import Compiled, compile, rehearse
+from dopt.engine.compiled import Compiled, compile, per_run, rehearse
 from dopt.engine.group import Group, group_of, grouped
 from dopt.engine.key import TRACED, key
 from dopt.engine.outcome import Columns, Outcome, Outcomes, gap_notes
@@ -32,6 +32,7 @@ __all__ = [
     "laid",
     "pack",
     "packed",
+    "per_run",
     "rehearse",
     "run_slab",
     "seconds_of_step",

@@ -149,6 +149,14 @@ def lower(group: Group, width: int) -> Lowered:
     )
 
 
+def per_run(group: Group, inputs: Inputs, carry: Carry) -> list[bool]:
+    """Of each leaf of a slab's carry, or of one without its history, whether it has an axis of runs; the others all runs share."""
+    axes = jax.tree.map(lambda axes: axes.runs, _axes(group, inputs)[0])
+    if carry.history is None:
+        axes = axes._replace(history=None)
+    return jax.tree.leaves(jax.tree.map(lambda runs, leaves: jax.tree.map(lambda _: runs, leaves), axes, carry))
+
+
 def _numbers(group: Group) -> np.ndarray:
     """[workers]: an argument that is mapped over the workers even where no start is given."""
     return np.arange(group.first.workers, dtype=np.int32)

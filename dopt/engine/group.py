@@ -18,7 +18,7 @@ from dopt.config.exchanges import exchange_of, traits_of
 from dopt.devices import executors
 from dopt.devices import memory as devices_memory
 from dopt.engine.program import Program
-from dopt.engine.segments import LONGEST, Call, calls
+from dopt.engine.segments import LONGEST, Call, calls, laid
 from dopt.facts import Facts, clock, facts_of, shards
 from dopt.facts import problem as of_problem
 from dopt.facts.replays import Room
@@ -96,8 +96,13 @@ class Group:
         with devices_memory.room(), flags.fixed(self.facts.dtype == np.float64):
             yield
 
-    def calls(self, width: int, most: int | None = None) -> tuple[Call, ...]:
-        """The calls of the program at this width. `most`: records of a call, where somebody wants to look more often."""
+    def calls(self, width: int, most: int | None = None, after: int = 0) -> tuple[Call, ...]:
+        """The calls of the program at this width.
+
+        Args:
+          most: records of a call, where somebody wants to look more often.
+          after: iterations after which one of them ends, where somebody wants to start there; 0: wherever.
+        """
         (every, _), run, platform = self.loop, self.first, self.devices[0].platform
         together = self.gradients * self.program.local_steps
         samples = run.batch_size or int(shards.counts(self.facts.problem).max())
@@ -110,7 +115,9 @@ class Group:
             WORK.get(platform, WORK_ELSEWHERE) // max(1, computing * work),
             DRAWN.get(platform, DRAWN_ELSEWHERE) // max(1, computing * drawn),
         )
-        return calls(every, self.span, longest, most or max(1, steps // every))
+        each = most or max(1, steps // every)
+        parts = (calls(every, part, longest, each) for part in (after, self.span - after) if part)
+        return laid([call.segment for part in parts for call in part], every)
 
     def record_steps(self, length: int) -> np.ndarray:
         """Steps at which a run of `length` steps is recorded."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -15,13 +15,28 @@ from dopt.config.runs import Runs
 from dopt.devices import ALONE, hosts, memory
 from dopt.engine import checkpoints, divergence
 from dopt.engine.carry import Carry
-from dopt.engine.checkpoints import Keeper
 from dopt.engine.compiled import Compiled
 from dopt.engine.group import Group
 from dopt.engine.outcome import Outcomes, first_record, read, recorded
 from dopt.engine.pack import pack
 from dopt.facts.inputs import Inputs
+from dopt.types import Tree
 from dopt.watch import Look
+
+
+class Keeping(Protocol):
+    """Who keeps what the loop carries between two calls: `checkpoints` of one run, or what a sweep keeps of its slabs."""
+
+    every: int  # steps from one state that is kept to the next, at least
+
+    def latest(self, carry: Tree) -> tuple[Tree, int]:
+        """(what the loop carried, after how many calls); as given, and 0, where nothing was kept."""
+        ...
+
+    def save(self, done: int, carry: Tree) -> None:
+        """Keep what the loop carries after so many calls."""
+        ...
+
 
 First = Callable[[Mapping[str, np.ndarray]], None]  # takes the record at step 0, metric -> [runs]
 
@@ -30,7 +45,7 @@ def run_slab(
     compiled: Compiled,
     runs: Sequence[Run],
     look: Look | None = None,
-    keeper: Keeper | None = None,
+    keeper: Keeping | None = None,
     first: First | None = None,
 ) -> Outcomes:
     """At most `width` runs of a group, from start to end, or from the last checkpoint.
@@ -58,7 +73,7 @@ def packed(compiled: Compiled, runs: Runs) -> Slab:
     return Slab(compiled, runs, pack(compiled.group, runs, compiled.width))
 
 
-def advanced(slab: Slab, look: Look | None = None, keeper: Keeper | None = None, first: First | None = None) -> Carry:
+def advanced(slab: Slab, look: Look | None = None, keeper: Keeping | None = None, first: First | None = None) -> Carry:
     """What the slab's last call leaves on the devices. Arguments as of `run_slab`."""
     compiled, inputs = slab.compiled, slab.inputs
     group = compiled.group
@@ -122,7 +137,7 @@ def _diverged(slab: Slab, found: Mapping[str, np.ndarray]) -> dict[int, int]:
         return divergence.first_steps(slab.compiled, slab.inputs, found)
 
 
-def _resumed(compiled: Compiled, keeper: Keeper, carry: Carry) -> tuple[Carry, int]:
+def _resumed(compiled: Compiled, keeper: Keeping, carry: Carry) -> tuple[Carry, int]:
     """The slab at its last checkpoint, and after how many calls that was; `carry` where there is none."""
     found, done = keeper.latest(carry)
     if done and hosts.several():

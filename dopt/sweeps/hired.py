@@ -56,6 +56,7 @@ class Order(NamedTuple):
     devices: int | None  # how many of its devices to use; None: as JAX finds them
     part: float  # where among the slabs it begins, from 0 to 1: so that few are asked for by two at once
     slabs: Sequence[str]  # that are to be done
+    checkpoint_every: int | None = None  # as `dopt.sweep` takes it
 
 
 class Helper:

@@ -108,11 +108,11 @@ class Team:
             helper.end()
         del self.helpers[max(0, wanted) :]
 
-    def go(self, folder: Path, devices: int | None, slabs: Sequence[str]) -> None:
+    def go(self, folder: Path, devices: int | None, slabs: Sequence[str], checkpoint_every: int | None = None) -> None:
         """Let helpers begin, each process on its own cores; the plans of the slabs are written."""
         if self._pins:
             cores.pin(self._cores(0))
-        self.order = Order(str(folder.absolute()), devices, 0.0, slabs)
+        self.order = Order(str(folder.absolute()), devices, 0.0, slabs, checkpoint_every)
         for number, helper in enumerate(self.helpers):
             part = (number + self.works_here) / (len(self.helpers) + self.works_here)
             helper.tell("go", *self.order._replace(part=part))

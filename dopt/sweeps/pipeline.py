@@ -21,6 +21,7 @@ from dopt.sweeps import plan as planning
 from dopt.sweeps.agreement import compare
 from dopt.sweeps.contents import damage
 from dopt.sweeps.show import Show
+from dopt.sweeps.states import States
 from dopt.sweeps.store import Store
 from dopt.sweeps.tables import tables
 from dopt.sweeps.tracking import Tracker
@@ -68,8 +69,16 @@ class Pipeline:
     """
 
     def __init__(
-        self, store: Store, tracker: Tracker, devices: Sequence[Any] | None, show: Show, pack: Aside, write: Aside
+        self,
+        store: Store,
+        tracker: Tracker,
+        devices: Sequence[Any] | None,
+        show: Show,
+        pack: Aside,
+        write: Aside,
+        checkpoint_every: int | None = None,
     ):
+        self.states = None if checkpoint_every is None else States(store, checkpoint_every, show.note)
         self.store, self.tracker, self.devices, self.show = store, tracker, devices, show
         self.pack, self.write = pack, write
         self.ahead: tuple[str, Future[engine.Slab]] | None = None  # what is being packed
@@ -92,10 +101,13 @@ class Pipeline:
             if after is not None and after.planned is todo.planned:
                 self.ahead = after.name, self.pack(partial(engine.packed, compiled, after.runs))
             self._make_room(compiled)
-            carry = engine.advanced(slab, pace(self.show.chunk), first=self.first)
+            kept = None if self.states is None else self.states.of(todo.name, todo.runs, todo.planned, slab)
+            carry = engine.advanced(slab, pace(self.show.chunk), kept, self.first)
+            if kept is not None:
+                kept.end(carry)
             self.first, seconds = None, time.perf_counter() - begin
             self.finish()
-            self.behind = self.write(partial(self._keep, todo, slab, carry, seconds))
+            self.behind = self.write(partial(self._keep, todo, slab, carry, seconds, 0 if kept is None else kept.began))
             held = claim.pop_all()
             self.behind.add_done_callback(lambda _: held.close())  # also where the writer never began
         return True
@@ -158,15 +170,17 @@ class Pipeline:
             return ahead[1].result()
         return engine.packed(compiled, todo.runs)
 
-    def _keep(self, todo: Todo, slab: engine.Slab, carry: engine.Carry, seconds: float) -> None:
-        """Read a slab, write it, look whether it is there, and log it."""
+    def _keep(self, todo: Todo, slab: engine.Slab, carry: engine.Carry, seconds: float, began: int) -> None:
+        """Read a slab, write it, look whether it is there, and log it. `began`: the step at which it was gone on with."""
         found = engine.collected(slab, carry).columns
         notes = engine.gap_notes(slab.compiled.group, todo.runs)
         for line in notes:
             self.show.note(line)
         runs, history = tables(todo.runs, found)
         check()
-        self.store.write_slab(todo.name, runs, history, self._manifest(todo, slab.compiled, seconds, notes))
+        self.store.write_slab(
+            todo.name, runs, history, self._manifest(todo, slab.compiled, seconds, notes) | {"began": began}
+        )
         self.store.check_slab(todo.name, todo.runs.ids)
         if is_unlogged(self.store, self.tracker, todo.name, todo.runs):
             self.tracker.log(columns.frame(runs), columns.frame(history), self.store.marks_path(todo.name))

@@ -46,6 +46,7 @@ class Planned:
     models: int
     slabs: Slabs
     segments: tuple[engine.Segment, ...] = ()  # how each run is cut into calls
+    begins: int = 0  # steps after which its runs may start, since shorter ones ended there
     path: Path | None = None  # of the plan, where it was read
     extended: bool = False  # whether the plan is of runs by which a grid grew, which no file asks for
     knee: Knee | None = None  # what is known of the best width on an accelerator
@@ -97,13 +98,14 @@ def width_of(runs: int, devices: Sequence[Any], knee: Knee | None = None) -> int
 
 
 def choose_width(
-    built: engine.Group, runs: int, jobs: int = 1, knee: Knee | None = None
+    built: engine.Group, runs: int, jobs: int = 1, knee: Knee | None = None, begins: int = 0
 ) -> tuple[int, engine.Compiled]:
     """The width, and the program at that width: halved until the compiler says that the device can hold it.
 
     Args:
       jobs: processes that share what is free; where one run alone takes more than a share, fewer of them will work.
       knee: as of `width_of`.
+      begins: as of `Planned`.
     """
     spread = built.spread
     width = width_of(runs, built.devices[:spread], knee)
@@ -111,7 +113,7 @@ def choose_width(
     limit = room and room // jobs
     while True:
         try:
-            compiled = engine.compile(built, width)
+            compiled = engine.compile(built, width, built.calls(width, after=begins))
         except MachineError:  # a TPU's compiler finds out itself that there is no room
             if width == spread or is_fixed(built.devices):
                 raise
@@ -162,6 +164,7 @@ def write(
                 "memory": p.memory,
                 "models": p.models,
                 "segments": counted(p.segments),
+                "begins": p.begins,
                 "slabs": [{"name": name, **_columns(runs)} for name, runs in p.slabs],
             }
             for p in planned
@@ -267,4 +270,7 @@ def _planned(group: Mapping[str, Any], templates: tuple[Resolved, ...]) -> Plann
     parts = zip(slabs, [0, *ends], ends, strict=False)
     named = [(slab["name"], runs[begin:end]) for slab, begin, end in parts]
     segments = segments_of(group["segments"])
-    return Planned(key, runs, group["width"], group["memory"], group["models"], named, segments)
+    begins = group.get("begins", 0)
+    if type(begins) is not int or begins < 0:
+        raise ValueError("a group begins at a step that is none")
+    return Planned(key, runs, group["width"], group["memory"], group["models"], named, segments, begins)

@@ -5,6 +5,7 @@ results/NAME/matrices/                                  mixing matrices that a s
 results/NAME/reading.json                               what the latest call asked for: runs in order, metric
 results/NAME/slabs/SLAB/{runs,history}.parquet          tables
 results/NAME/slabs/SLAB/manifest.json                   its runs, versions, device, threads, seconds, sha256 of each table; with a checksum
+results/NAME/checkpoints/                               what loops of slabs carried, where that was asked for (`states`)
 results/NAME/set-aside/                                 slabs that were found damaged, or foreign
 results/NAME/compact/                                   tables of runs once more, of many slabs together (`compact`)
 results/NAME/table.{csv,md}                             what the latest sweep printed
@@ -187,6 +188,10 @@ class Store:
           MachineError: the folder cannot be written.
         """
         return self.claims.claim(name, wait)
+
+    def state_path(self, name: str) -> Path:
+        """Where it lies what a slab's loop carried."""
+        return self.folder / "checkpoints" / f"{slug(name)}.npz"
 
     def marks_path(self, name: str) -> Path:
         """Where it stands which runs of a slab W&B has."""

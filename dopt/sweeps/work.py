@@ -23,7 +23,7 @@ from dopt.engine.single import Result
 from dopt.facts.problem import is_recorded
 from dopt.files import whole, writing
 from dopt.paths import slug
-from dopt.sweeps import columns, knee, spec
+from dopt.sweeps import columns, knee, spec, states
 from dopt.sweeps import extend as extending
 from dopt.sweeps import plan as planning
 from dopt.sweeps.agreement import Held, solved, templates_of
@@ -73,6 +73,7 @@ def sweep(
     jobs: int | None = 1,
     extend: str | None = None,
     shard: str | None = None,
+    checkpoint_every: int | None = None,
 ) -> Results:
     """Run what a sweep file asks for and is not in the results folder yet.
 
@@ -86,6 +87,8 @@ def sweep(
       jobs: processes that share the work on a CPU, each on one thread and one core; None: one for each core. 1: this
         process alone, with the threads that it has, which decide about last bits: so a folder is gone on with on as many
         as it was begun with, if need be by another process.
+      checkpoint_every: steps after which it is kept what the loop of a slab carries, and so at its end. A slab that was
+        interrupted goes on from there, and so does a run that is asked for later with more `steps`, where that can be.
       extend: `learning_rate`: where the best one of a cell stands at the edge of its grid, the grid of that cell grows by the
         ratio of its two outermost values until it does not, at most five times. The tables have these runs, too, also when
         the sweep is asked for again.
@@ -100,8 +103,8 @@ def sweep(
       MachineError: the folder cannot be written, or the machine has not enough memory; finished slabs are kept.
       KeyboardInterrupt: as soon as it comes; finished slabs are kept.
     """
-    share = None if shard is None else Shard.read(shard)
-    return in_thread(lambda: _sweep(source, results, set, wandb, devices, show or Show(), jobs, extend, share))
+    share, every = None if shard is None else Shard.read(shard), states.check(checkpoint_every)
+    return in_thread(lambda: _sweep(source, results, set, wandb, devices, show or Show(), jobs, extend, share, every))
 
 
 def _sweep(
@@ -114,6 +117,7 @@ def _sweep(
     jobs: int | None,
     extend: str | None,
     shard: Shard | None,
+    every: int | None,
 ) -> Results:
     asked = spec.parse(source, changes=set) if isinstance(source, Mapping) else spec.read(source, set)
     if asked.left_out:
@@ -126,14 +130,14 @@ def _sweep(
     store = Store(results if results is not None else default_folder(asked.name, set))
     with ExitStack() as ends:
         ends.callback(show.stop)
-        held, found = _filled(asked, store, wandb, devices, show, jobs, shard=shard)
+        held, found = _filled(asked, store, wandb, devices, show, jobs, every, shard=shard)
         while extend is not None:
             step = extending.step(held, found)
             for line in step.lines:
                 show.say(line)
             if step.runs is None:
                 break
-            held, found = _filled(asked, store, wandb, devices, show, jobs, step.runs)
+            held, found = _filled(asked, store, wandb, devices, show, jobs, every, step.runs)
         return found
 
 
@@ -144,19 +148,20 @@ def _filled(
     devices: Sequence[Any] | None,
     show: Show,
     jobs: int | None,
+    every: int | None,
     more: Runs | None = None,
     shard: Shard | None = None,
 ) -> tuple[Held, Results]:
     """What a folder holds when all is done that was missing; `more`: as of `Held`; `shard`: whose slabs alone are done."""
     with working(jobs, show) as team:
-        held = _plan(asked, store, devices, team, more)
+        held = _plan(asked, store, devices, team, more, every)
         reading = _keep_reading(held, store, show)
         planned = held.wanted() if shard is None else held.share(shard)
         for line in dict.fromkeys(line for like in templates_of(planned) for line in fresh(like.digests)):
             show.say(f"results: {line}; these runs have ids of their own, and nothing reuses them")
         tracker = Tracker(wandb, group=asked.name, folder=store.folder, project=asked.project, say=show.say)
         with matrices.keeping(held.matrices):
-            _work(planned, store, tracker, devices, team)
+            _work(planned, store, tracker, devices, team, every)
         if shard is not None:
             show.say(_left_to_others(shard, held, planned))
         return held, read(store, reading)  # while helpers end
@@ -206,12 +211,14 @@ def prepare(
     team: Team | None = None,
     ask: Ask = knee.remembered,
     plan: int = 1,
+    shorter: Runs | None = None,
 ) -> list[planning.Planned]:
     """Groups, widths and slabs of a new sweep; nothing is compiled before all are checked.
 
     Args:
       ask: what is known of how many runs an accelerator does best at once.
       plan: its number.
+      shorter: runs whose states were kept, so that longer ones may start there.
     """
     built, planned = grouped(asked, devices), []
     team = team or Team()
@@ -221,9 +228,12 @@ def prepare(
     for number, (key, runs, made) in enumerate(built):
         begin = time.perf_counter()
         known = None if planning.is_fixed(made.devices) else ask(made, runs, key)
-        width, compiled = planning.choose_width(made, len(runs), team.size, known)
+        after, why_not = (0, "") if shorter is None else states.begins(made, runs, shorter)
+        if why_not:
+            team.show.say(f"checkpoint: {why_not}")
+        width, compiled = planning.choose_width(made, len(runs), team.size, known, after)
         slabs, segments = planning.cut(plan, number, runs, width), tuple(call.segment for call in compiled.calls)
-        one = planning.Planned(key, runs, width, compiled.memory, made.models, slabs, segments)
+        one = planning.Planned(key, runs, width, compiled.memory, made.models, slabs, segments, after)
         one.group, one.compiled, one.knee = made, {width: compiled}, known
         one.compile_seconds = time.perf_counter() - begin
         planned.append(one)
@@ -236,7 +246,14 @@ def _check_metric(name: str | None, built: Sequence[Group]) -> None:
         raise InputError(f"sweep.metric.name: no run of this sweep has {name}; see the metrics in a run's history")
 
 
-def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None, team: Team, more: Runs | None = None) -> Held:
+def _plan(
+    asked: spec.Sweep,
+    store: Store,
+    devices: Sequence[Any] | None,
+    team: Team,
+    more: Runs | None = None,
+    every: int | None = None,
+) -> Held:
     """What the plans of a folder hold of a sweep; a plan of what they lack is added to them first."""
     held = _held(asked, store, team, more)
     if held.lacking is None:
@@ -244,7 +261,7 @@ def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None, team: 
     store.check_writable()
     planned = None
     if not store.folder.exists() or held.number:  # else somebody may be planning the whole of it right now
-        planned = _prepared(held, devices, team)  # may refuse: nothing is written then
+        planned = _prepared(held, devices, team, every)  # may refuse: nothing is written then
     store.create()
     with store.locked("plan", wait=True):
         while True:
@@ -260,7 +277,7 @@ def _plan(asked: spec.Sweep, store: Store, devices: Sequence[Any] | None, team: 
                 )
             if planned is not None:
                 break
-            planned = _prepared(held, devices, team)
+            planned = _prepared(held, devices, team, every)
         _write_plan(held, planned, devices, team.threads)
     return held.grown(planned, team.threads)
 
@@ -274,11 +291,13 @@ def _held(asked: spec.Sweep, store: Store, team: Team, more: Runs | None) -> Hel
     return held
 
 
-def _prepared(held: Held, devices: Sequence[Any] | None, team: Team) -> list[planning.Planned]:
+def _prepared(held: Held, devices: Sequence[Any] | None, team: Team, every: int | None) -> list[planning.Planned]:
     """What the plans of a folder lack, planned."""
     assert held.lacking is not None
     with matrices.keeping(held.matrices):
-        found = prepare(held.lacking, devices, team, knee.measured, held.number + 1)
+        found = prepare(
+            held.lacking, devices, team, knee.measured, held.number + 1, None if every is None else held.runs
+        )
     return [dataclasses.replace(p, extended=held.extends) for p in found]
 
 
@@ -300,6 +319,7 @@ def _work(
     tracker: Tracker,
     devices: Sequence[Any] | None,
     team: Team,
+    every: int | None,
 ) -> None:
     """Do every slab that is missing; those that another process works on are waited for, and done if it dies."""
     show = Together(team)
@@ -313,9 +333,9 @@ def _work(
         store.create()
         _name_engines(store, names, show)
         _share(planned, team, len(missing))
-        team.go(store.folder, None if devices is None else len(devices), [todo.name for todo in missing])
+        team.go(store.folder, None if devices is None else len(devices), [todo.name for todo in missing], every)
     with aside("pack") as pack, aside("write") as write:
-        work = Pipeline(store, tracker, devices, show, pack, write)
+        work = Pipeline(store, tracker, devices, show, pack, write, every)
         while missing:
             missing = _round(work, team, missing)
         work.finish()
@@ -403,7 +423,9 @@ def help_with(order: Order, skipped: Collection[str], show: Show) -> None:
     devices = None if order.devices is None else jax.local_devices()[: order.devices]
     begin = int(order.part * len(slabs))
     with matrices.keeping(solved(planned, store)), aside("pack") as pack, aside("write") as write:
-        work = Pipeline(store, Tracker("off", group="", folder=store.folder), devices, show, pack, write)
+        work = Pipeline(
+            store, Tracker("off", group="", folder=store.folder), devices, show, pack, write, order.checkpoint_every
+        )
         missing = [*slabs[begin:], *slabs[:begin]]
         while missing:
             begun = [

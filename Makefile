@@ -9,7 +9,7 @@ pytest = JAX_PLATFORMS=cpu $(1) $(BIN)/python -m pytest -n 2 --dist worksteal
 BITS := tests/test_engine.py tests/test_store.py tests/test_checkpoints.py
 # these compile little: a minute on two cores together with the types
 QUICK := $(patsubst %,tests/test_%.py,agents barriers cells cluster columns cost curves delays files graphs identity \
-	memory names options plain plan readers runs sequences sound spectrum stairs start style topology weights)
+	memory names options plain plan readers results_command runs sequences sound spectrum stairs start style topology weights where)
 
 .PHONY: sweep test check style types bits quick figures faults cluster fuzz mutants speed ahead ahead-h100 ahead-v5e clean
 

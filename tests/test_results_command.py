@@ -26,7 +26,7 @@ import dopt
 from dopt import Results
 from dopt.cli import main, results, sweep
 from dopt.report import formats
-from dopt.sweeps import columns, compact, seal
+from dopt.sweeps import columns, compact, plan, seal
 from dopt.sweeps.cells import scores, tuned
 from dopt.sweeps.records import RecordsError
 from dopt.sweeps.results import notes_of
@@ -143,7 +143,7 @@ def test_parts_of_a_sweep_in_several_folders_are_one_table(
 def test_rows_of_several_sweeps_say_whose_they_are_and_a_run_is_one_row(
     capsys: pytest.CaptureFixture, folder: Path
 ) -> None:
-    edited(folder / "plan.json", lambda plan: plan.update(name="second"))
+    edited(folder / "plan.json", lambda content: content.update(name="second"))
     both = (STORE, folder, "--format", "csv")
     out, _ = said(capsys, *both, "--where", FEW)
     assert out.startswith("sweep,algorithm,")
@@ -474,6 +474,7 @@ def test_parts_that_are_read_by_other_metrics_are_no_table(folder: Path, capsys:
 def test_a_sweep_leaves_the_table_that_it_prints(
     tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setitem(plan.PREFERRED, "cpu", 7)
     file, place = tmp_path / "small.yaml", tmp_path / "results"
     content = small_sweep(steps=10) | {"metric": {"name": "loss", "goal": "minimize", "target": 0.1}}
     file.write_text(json.dumps(content))
@@ -492,8 +493,13 @@ def test_a_sweep_leaves_the_table_that_it_prints(
     assert main(words) == 0  # all is there
     assert not (place / "table.csv").exists()
     monkeypatch.undo()
+    edited(min(place.glob("slabs/*/manifest.json")), lambda manifest: manifest.update(device="abacus"))
+    capsys.readouterr()
     assert main(words) == 0
     assert (place / "table.csv").exists()
+    out, err = capsys.readouterr()
+    assert out.startswith("all 14 runs of small are there already")
+    assert "the table mixes devices: abacus (7 runs), " in err
 
 
 def test_a_condition_that_is_none_is_refused_from_python(sound: Results) -> None:
@@ -505,3 +511,11 @@ def test_results_can_be_copied_to_another_process_and_shown(sound: Results) -> N
     there = pickle.loads(pickle.dumps(dopt.load(STORE)))
     assert_frame_equal(there.history, sound.history, check_exact=True)
     assert len(repr(there)) < 3000
+
+
+def test_runs_that_nobody_asks_for_now_are_counted(folder: Path, capsys: pytest.CaptureFixture, sound: Results) -> None:
+    few = sound.where("algorithm=allreduce_sgd").runs["id"].tolist()
+    (folder / "reading.json").write_text(json.dumps({"metric": {"name": "loss"}, "order": few}))
+    out, err = said(capsys, folder, "--columns", "id", "--format", "csv")
+    assert out.split() == ["id", *few]
+    assert err == f"results: 40 more runs of {folder} are hidden, since nobody asks for them now\n"

@@ -97,6 +97,8 @@ def _finished(folders: Iterable[str]) -> list[Results]:
         _say(results.faults)
         if results.missing:
             _say([f"results: {results.missing} runs of {name} are not there yet"])
+        if results.hidden:
+            _say([f"results: {results.hidden} more runs of {name} are hidden, since nobody asks for them now"])
         if len(results.runs):
             found.append(results)
     if not found:

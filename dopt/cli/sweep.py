@@ -97,6 +97,8 @@ def run(args: argparse.Namespace, _: Values) -> int:
         cells = tuned(results)
         out.print(summary(results, cells))
         paths += _kept(results, cells, show)
+    for line in results.notes:
+        show.say(line)
     paths += _drawn(results, Path(args.file), args.figures) if not results.missing else []
     out.print("\n".join(["wrote", *(f"  {short(path)}" for path in paths)]), highlight=False, soft_wrap=True)
     return 0

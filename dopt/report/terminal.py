@@ -171,6 +171,8 @@ def summarized(results: Results, cells: pd.DataFrame | None = None) -> tuple[str
     title = f"{results.name}: {len(results.runs)} runs"
     if results.merged:
         title += f" ({results.merged} more were merged: they differ only in what their method does not read)"
+    if results.hidden:
+        title += f"; {results.hidden} more are hidden, since nobody asks for them now"
     return title, cells.rename(columns=names)
 
 

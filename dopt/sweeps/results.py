@@ -217,8 +217,11 @@ def read(store: Store, asked: Reading) -> Results:
 
 def _in_order(table: pd.DataFrame, rank: Mapping[str, int]) -> pd.DataFrame:
     """The rows of runs that have a rank, by it."""
-    place = table["id"].map(rank)
-    return table.iloc[place.argsort(kind="stable")[: place.notna().sum()]].reset_index(drop=True)
+    place = np.array([rank.get(identity, -1) for identity in table["id"].tolist()])
+    if (place >= 0).all() and (np.diff(place) > 0).all():
+        return table
+    order = np.argsort(place, kind="stable")
+    return table.iloc[order[np.count_nonzero(place < 0) :]].reset_index(drop=True)
 
 
 def _tables(

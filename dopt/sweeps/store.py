@@ -238,17 +238,6 @@ class Store:
         say(f"results: {fault}; set aside in {aside / f'{folder.name}.{number}'}, runs again")
         return False
 
-    def _described(self, name: str, ids: Sequence[str], text: bytes) -> dict[str, Any]:
-        """What made a slab, by its manifest's text; SlabError where it is not of these runs, or says no sums."""
-        found = _manifest(text, self.slab(name) / MANIFEST)
-        for field, expected in (("slab", name), ("runs", list(ids))):
-            if found.get(field) != expected:
-                raise SlabError("foreign", f"{self.slab(name) / MANIFEST} has other {field} than the plan")
-        sums = found.get("sha256")
-        if not isinstance(sums, dict):
-            raise SlabError("damaged", f"{self.slab(name) / MANIFEST} says no sums")
-        return found
-
     def read_runs(
         self, name: str, ids: Sequence[str], kept: Mapping[str, pa.Table] = MappingProxyType({})
     ) -> tuple[pa.Table, dict[str, Any]]:
@@ -261,7 +250,7 @@ class Store:
           SlabError: it is damaged, foreign, or unreadable.
         """
         path = self.slab(name) / RUNS
-        manifest = self._described(name, ids, _bytes(path.with_name(MANIFEST)))
+        manifest = _described(path.with_name(MANIFEST), _bytes(path.with_name(MANIFEST)), name, ids)
         content = _checked(path, manifest["sha256"].get(RUNS))
         table = kept.get(manifest["sha256"][RUNS])
         if table is None:
@@ -296,7 +285,7 @@ class Store:
         """
         folder = self.slab(name)
         files = {MANIFEST: _bytes(folder / MANIFEST)}
-        sums, found = self._described(name, ids, files[MANIFEST])["sha256"], []
+        sums, found = _described(folder / MANIFEST, files[MANIFEST], name, ids)["sha256"], []
         for path in (folder / file for file in TABLES):
             files[path.name] = _checked(path, sums.get(path.name))
             table = _table(files[path.name], path, fields)
@@ -396,6 +385,17 @@ def _bytes(path: Path) -> bytes:
         raise SlabError("damaged", f"{path} is missing") from None
     except OSError as error:
         raise SlabError("unreadable", f"{path} cannot be read ({reason(error)})") from error
+
+
+def _described(path: Path, text: bytes, name: str, ids: Sequence[str]) -> dict[str, Any]:
+    """What made a slab, by its manifest's text; SlabError where it is not of these runs, or says no sums."""
+    found = _manifest(text, path)
+    for field, expected in (("slab", name), ("runs", list(ids))):
+        if found.get(field) != expected:
+            raise SlabError("foreign", f"{path} has other {field} than the plan")
+    if not isinstance(found.get("sha256"), dict):
+        raise SlabError("damaged", f"{path} says no sums")
+    return found
 
 
 def _checked(path: Path, sha256: str | None) -> bytes:

@@ -449,7 +449,7 @@ class Sized:
 def test_the_width_is_lowered_until_the_device_can_hold_it(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
-    def sized(group: Group, width: int) -> Any:
+    def sized(group: Group, width: int, calls: Any) -> Any:
         tried.append(width)
         return Sized(width, 100)
 

@@ -154,7 +154,7 @@ def dies(team: Team, number: int, code: int, *words: list[Any], last: str = "") 
 
 def test_there_are_never_more_processes_than_slabs_and_each_begins_elsewhere(helped: tuple[Team, Noted]) -> None:
     team, _ = helped
-    assert [helper.said[-1][-2] for helper in team.helpers] == [0.25, 0.5, 0.75]
+    assert [helper.said[-1][3] for helper in team.helpers] == [0.25, 0.5, 0.75]
     team.expect(2)
     assert len(team.helpers) == 1
     team.expect(1)

@@ -144,7 +144,7 @@ def test_a_program_is_timed_at_every_width_for_which_both_slabs_have_room(
 def test_a_width_that_the_compiler_refuses_is_halved_but_not_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
 
-    def compiled(group: Any, width: int) -> Any:
+    def compiled(group: Any, width: int, calls: Any) -> Any:
         tried.append(width)
         if width > 3:
             raise MachineError("memory: the device has no room left (RESOURCE_EXHAUSTED)")

@@ -46,7 +46,7 @@ figures: $(VENV)/.installed-dev
 faults: $(VENV)/.installed-dev
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.faults
 
-# sweeps on clusters that are started here: a Slurm, where there is one (Debian: slurm-wlm, munge)
+# sweeps on clusters that are started here: of Ray, and a Slurm, where there is one (Debian: slurm-wlm, munge)
 cluster: $(VENV)/.installed-dev
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m cluster tests/cluster
 

@@ -57,6 +57,8 @@ def ends_at_once(arguments: Sequence[str]) -> Iterator[None]:
     line = f"dopt: interrupted{kept(arguments)}\n".encode()
 
     def end(number: int, frame: Any) -> None:
+        for last in getattr(sys.modules.get("dopt.watch"), "AT_ONCE", ()):
+            last()
         # a progress display may have hidden the cursor, and stands in the middle of a line
         os.write(2, b"\x1b[?25h\n" + line if os.isatty(2) else line)
         os._exit(128 + number)

@@ -488,6 +488,11 @@ def _kind_of(file: str) -> str:
     return "library" if file.startswith("<frozen") or any(path.is_relative_to(p) for p in library) else "own"
 
 
+def is_users(file: str) -> bool:
+    """Whether a module in that file is neither Python's nor installed, so that no other machine has it."""
+    return _kind_of(file) == "own"
+
+
 @cache
 def version_of(top: str) -> tuple[str, ...]:
     """What an installed module counts for: its distributions with their versions."""

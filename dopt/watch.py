@@ -19,6 +19,7 @@ from contextlib import ExitStack, contextmanager
 from typing import Generic, Protocol, TypeVar
 
 T = TypeVar("T")
+AT_ONCE: list[Callable[[], object]] = []  # what a signal that ends the command does first: it runs no `finally`
 Look = Callable[[int, int], int]  # (calls done, of how many) -> how many to do before looking again
 
 CHUNK = 0.25  # seconds between two looks

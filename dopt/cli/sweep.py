@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,15 @@ def add_flags(parser: Parser) -> None:
         metavar="i/N",
         help="do every N-th slab only, from the i-th on, where N machines share no folder (see dopt merge)",
     )
+    parser.add_argument(
+        "--engine", default="local", metavar="NAME", help="who does the runs: local, or ray (default: local)"
+    )
+    parser.add_argument(
+        "--address", metavar="HOST:PORT", help="of a Ray cluster (default: one of its own, on this machine)"
+    )
+    parser.add_argument("--cpus-per-slab", type=int, metavar="C", help="cores that a slab has on Ray (default: 1)")
+    parser.add_argument("--gpus-per-slab", type=int, metavar="G", help="or GPUs that it has")
+    parser.add_argument("--kind", metavar="KIND", help="of devices, where a Ray cluster has several")
     add_figures_folder(parser)
     add_results_and_wandb(parser)
 
@@ -59,8 +69,12 @@ def run(args: argparse.Namespace, _: Values) -> int:
     if args.jobs is not None and args.jobs < 1:
         raise InputError(f"jobs: must be at least 1, got {args.jobs}")
     share = None if args.shard is None else Shard.read(args.shard)
-    from dopt.sweeps import hired, plain
+    from dopt.sweeps import engines, hired, plain
 
+    far = engines.Asked(args.address, args.cpus_per_slab, args.gpus_per_slab, args.kind)
+    engines.check(args.engine, far, args.devices, args.jobs, args.checkpoint_every)
+    if args.engine != "local":  # this process only hands out work, and leaves accelerators to who does it
+        os.environ["JAX_PLATFORMS"] = "cpu"
     content = plain.read(args.file)  # one that cannot be read is refused before seconds of imports
     if args.figures is not None:
         _figures_in(args.figures)  # refused before anything runs
@@ -70,7 +84,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
 
         asked = spec.read(args.file, changes)
         return dry_run.show(asked, devices.of(args.devices), args.results or default_folder(asked.name, changes))
-    jobs = args.jobs or (None if cores.is_own() else 1)
+    jobs = args.jobs or (None if cores.is_own() and args.engine == "local" else 1)
     with hired.early(jobs, _points(content, changes) // (1 if share is None else share.of), args.file, changes):
         from dopt.report.terminal import summary
         from dopt.sweeps.cells import tuned
@@ -88,6 +102,8 @@ def run(args: argparse.Namespace, _: Values) -> int:
             extend=args.extend,
             checkpoint_every=args.checkpoint_every,
             shard=args.shard,
+            engine=args.engine,
+            **far._asdict(),
         )
     if show.new == 0:
         what = f"{len(results.runs)} runs" if share is None else f"runs of shard {share}"

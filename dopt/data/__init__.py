@@ -35,6 +35,7 @@ __all__ = [
     "libsvm",
     "load",
     "mnist",
+    "paths",
     "ratings",
     "shard",
     "sparse",
@@ -65,6 +66,12 @@ def digest(name: str, **options: object) -> str:
     if not all(map(_file_content, paths)):
         load(name, **options)  # fetches them, or says why not
     return _content(paths) if paths else _arrays(name, entry.make, chosen, code.version(entry.make))
+
+
+def paths(name: str, **options: object) -> tuple[Path, ...]:
+    """The files that a set reads; of one that lies in none, nothing."""
+    entry = SETS[name]
+    return _paths(entry, tuple(entry.options(options, "data").items()))
 
 
 def _paths(entry: Entry, options: tuple[tuple[str, Any], ...]) -> tuple[Path, ...]:

@@ -63,7 +63,7 @@ class Held:
     @cached_property
     def matrices(self) -> dict[matrices.Source, Any]:
         """That a solver found for them."""
-        return solved(self.planned, self.store)
+        return solved(templates_of(self.planned), by_digest(self.store))
 
     @cached_property
     def runs(self) -> Runs | None:
@@ -148,16 +148,24 @@ def templates_of(planned: Sequence[planning.Planned]) -> list[Resolved]:
     return [like for p in planned for like in p.runs.kinds]
 
 
-def solved(planned: Sequence[planning.Planned], store: Store) -> dict[matrices.Source, Any]:
+def by_digest(store: Store) -> Callable[[str], Any]:
+    """A matrix that lies in a folder, by its digest; None: it does not lie there."""
+    return lambda digest: matrices.load(store.matrix_path(digest))
+
+
+def solved(templates: Sequence[Resolved], load: Callable[[str], Any]) -> dict[matrices.Source, Any]:
     """The matrices that a solver found when the plan was made: it is not asked again, where it might say something else.
 
     One that is not there, or not what it was, is made anew, and compared like everything else before a slab runs.
+
+    Args:
+      load: a matrix by its digest; None: it is not there.
     """
     found: dict[matrices.Source, Any] = {}
-    for like in filter(matrices.is_solved, templates_of(planned)):
+    for like in filter(matrices.is_solved, templates):
         of = matrices.source(like)
         if of not in found:
-            w = matrices.load(store.matrix_path(like.digests["matrix"]))
+            w = load(like.digests["matrix"])
             if w is not None and matrix_digest(w) == like.digests["matrix"]:
                 found[of] = w
     return found

@@ -9,6 +9,7 @@ results/NAME/checkpoints/                               what loops of slabs carr
 results/NAME/set-aside/                                 slabs that were found damaged, or foreign
 results/NAME/compact/                                   tables of runs once more, of many slabs together (`compact`)
 results/NAME/table.{csv,md}                             what the latest sweep printed
+results/NAME/failed/SLAB.json                           why a slab was left that failed on a cluster again and again (`driver`)
 results/NAME/locks/                                     who works on what (`claims`), and what W&B has of it
 """
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
@@ -23,10 +23,10 @@ from dopt.engine.single import Result
 from dopt.facts.problem import is_recorded
 from dopt.files import whole, writing
 from dopt.paths import slug
-from dopt.sweeps import columns, knee, spec, states
+from dopt.sweeps import columns, engines, knee, on_ray, spec, states
 from dopt.sweeps import extend as extending
 from dopt.sweeps import plan as planning
-from dopt.sweeps.agreement import Held, solved, templates_of
+from dopt.sweeps.agreement import Held, by_digest, solved, templates_of
 from dopt.sweeps.hired import Order
 from dopt.sweeps.jobs import Team, Together, working
 from dopt.sweeps.knee import Ask
@@ -74,6 +74,11 @@ def sweep(
     extend: str | None = None,
     shard: str | None = None,
     checkpoint_every: int | None = None,
+    engine: str = "local",
+    address: str | None = None,
+    cpus_per_slab: int | None = None,
+    gpus_per_slab: int | None = None,
+    kind: str | None = None,
 ) -> Results:
     """Run what a sweep file asks for and is not in the results folder yet.
 
@@ -94,6 +99,12 @@ def sweep(
         the sweep is asked for again.
       shard: "i/N": do every N-th slab only, from the i-th on, where N machines share no folder; None: all. `dopt.merge` makes
         one folder of theirs.
+      engine: local, or ray: slabs are tasks on the machines of a Ray cluster (`pip install dopt[ray]`), and what they
+        return is written here, so that no other machine needs the folder. There `devices` and `jobs` mean nothing.
+      address: HOST:PORT of the cluster; None: a Ray is started on this machine, for as long as the sweep lasts.
+      cpus_per_slab: cores of a slab, which has a thread on each: 1 by default.
+      gpus_per_slab: or devices of one; by default 1 where each machine has some.
+      kind: of devices, as JAX calls it, where the cluster has several; the others are left alone.
 
     Returns:
       The tables of what was asked for; a folder may hold more.
@@ -104,7 +115,86 @@ def sweep(
       KeyboardInterrupt: as soon as it comes; finished slabs are kept.
     """
     share, every = None if shard is None else Shard.read(shard), states.check(checkpoint_every)
-    return in_thread(lambda: _sweep(source, results, set, wandb, devices, show or Show(), jobs, extend, share, every))
+    show, far = show or Show(), engines.Asked(address, cpus_per_slab, gpus_per_slab, kind)
+    engines.check(engine, far, devices, None if jobs == 1 else jobs, every)
+    crews = _crews(engine, far, devices, jobs, show, every)
+    return in_thread(lambda: _sweep(source, results, set, wandb, show, crews, extend, share))
+
+
+class Crew(Protocol):
+    """Who does a sweep's slabs."""
+
+    show: Show
+
+    def agree(self, threads: int | None) -> None:
+        """Take the threads that a plan says, which decide about bits."""
+
+    @property
+    def threads(self) -> int | None:
+        """On which each slab runs; None: on an accelerator."""
+
+    def plan(self, held: Held) -> tuple[Sequence[planning.Planned], Mapping[str, Any]]:
+        """What the plans of a folder lack, planned; and as it is written."""
+
+    def do(self, planned: Sequence[planning.Planned], missing: Sequence[Todo], store: Store, tracker: Tracker) -> None:
+        """Do every slab that is missing, and wait for those that others do."""
+
+
+Crews = Callable[[], AbstractContextManager[Crew]]
+
+
+@contextmanager
+def _crews(
+    engine: str,
+    far: engines.Asked,
+    devices: Sequence[Any] | None,
+    jobs: int | None,
+    show: Show,
+    every: int | None,
+) -> Iterator[Crews]:
+    """Who does a sweep's slabs, round by round: helpers begin anew with each, a cluster stays."""
+    if engine == "local":
+        yield partial(_here, devices, jobs, show, every)
+        return
+    with on_ray.connected(far, show) as cluster:
+        yield lambda: nullcontext(cluster)
+
+
+@contextmanager
+def _here(devices: Sequence[Any] | None, jobs: int | None, show: Show, every: int | None) -> Iterator[Crew]:
+    """This process and its helpers."""
+    with working(jobs, show) as team:
+        yield _Here(devices, team, every)
+
+
+class _Here:
+    def __init__(self, devices: Sequence[Any] | None, team: Team, every: int | None) -> None:
+        self.devices, self.team, self.every = devices, team, every
+        self.show: Show = Together(team)
+
+    def agree(self, threads: int | None) -> None:
+        self.team.agree(threads)
+
+    @property
+    def threads(self) -> int | None:
+        return self.team.threads
+
+    def plan(self, held: Held) -> tuple[Sequence[planning.Planned], Mapping[str, Any]]:
+        assert held.lacking is not None
+        with matrices.keeping(held.matrices):
+            shorter, number = None if self.every is None else held.runs, held.number + 1
+            planned = prepare(held.lacking, self.devices, self.team, knee.measured, number, held.extends, shorter)
+            return planned, planning.write(held.lacking, planned, self.devices or jax.devices(), self.threads)
+
+    def do(self, planned: Sequence[planning.Planned], missing: Sequence[Todo], store: Store, tracker: Tracker) -> None:
+        _share(planned, self.team, len(missing))
+        devices = None if self.devices is None else len(self.devices)
+        self.team.go(store.folder, devices, [todo.name for todo in missing], self.every)
+        with aside("pack") as pack, aside("write") as write:
+            work = Pipeline(store, tracker, self.devices, self.show, pack, write, self.every)
+            while missing:
+                missing = _round(work, self.team, missing)
+            work.finish()
 
 
 def _sweep(
@@ -112,12 +202,10 @@ def _sweep(
     results: str | Path | None,
     set: Mapping[str, Any] | None,
     wandb: str,
-    devices: Sequence[Any] | None,
     show: Show,
-    jobs: int | None,
+    crews: AbstractContextManager[Crews],
     extend: str | None,
     shard: Shard | None,
-    every: int | None,
 ) -> Results:
     asked = spec.parse(source, changes=set) if isinstance(source, Mapping) else spec.read(source, set)
     if asked.left_out:
@@ -130,14 +218,15 @@ def _sweep(
     store = Store(results if results is not None else default_folder(asked.name, set))
     with ExitStack() as ends:
         ends.callback(show.stop)
-        held, found = _filled(asked, store, wandb, devices, show, jobs, every, shard=shard)
+        who = ends.enter_context(crews)
+        held, found = _filled(asked, store, wandb, who, show, shard=shard)
         while extend is not None:
             step = extending.step(held, found)
             for line in step.lines:
                 show.say(line)
             if step.runs is None:
                 break
-            held, found = _filled(asked, store, wandb, devices, show, jobs, every, step.runs)
+            held, found = _filled(asked, store, wandb, who, show, step.runs)
         return found
 
 
@@ -145,23 +234,21 @@ def _filled(
     asked: spec.Sweep,
     store: Store,
     wandb: str,
-    devices: Sequence[Any] | None,
+    crews: Crews,
     show: Show,
-    jobs: int | None,
-    every: int | None,
     more: Runs | None = None,
     shard: Shard | None = None,
 ) -> tuple[Held, Results]:
     """What a folder holds when all is done that was missing; `more`: as of `Held`; `shard`: whose slabs alone are done."""
-    with working(jobs, show) as team:
-        held = _plan(asked, store, devices, team, more, every)
+    with crews() as who:
+        held = _plan(asked, store, who, more)
         reading = _keep_reading(held, store, show)
         planned = held.wanted() if shard is None else held.share(shard)
         for line in dict.fromkeys(line for like in templates_of(planned) for line in fresh(like.digests)):
             show.say(f"results: {line}; these runs have ids of their own, and nothing reuses them")
         tracker = Tracker(wandb, group=asked.name, folder=store.folder, project=asked.project, say=show.say)
         with matrices.keeping(held.matrices):
-            _work(planned, store, tracker, devices, team, every)
+            _work(planned, store, tracker, who)
         if shard is not None:
             show.say(_left_to_others(shard, held, planned))
         return held, read(store, reading)  # while helpers end
@@ -211,6 +298,7 @@ def prepare(
     team: Team | None = None,
     ask: Ask = knee.remembered,
     plan: int = 1,
+    extended: bool = False,
     shorter: Runs | None = None,
 ) -> list[planning.Planned]:
     """Groups, widths and slabs of a new sweep; nothing is compiled before all are checked.
@@ -218,6 +306,7 @@ def prepare(
     Args:
       ask: what is known of how many runs an accelerator does best at once.
       plan: its number.
+      extended: whether it was asked for by what came of the others.
       shorter: runs whose states were kept, so that longer ones may start there.
     """
     built, planned = grouped(asked, devices), []
@@ -233,7 +322,9 @@ def prepare(
             team.show.say(f"checkpoint: {why_not}")
         width, compiled = planning.choose_width(made, len(runs), team.size, known, after)
         slabs, segments = planning.cut(plan, number, runs, width), tuple(call.segment for call in compiled.calls)
-        one = planning.Planned(key, runs, width, compiled.memory, made.models, slabs, segments, after)
+        one = planning.Planned(
+            key, runs, width, compiled.memory, made.models, slabs, segments, after, extended=extended
+        )
         one.group, one.compiled, one.knee = made, {width: compiled}, known
         one.compile_seconds = time.perf_counter() - begin
         planned.append(one)
@@ -246,29 +337,22 @@ def _check_metric(name: str | None, built: Sequence[Group]) -> None:
         raise InputError(f"sweep.metric.name: no run of this sweep has {name}; see the metrics in a run's history")
 
 
-def _plan(
-    asked: spec.Sweep,
-    store: Store,
-    devices: Sequence[Any] | None,
-    team: Team,
-    more: Runs | None = None,
-    every: int | None = None,
-) -> Held:
+def _plan(asked: spec.Sweep, store: Store, crew: Crew, more: Runs | None = None) -> Held:
     """What the plans of a folder hold of a sweep; a plan of what they lack is added to them first."""
-    held = _held(asked, store, team, more)
+    held = _held(asked, store, crew, more)
     if held.lacking is None:
         return held
     store.check_writable()
     planned = None
     if not store.folder.exists() or held.number:  # else somebody may be planning the whole of it right now
-        planned = _prepared(held, devices, team, every)  # may refuse: nothing is written then
+        planned = crew.plan(held)  # may refuse: nothing is written then
     store.create()
     with store.locked("plan", wait=True):
         while True:
             if (
                 len(store.plan_paths()) != held.number
             ):  # somebody was sooner, or was it while we planned and were stopped
-                held, planned = _held(asked, store, team, more), None
+                held, planned = _held(asked, store, crew, more), None
             if held.lacking is None:
                 return held
             if not held.number and store.has_slabs():
@@ -277,52 +361,34 @@ def _plan(
                 )
             if planned is not None:
                 break
-            planned = _prepared(held, devices, team, every)
-        _write_plan(held, planned, devices, team.threads)
-    return held.grown(planned, team.threads)
+            planned = crew.plan(held)
+        made, content = planned
+        _write_plan(held, content)
+    return held.grown(made, crew.threads)
 
 
-def _held(asked: spec.Sweep, store: Store, team: Team, more: Runs | None) -> Held:
+def _held(asked: spec.Sweep, store: Store, crew: Crew, more: Runs | None) -> Held:
     """What the plans hold of a sweep, which is compared with what lies here now."""
     held = Held.read(asked, store, more)
-    team.agree(held.threads)
+    crew.agree(held.threads)
     with matrices.keeping(held.matrices):
         held.compare()
     return held
 
 
-def _prepared(held: Held, devices: Sequence[Any] | None, team: Team, every: int | None) -> list[planning.Planned]:
-    """What the plans of a folder lack, planned."""
-    assert held.lacking is not None
-    with matrices.keeping(held.matrices):
-        found = prepare(
-            held.lacking, devices, team, knee.measured, held.number + 1, None if every is None else held.runs
-        )
-    return [dataclasses.replace(p, extended=held.extends) for p in found]
-
-
-def _write_plan(
-    held: Held, planned: Sequence[planning.Planned], devices: Sequence[Any] | None, threads: int | None
-) -> None:
+def _write_plan(held: Held, plan: Mapping[str, Any]) -> None:
     """The plan, and before it what a solver found for it."""
     asked, store = held.lacking, held.store
     assert asked is not None
     with matrices.keeping(held.matrices):
         for like in filter(matrices.is_solved, asked.runs.templates):
             matrices.save(store.matrix_path(like.digests["matrix"]), matrices.matrix(like))
-    store.write_plan(held.number + 1, planning.write(asked, planned, devices or jax.devices(), threads))
+    store.write_plan(held.number + 1, plan)
 
 
-def _work(
-    planned: Sequence[planning.Planned],
-    store: Store,
-    tracker: Tracker,
-    devices: Sequence[Any] | None,
-    team: Team,
-    every: int | None,
-) -> None:
+def _work(planned: Sequence[planning.Planned], store: Store, tracker: Tracker, crew: Crew) -> None:
     """Do every slab that is missing; those that another process works on are waited for, and done if it dies."""
-    show = Together(team)
+    show = crew.show
     slabs = todo_of(planned)
     there = [todo for todo in slabs if store.finished(todo.name, todo.runs.ids, show.say)]
     names = {todo.name for todo in there}
@@ -332,13 +398,7 @@ def _work(
     if missing:  # a finished folder may be one that nobody can write
         store.create()
         _name_engines(store, names, show)
-        _share(planned, team, len(missing))
-        team.go(store.folder, None if devices is None else len(devices), [todo.name for todo in missing], every)
-    with aside("pack") as pack, aside("write") as write:
-        work = Pipeline(store, tracker, devices, show, pack, write, every)
-        while missing:
-            missing = _round(work, team, missing)
-        work.finish()
+        crew.do(planned, missing, store, tracker)
     _log_finished(busy, store, tracker, show, wait=True)  # who is at one logs it, or is dead
 
 
@@ -422,7 +482,11 @@ def help_with(order: Order, skipped: Collection[str], show: Show) -> None:
         raise MachineError(f"results: a plan of {store.folder} is gone")
     devices = None if order.devices is None else jax.local_devices()[: order.devices]
     begin = int(order.part * len(slabs))
-    with matrices.keeping(solved(planned, store)), aside("pack") as pack, aside("write") as write:
+    with (
+        matrices.keeping(solved(templates_of(planned), by_digest(store))),
+        aside("pack") as pack,
+        aside("write") as write,
+    ):
         work = Pipeline(
             store, Tracker("off", group="", folder=store.folder), devices, show, pack, write, order.checkpoint_every
         )

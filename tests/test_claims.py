@@ -412,7 +412,7 @@ def test_who_is_stopped_while_it_plans_takes_the_plan_that_was_written_meanwhile
     monkeypatch.setitem(plan.PREFERRED, "cpu", 1)
     monkeypatch.setattr(claims, "STALE", 0.0)
     tmp_path.joinpath("results").mkdir()  # so that it plans under the claim
-    real, widths = work._prepared, [2, 7]
+    real, widths = work.prepare, [2, 7]
 
     def prepared(*given: Any) -> Any:
         found = real(*given)
@@ -421,7 +421,7 @@ def test_who_is_stopped_while_it_plans_takes_the_plan_that_was_written_meanwhile
             dopt.sweep(small_sweep(), results=tmp_path / "results")
         return found
 
-    monkeypatch.setattr(work, "_prepared", prepared)
+    monkeypatch.setattr(work, "prepare", prepared)
     results = dopt.sweep(small_sweep(), results=tmp_path / "results")
     assert results.missing == 0
     assert len(list((tmp_path / "results" / "plans").iterdir())) == 1

@@ -6,13 +6,15 @@ import jax
 import numpy as np
 import pytest
 
-from benchmarks.speed import slopes, tables
+import dopt
+from benchmarks.speed import slopes, store, tables
 from benchmarks.speed.by_hand import Setting, jax_program, numpy_program, quadratic_program
 from benchmarks.speed.measure import keep, kept, slope, turns
 from benchmarks.speed.rows import QUADRATICS, planned, quadratic_runs, quadratic_setting
 from dopt import engine
 from dopt.config import Runs
 from dopt.engine import group_of, run_slab
+from dopt.sweeps.cells import tuned
 
 
 def test_the_readme_is_what_its_json_makes() -> None:
@@ -53,6 +55,19 @@ PARTS = {
         "start_up_seconds": 3.0,
     },
     "planning": {"runs": 100_000, "seconds": 14.0, "memory_bytes": 2**29},
+    "store": {
+        "runs": 100_000,
+        "slabs": 3125,
+        "records": 51,
+        "first_load_seconds": 3.0,
+        "first_load_bytes": 2**29,
+        "load_seconds": 1.25,
+        "load_bytes": 2**29,
+        "commands": {
+            "status": {"seconds": 0.5, "bytes": 2**28},
+            "results --format csv": {"seconds": 5.0, "bytes": 2**29},
+        },
+    },
     "whole": {
         "seconds": {"dopt, 1": 20.0, "by hand, 1": 20.0},
         "ratio_by_processes": {"1": 1.0},
@@ -79,6 +94,8 @@ def test_the_newest_file_of_a_device_is_shown_part_by_part_and_what_was_not_meas
         "| a slab | 2 | 2 | 2 | – | **1.00** (0.90 to 1.10) | 1.00 | – |",
         "90 µs a run and 5 ms a slab",
         "14 s and 512 MiB",
+        "| `dopt.load` | 1.25 | 512 |",
+        "| `dopt results --format csv` | 5 | 512 |",
         "| 1 | 20 | 20 | **1.00** |",
         "| runs | 32 to 64 | 1.00 | 1.00 | 1.00 |",
         "(results/cpu.png)",
@@ -98,6 +115,13 @@ def test_a_part_that_is_kept_is_read_as_it_was_written(tmp_path) -> None:
     keep({"sweep": {"seconds": 1.5}}, out)
     assert kept(out) == {"sweep": {"seconds": 1.5}}
     assert [path.name for path in out.parent.iterdir()] == ["one.json"]
+
+
+def test_a_store_that_nobody_computed_is_read_as_any_other(tmp_path) -> None:
+    found = dopt.load(store.make(tmp_path / "store", seeds=2)).checked()
+    assert (len(found.runs), found.missing, found.faults, found.notes) == (320, 0, (), ())
+    assert len(found.history) == 320 * store.RECORDS
+    assert np.isfinite(tuned(found)["to_target"]).all()
 
 
 def test_turns_alternate_and_the_first_is_not_counted() -> None:

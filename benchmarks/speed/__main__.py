@@ -16,6 +16,7 @@ from typing import Any
 
 from benchmarks.speed import measure, rows, slopes
 from benchmarks.speed.host import host, planning
+from benchmarks.speed.store import store
 from benchmarks.speed.whole import whole
 
 PARTS: dict[str, Callable[[int], Any]] = {
@@ -27,10 +28,16 @@ PARTS: dict[str, Callable[[int], Any]] = {
     "large_graph": rows.large_graph,
     "host": host,
     "planning": planning,
+    "store": store,
     "slopes": slopes.slopes,
     "whole": whole,
 }
-EVERYWHERE = ("host", "planning", "whole")  # parts that have all cores, and leave the device to their own processes
+EVERYWHERE = (
+    "host",
+    "planning",
+    "store",
+    "whole",
+)  # parts that have all cores, and leave the device to their own processes
 
 
 def measured(part: str, pairs: int, out: Path) -> None:

@@ -116,6 +116,16 @@ def planning(found: Found) -> list[str]:
     return [f"Planning {found['runs']} runs (`--dry-run`, whole) takes {took} s and {memory} MiB.", ""]
 
 
+def store(found: Found) -> list[str]:
+    rows = [("`dopt.load`, the first time", found["first_load_seconds"], found["first_load_bytes"])]
+    rows += [("`dopt.load`", found["load_seconds"], found["load_bytes"])]
+    rows += [(f"`dopt {command}`", one["seconds"], one["bytes"]) for command, one in found["commands"].items()]
+    head = f"a folder of {found['runs']} runs of {found['records']} records, in {found['slabs']} slabs"
+    return table(
+        (head, "seconds", "MiB"), [[what, number(seconds), number(most / 2**20)] for what, seconds, most in rows]
+    )
+
+
 def whole(found: Found) -> list[str]:
     took = found["seconds"]
     rows = [
@@ -142,6 +152,7 @@ PARTS: Mapping[str, Callable[[Any], list[str]]] = {
     "whole": whole,
     "host": host,
     "planning": planning,
+    "store": store,
     "slopes": slopes,
     "asynchronous": asynchronous,
     "large_graph": large_graph,

@@ -100,9 +100,10 @@ def test_runs_that_are_new_start_at_their_beginning_in_slabs_of_their_own(
 ) -> None:
     monkeypatch.setitem(plan.PREFERRED, "cpu", 2)
     swept(tmp_path / "results", steps=20)
-    found, _ = swept(tmp_path / "results", steps=30, learning_rate=[0.05, 0.1, 0.2])
-    whole, _ = swept(tmp_path / "whole", every=None, steps=30, learning_rate=[0.05, 0.1, 0.2])
-    assert sorted(began(tmp_path / "results", 2)) == [0, 20, 20]
+    found, _ = swept(tmp_path / "results", steps=30, seed=[0, 1, 2])
+    whole, _ = swept(tmp_path / "whole", every=None, steps=30, seed=[0, 1, 2])
+    assert began(tmp_path / "results", 2) == [20, 20, 0]
+    assert found.runs["id"].tolist() == whole.runs["id"].tolist()
     assert_frame_equal(found.history, whole.history, rtol=1e-6)
 
 

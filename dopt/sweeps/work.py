@@ -320,6 +320,8 @@ def prepare(
         after, why_not = (0, "") if shorter is None else states.begins(made, runs, shorter)
         if why_not:
             team.show.say(f"checkpoint: {why_not}")
+        if shorter is not None and after:
+            runs = states.begun_first(runs, after, shorter)
         width, compiled = planning.choose_width(made, len(runs), team.size, known, after)
         slabs, segments = planning.cut(plan, number, runs, width), tuple(call.segment for call in compiled.calls)
         one = planning.Planned(

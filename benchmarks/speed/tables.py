@@ -224,10 +224,20 @@ def ahead(found: Found, name: str) -> list[str]:
     ]
 
 
+def ray(found: Found, name: str) -> list[str]:
+    """The driver of a Ray cluster."""
+    took = " and ".join(f"{found[who]:.1f} s ({what})" for who, what in (("ours", "dopt"), ("bare", "a bare loop")))
+    return [
+        f"{found['slabs']} slabs that sleep for a second, on {found['slots']} slots, take {took}: **{found['ratio']:.2f}** times as long (medians).",
+        "",
+    ]
+
+
 KINDS: Mapping[str, tuple[str, Callable[[Found, str], list[str]]]] = {
     "": ("against hand-written JAX", speed),
     "devices-": ("one worker per device", devices),
     "ahead-": ("compiled ahead of time", ahead),
+    "ray-": ("the driver of a Ray cluster, against a bare loop of its tasks", ray),
 }
 
 

@@ -483,6 +483,19 @@ def test_files_and_plugins_arrive_as_they_were(where: str, tmp_path: Path) -> No
     assert "code of weights" in came.stdout
 
 
+def test_a_script_that_would_begin_its_sweep_on_each_machine_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DOPT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    script = b"import dopt\ndopt.sweep({}, results='again')\n"
+    with pytest.raises(
+        InputError, match=r"^ray: the script is read on each machine; call dopt.sweep under if __name__"
+    ):
+        luggage.unpack(luggage.Luggage({}, {}, {"job.py": script}, (), "job.py"))
+
+
 def test_data_travel_below_their_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "tinyshakespeare.txt").write_text("to be, or not to be " * 400)

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,7 @@ from dopt.types import InputError
 
 DAY = 86400.0  # seconds after which what nobody used any more is thrown away
 SCRIPT = "__mp_main__"  # as Python's own helpers call a script that they read again: it is not the one that runs
+_reads_script: ContextVar[bool] = ContextVar("reads_script", default=False)
 
 
 class Luggage(NamedTuple):
@@ -137,7 +139,17 @@ def unpack(luggage: Luggage) -> None:
     for name in luggage.modules:
         importlib.import_module(name)
     if luggage.script is not None:
-        runpy.run_path(str(folder / "code" / luggage.script), run_name=SCRIPT)
+        token = _reads_script.set(True)
+        try:
+            runpy.run_path(str(folder / "code" / luggage.script), run_name=SCRIPT)
+        finally:
+            _reads_script.reset(token)
+
+
+def check_script() -> None:
+    """InputError where a script that is read again, for its plug-ins, begins its sweep again."""
+    if _reads_script.get():
+        raise InputError("ray: the script is read on each machine; call dopt.sweep under if __name__ == '__main__':")
 
 
 def _laid(luggage: Luggage) -> Path:

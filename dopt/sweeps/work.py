@@ -23,7 +23,7 @@ from dopt.engine.single import Result
 from dopt.facts.problem import is_recorded
 from dopt.files import whole, writing
 from dopt.paths import slug
-from dopt.sweeps import columns, engines, knee, on_ray, spec, states
+from dopt.sweeps import columns, engines, knee, luggage, on_ray, spec, states
 from dopt.sweeps import extend as extending
 from dopt.sweeps import plan as planning
 from dopt.sweeps.agreement import Held, by_digest, solved, templates_of
@@ -114,6 +114,7 @@ def sweep(
       MachineError: the folder cannot be written, or the machine has not enough memory; finished slabs are kept.
       KeyboardInterrupt: as soon as it comes; finished slabs are kept.
     """
+    luggage.check_script()
     share, every = None if shard is None else Shard.read(shard), states.check(checkpoint_every)
     show, far = show or Show(), engines.Asked(address, cpus_per_slab, gpus_per_slab, kind)
     engines.check(engine, far, devices, None if jobs == 1 else jobs, every)

@@ -136,6 +136,14 @@ def test_a_sweep_that_died_while_a_grid_grew_goes_on_and_gives_the_same_bits(
     assert_frame_equal(found.history, whole.history, check_exact=True)
 
 
+def test_seeds_that_are_added_later_get_the_rates_by_which_the_grid_grew(tmp_path: Path) -> None:
+    extended(tmp_path / "grown", learning_rate=[0.001, 0.01], seed=[0, 1])
+    found, _ = extended(tmp_path / "grown", learning_rate=[0.001, 0.01], seed=[0, 1, 2])
+    whole, _ = extended(tmp_path / "whole", learning_rate=[0.001, 0.01], seed=[0, 1, 2])
+    assert sorted(found.runs["id"]) == sorted(whole.runs["id"])
+    assert found.runs.groupby("learning_rate")["seed"].nunique().eq(3).all()
+
+
 def test_helpers_share_what_a_grid_grows_by(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(plan.PREFERRED, "cpu", 1)
     one, _ = extended(tmp_path / "one", learning_rate=[0.01, 0.1])

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dopt.config import Runs
-from dopt.config.runs import kinds, numbered
+from dopt.config.runs import kinds
 from dopt.registry import did_you_mean
 from dopt.sweeps.agreement import Held
 from dopt.sweeps.cells import TUNED, tuned
@@ -52,40 +52,55 @@ def step(held: Held, results: Results) -> Step:
 
     A cell in which no run reached the target has no best rate, and grows only if there is no target.
     """
-    cells = tuned(results)
-    decides = cells["to_target" if "target" in results.metric else "final"]
-    at_edge = cells[cells["edge"] & np.isfinite(decides.astype(float))]
-    runs = held.shown
+    runs, extended = held.shown, np.arange(len(held.shown)) >= held.own
+    cell = kinds(runs)[0][runs.template]  # runs of equal numbers differ in nothing but rate and seed
+    rows, rates = _uneven(runs, cell, extended)
+    if rows:
+        return Step(_at(runs, rows, rates), [])
+    found = tuned(results)
+    decides = found["to_target" if "target" in results.metric else "final"]
+    at_edge = found[found["edge"] & np.isfinite(decides.astype(float))].to_dict("records")
     place = {identity: row for row, identity in enumerate(runs.ids)}
-    like, extended = _alike(runs), np.arange(len(runs)) >= held.own
+    ended: list[Mapping[Any, Any]] = []
+    for best in at_edge:
+        chosen = [place[identity] for identity in best["ids"].split()]
+        mine = cell == cell[chosen[0]]
+        if len(np.unique(runs.learning_rate[mine & extended])) >= MOST:
+            ended.append(best)
+            continue
+        rows += chosen
+        rates += [beyond(runs.learning_rate[mine], best[RATE])] * len(chosen)
+    return Step(_at(runs, rows, rates) if rows else None, _said(ended, results) if ended else [])
+
+
+def _uneven(runs: Runs, cell: np.ndarray, extended: np.ndarray) -> tuple[list[int], list[float]]:
+    """(rows of runs, the rates by which grids grew that their seeds lack): seeds that the file asks for since would be judged by fewer rates."""
     rows: list[int] = []
     rates: list[float] = []
-    ended: list[Mapping[Any, Any]] = []
-    for cell in at_edge.to_dict("records"):
-        for row in (place[identity] for identity in cell["ids"].split()):
-            same = np.flatnonzero(like == like[row])
-            if np.count_nonzero(extended[same]) < MOST:
-                rows.append(row)
-                rates.append(beyond(runs.learning_rate[same], runs.learning_rate[row]))
-            elif not ended or ended[-1] is not cell:
-                ended.append(cell)
-    lines = []
-    if ended:
-        names = [name for name in results.varied if name not in TUNED and name in ended[0]]
-        first = ", ".join(f"{name}={ended[0][name]}" for name in names)
-        lines = [
-            f"extend: the best rate of {len(ended)} cells is still at the edge after the grid grew {MOST} times, of {first or 'all runs'} at {ended[0][RATE]:g}"
-        ]
-    if not rows:
-        return Step(None, lines)
+    for number in np.unique(cell[extended]).tolist():
+        mine = np.flatnonzero(cell == number)
+        grown = np.unique(runs.learning_rate[mine[extended[mine]]])
+        seeds, first = np.unique(runs.seed[mine], return_index=True)
+        for seed, row in zip(seeds.tolist(), mine[first].tolist(), strict=True):
+            lacking = np.setdiff1d(grown, runs.learning_rate[mine[runs.seed[mine] == seed]]).tolist()
+            rows += [row] * len(lacking)
+            rates += lacking
+    return rows, rates
+
+
+def _at(runs: Runs, rows: Sequence[int], rates: Sequence[float]) -> Runs:
+    """Some of the runs, at other rates."""
     chosen = runs.take(np.array(rows)).alone()
-    return Step(Runs(chosen.templates, chosen.template, np.array(rates, np.float64), chosen.seed), lines)
+    return Runs(chosen.templates, chosen.template, np.array(rates, np.float64), chosen.seed)
 
 
-def _alike(runs: Runs) -> np.ndarray:
-    """[runs] equal numbers where runs differ in nothing but their rate."""
-    (kind,) = kinds(runs)
-    return numbered(kind[runs.template], runs.seed)[1]
+def _said(ended: Sequence[Mapping[Any, Any]], results: Results) -> list[str]:
+    """The line on cells whose grid grew enough, and whose best rate is at its edge all the same."""
+    names = [name for name in results.varied if name not in TUNED and name in ended[0]]
+    first = ", ".join(f"{name}={ended[0][name]}" for name in names) or "all runs"
+    return [
+        f"extend: the best rate of {len(ended)} cells is still at the edge after the grid grew {MOST} times, of {first} at {ended[0][RATE]:g}"
+    ]
 
 
 def beyond(rates: np.ndarray, best: float) -> float:

@@ -51,11 +51,8 @@ def began(folder: Path, number: int) -> list[int]:
 
 
 METHODS: dict[str, dict[str, Any]] = {
-    "gossip_sgd": {},
-    "gossip_sgd with momentum": {"optimizer": "sgd", "optimizer.momentum": 0.9},
-    "gossip_sgd on a sequence": {"topology": "one_peer_exponential"},
-    "gossip_sgd on a random sequence": {"topology": "random_matching"},
-    "gossip_sgd with lossy links": {"link_loss": 0.2},
+    "gossip_sgd on a sequence, with momentum": {"topology": "one_peer_exponential", "optimizer.momentum": 0.9},
+    "gossip_sgd on a random sequence, with lossy links": {"topology": "random_matching", "link_loss": 0.2},
     "gradient_tracking": {"algorithm": "gradient_tracking"},
     "choco_sgd": {"algorithm": "choco_sgd", "algorithm.compressor": "random_k", "algorithm.fraction": 0.5},
     "allreduce_sgd": {"algorithm": "allreduce_sgd", "optimizer": "adam", "topology": None},
@@ -185,13 +182,11 @@ def test_where_a_longer_run_cannot_start_from_a_shorter_one_a_line_says_why(
     assert began(tmp_path, 2) == [0] * len(began(tmp_path, 2))
 
 
-def test_helpers_keep_states_and_start_from_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_helpers_keep_states(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(plan.PREFERRED, "cpu", 1)
     monkeypatch.setattr(Team, "may_take", lambda self, slab: False)  # so that a helper does all of it
-    swept(tmp_path, jobs=2, steps=20)
-    assert len(list((tmp_path / "checkpoints").iterdir())) == 4
-    swept(tmp_path, jobs=2, steps=30)
-    assert began(tmp_path, 2) == [20] * 4
+    swept(tmp_path, jobs=2, steps=20, learning_rate=0.1)
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 2
 
 
 def test_nothing_is_kept_unless_it_is_asked_for(tmp_path: Path) -> None:

@@ -8,10 +8,15 @@ import importlib.metadata
 import os
 import subprocess
 import sys
+import tomllib
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from types import FunctionType, ModuleType
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import dopt
 import dopt.config
@@ -127,3 +132,37 @@ def test_a_name_that_is_not_there_is_no_attribute() -> None:
 def test_where_jax_is_not_imported_no_settings_of_its_are_carried_over(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "jax")
     assert watch.in_thread(lambda: "jax" in sys.modules) is False
+
+
+def brought(names: Iterable[str], known: set[str]) -> set[str]:
+    """The distributions of these names, and all that they bring without extras."""
+    for name in map(canonicalize_name, names):
+        if name not in known:
+            known.add(name)
+            with suppress(importlib.metadata.PackageNotFoundError):
+                required = map(Requirement, importlib.metadata.requires(name) or ())
+                brought([r.name for r in required if r.marker is None or r.marker.evaluate({"extra": ""})], known)
+    return known
+
+
+def test_all_modules_can_be_imported_where_no_extra_is_installed() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    there = brought([Requirement(each).name for each in project["dependencies"]], {"dopt", "setuptools", "pip"})
+    owners = importlib.metadata.packages_distributions()
+    absent = [name for name, own in owners.items() if not there & set(map(canonicalize_name, own))]
+    assert {"ray", "filelock", "cvxpy", "kubernetes_validate", "pytest"} <= set(absent)
+    code = f"""
+import importlib, pkgutil, sys
+absent = set({absent!r})
+class Gone:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
+sys.meta_path.insert(0, Gone())
+import dopt
+for module in pkgutil.walk_packages(dopt.__path__, "dopt."):
+    if module.name != "dopt.__main__":
+        importlib.import_module(module.name)
+"""
+    done = process("-c", code)
+    assert (done.returncode, done.stderr) == (0, "")

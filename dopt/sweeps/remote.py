@@ -11,7 +11,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import filelock
 import jax
 
 from dopt import cores
@@ -171,6 +170,8 @@ def _settle(work: Work) -> None:
 @cache
 def _pin(count: int) -> None:
     """Run on cores that no other process of ours has taken on this machine, as long as there are so many."""
+    import filelock  # which comes with Ray
+
     held: list[filelock.BaseFileLock] = []
     folder = cache_folder() / "cores" / os.uname().nodename
     with suppress(OSError, NotImplementedError):
@@ -188,4 +189,4 @@ def _pin(count: int) -> None:
         lock.release()
 
 
-_held: list[filelock.BaseFileLock] = []
+_held: list[Any] = []  # locks

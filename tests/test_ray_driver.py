@@ -23,7 +23,7 @@ from small import make, small_sweep
 import dopt
 from dopt import InputError
 from dopt.cli import main
-from dopt.sweeps import driver, luggage, on_ray, plan
+from dopt.sweeps import luggage, on_ray, plan
 from dopt.sweeps.driver import AHEAD, TRIES, Driver
 from dopt.sweeps.engines import Asked
 from dopt.sweeps.pipeline import Todo, todo_of, versions
@@ -250,7 +250,7 @@ def test_a_lost_machine_is_no_failure_of_its_slabs(store: Store, todo: list[Todo
     machines = Fake(made, **{name: [None] * (2 * TRIES)})
     drive(machines, store, todo)
     assert machines.started.count(name) == 2 * TRIES + 1
-    assert not driver.failed_path(store, name).exists()
+    assert not store.failed_path(name).exists()
 
 
 def test_a_slab_that_fails_again_and_again_leaves_the_others(
@@ -263,11 +263,11 @@ def test_a_slab_that_fails_again_and_again_leaves_the_others(
     ):
         drive(machines, store, todo)
     assert [one.name for one in todo if not store.has(one.name)] == [name]
-    said = json.loads(driver.failed_path(store, name).read_bytes())
+    said = json.loads(store.failed_path(name).read_bytes())
     assert said == {"slab": name, "error": "OSError: no", "tries": TRIES}
     drive(Fake(made), store, [todo[3]])
     assert store.has(name)
-    assert not driver.failed_path(store, name).exists()
+    assert not store.failed_path(name).exists()
 
 
 def test_what_every_machine_would_refuse_ends_the_sweep(store: Store, todo: list[Todo], made: dict[str, Made]) -> None:

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple, Protocol
 
 from dopt.files import write, writing
-from dopt.paths import slug
 from dopt.sweeps.pipeline import Todo, log
 from dopt.sweeps.remote import Failed, Made
 from dopt.sweeps.show import Show
@@ -137,7 +136,7 @@ class Driver:
         runs, _ = self.store.read_slab(todo.name, todo.runs.ids)
         log(self.store, self.tracker, todo.name, todo.runs)
         with writing("results", self.store.folder, "--results"):
-            failed_path(self.store, todo.name).unlink(missing_ok=True)
+            self.store.failed_path(todo.name).unlink(missing_ok=True)
         self.show.done(todo.name, len(todo.runs), sum(runs["diverged"].to_pylist()))
 
     def _leave(self, todo: Todo, error: str) -> None:
@@ -145,12 +144,7 @@ class Driver:
         self.left[todo.name] = error
         self.show.say(f"ray: {todo.name} failed {TRIES} times ({error}); it is left")
         content: Mapping[str, Any] = {"slab": todo.name, "error": error, "tries": TRIES}
-        path = failed_path(self.store, todo.name)
+        path = self.store.failed_path(todo.name)
         with writing("results", self.store.folder, "--results"):
             path.parent.mkdir(exist_ok=True)
             write(path, json.dumps(content).encode())
-
-
-def failed_path(store: Store, slab: str) -> Any:
-    """Where it is said why a slab failed."""
-    return store.folder / "failed" / f"{slug(slab)}.json"

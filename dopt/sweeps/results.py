@@ -167,13 +167,11 @@ def load(folder: str | Path) -> Results:
 
 def _asked(store: Store) -> Reading:
     """What the latest call asked for."""
+    asked = store.reading()
     try:
-        asked = store.reading()
         return asked._replace(metric=spec.metric_of(asked.metric))
     except InputError as error:
-        raise InputError(
-            f"results: {store.reading_path} is damaged ({error}); remove it, and ask for the sweep once more"
-        ) from error
+        raise store.damaged_reading(error) from error
 
 
 def read(store: Store, asked: Reading) -> Results:

@@ -206,12 +206,7 @@ def status(folder: str | Path) -> Status:
 
 
 def _planned(store: Store) -> _Planned:
-    try:
-        order = store.reading().order  # before the plans: what is asked for then is in one of them
-    except InputError as error:
-        raise InputError(
-            f"results: {store.reading_path} is damaged ({error}); remove it, and ask for the sweep once more"
-        ) from error
+    order = store.reading().order  # before the plans: what is asked for then is in one of them
     plans = {path: store.plan(path) for path in store.plan_paths()}
     if not plans:
         raise InputError(f"results: no sweep in {str(store.folder)!r} (no plan); run `dopt sweep FILE` first")

@@ -170,7 +170,14 @@ class Store:
         except OSError as error:
             raise MachineError(f"results: cannot read {self.reading_path} ({reason(error)})") from error
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(" ".join(str(error).split())) from error
+            raise self.damaged_reading(error) from error
+
+    def damaged_reading(self, error: Exception) -> InputError:
+        """What is said where it is damaged."""
+        what = " ".join(str(error).split())
+        return InputError(
+            f"results: {self.reading_path} is damaged ({what}); remove it, and ask for the sweep once more"
+        )
 
     def write_reading(self, reading: Reading) -> None:
         """Keep it, if it is not what is there already."""
@@ -189,6 +196,10 @@ class Store:
           MachineError: the folder cannot be written.
         """
         return self.claims.claim(name, wait)
+
+    def failed_path(self, name: str) -> Path:
+        """Where it is said why a slab failed."""
+        return self.folder / "failed" / f"{slug(name)}.json"
 
     def state_path(self, name: str) -> Path:
         """Where it lies what a slab's loop carried."""

@@ -352,9 +352,8 @@ def _plan(asked: spec.Sweep, store: Store, crew: Crew, more: Runs | None = None)
     store.create()
     with store.locked("plan", wait=True):
         while True:
-            if (
-                len(store.plan_paths()) != held.number
-            ):  # somebody was sooner, or was it while we planned and were stopped
+            # somebody was sooner, or was it while we planned and were stopped
+            if len(store.plan_paths()) != held.number:
                 held, planned = _held(asked, store, crew, more), None
             if held.lacking is None:
                 return held

@@ -22,8 +22,8 @@ from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.figures import Claim, over
-from dopt.report import curves
-from dopt.report.style import COLOURS, WIDTHS, look, shade
+from dopt.plot import seeds, strokes
+from dopt.plot.style import COLOURS, WIDTHS, look, shade
 from dopt.sweeps.cells import best, scores
 
 DELAYS = [0, 1, 2, 5, 10, 20, 50, 100]
@@ -98,7 +98,7 @@ def limits(results: Results) -> pd.DataFrame:
 
 def steps(runs: pd.DataFrame) -> pd.DataFrame:
     """Steps to the target over the seeds, for each delay and rate."""
-    return curves.quartiles(runs, ["delay", "learning_rate"], "to_target")
+    return seeds.quartiles(runs, ["delay", "learning_rate"], "to_target")
 
 
 def fixed(results: Results) -> pd.DataFrame:
@@ -149,8 +149,8 @@ def draw(results: Mapping[str, Results]) -> Figure:
 
     method, seeds = look("delayed_sgd"), results["noise"].runs["seed"].nunique()
     calm, noisy = rows["without noise"], rows["with noise, tuned"]
-    curves.line(middle, "delay", calm, method | {"marker": "o", "markersize": 3}, "no noise, $\\alpha$ of theory")
-    curves.line(
+    strokes.line(middle, "delay", calm, method | {"marker": "o", "markersize": 3}, "no noise, $\\alpha$ of theory")
+    strokes.line(
         middle,
         "delay",
         noisy,
@@ -175,7 +175,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
     for i, rate in enumerate(rates):
         part = rows["with noise, fixed rate, over no delay"].query("learning_rate == @rate")
         mark = {"marker": "osv^Dx"[i % 6], "markersize": 3}
-        curves.line(right, "product", part, shade(i / (len(rates) - 1)) | mark, f"$\\alpha$ = {rate:g}")
+        strokes.line(right, "product", part, shade(i / (len(rates) - 1)) | mark, f"$\\alpha$ = {rate:g}")
     right.axvline(FLAT, color="0.5", linestyle=":")
     right.axvline(np.pi / 2, color="0.5", linestyle="--")
     right.text(np.pi / 2 * 0.9, 2.75, "unstable", rotation=90, ha="right", va="top", color="0.4")

@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 from dopt import Results, theory
 from dopt.cluster import LAWS
 from dopt.figures import Claim, over
-from dopt.report import curves, style
+from dopt.plot import seeds, strokes, style
 from dopt.sweeps import cells
 
 N, TARGET = 100, 0.03
@@ -94,7 +94,7 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     rows = []
     for what, chosen in (("round", tuned), ("updates", tuned), ("seconds", tuned), ("seconds", pd.concat(fixed))):
         by = ["law", "backups", "rate", "learning_rate", "edge"]
-        rows.append(curves.quartiles(chosen, by, what).assign(panel=what, kind="measured"))
+        rows.append(seeds.quartiles(chosen, by, what).assign(panel=what, kind="measured"))
     b = np.unique(np.concatenate([np.arange(0, 20), np.arange(20, 91, 2)]))
     for law in LAW_LOOKS:
         expected = [_round(law, N - int(backups)) for backups in b]
@@ -125,12 +125,12 @@ def draw(results: Mapping[str, Results]) -> Figure:
             axes.plot(own["backups"], own["median"], marker="o", markersize=3.5, color=look["color"], linestyle="none")
         else:
             thin = {"marker": "o", "markersize": 3.5} if rate == "tuned" else {"linewidth": 0.8}
-            curves.line(axes, "backups", own, {**look, **thin})
+            strokes.line(axes, "backups", own, {**look, **thin})
             for at in own[own["edge"].astype(bool)].itertuples():
                 axes.annotate("*", (at.backups, at.median))
     for axes, unit, marks in zip(panels.values(), UNITS, MARKS, strict=True):
         axes.set(yscale="log", xlabel=f"backup workers b (of {N})", ylabel=unit)
-        curves.ticks(axes.yaxis, marks)
+        strokes.ticks(axes.yaxis, marks)
         axes.spines[["top", "right"]].set_visible(False)
     panels["round"].set_title("points: measured, lines: theory", loc="left", fontsize=7)
     panels["updates"].set_title("the two laws nearly coincide", loc="left", fontsize=7)

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.figures import Claim, over
-from dopt.report.style import WIDTHS
+from dopt.plot.style import WIDTHS
 from dopt.sweeps.cells import tuned
 
 SWEEPS = {"main": "benchmarks/connectivity_delay.yaml"}

@@ -26,8 +26,9 @@ from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.figures import Claim, over
-from dopt.report.curves import line, quartiles
-from dopt.report.style import COLOURS, WIDTHS
+from dopt.plot.seeds import quartiles
+from dopt.plot.strokes import line
+from dopt.plot.style import COLOURS, WIDTHS
 from dopt.sweeps.cells import scores
 from dopt.sweeps.spec import grid
 

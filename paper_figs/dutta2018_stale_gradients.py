@@ -30,7 +30,7 @@ from matplotlib.figure import Figure
 from dopt import Results, theory
 from dopt.cluster import LAWS
 from dopt.figures import Claim
-from dopt.report import curves, style
+from dopt.plot import seeds, strokes, style
 from dopt.sweeps import cells
 
 N, K, RATE, TARGET, SECONDS = 8, 4, 0.2, 0.02, 720
@@ -117,7 +117,7 @@ def _tuned(results: Mapping[str, Results]) -> pd.DataFrame:
 def _curves(results: Mapping[str, Results]) -> pd.DataFrame:
     """Of each run f - f* at the common rate on a grid of seconds: of the last record until then."""
     fields = ("algorithm", "cluster", "learning_rate")
-    rows = pd.concat([curves.history(results[part], *fields) for part in RACES], ignore_index=True)
+    rows = pd.concat([seeds.history(results[part], *fields) for part in RACES], ignore_index=True)
     rows = rows[rows["learning_rate"] == RATE]
     grid = np.arange(0, SECONDS + 1, 30)
     found = []
@@ -134,7 +134,7 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     """Mean seconds between updates, measured and by theory; f - f* over seconds; seconds to the target at tuned rates."""
     clocks = _clocks(results)
     cell = ["cluster", "algorithm", "k"]
-    between = curves.quartiles(clocks, cell, "value").merge(
+    between = seeds.quartiles(clocks, cell, "value").merge(
         clocks.groupby(cell)["value"].mean().rename("mean").reset_index()
     )
     closed = [
@@ -144,8 +144,8 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
         for k in range(1, N + 1)
         if expected(method, law, k) is not None
     ]
-    loss = curves.quartiles(_curves(results), ["cluster", "algorithm", "learning_rate", "seconds"], "value")
-    reached = curves.quartiles(_tuned(results), ["cluster", "algorithm", "learning_rate", "edge"], "value")
+    loss = seeds.quartiles(_curves(results), ["cluster", "algorithm", "learning_rate", "seconds"], "value")
+    reached = seeds.quartiles(_tuned(results), ["cluster", "algorithm", "learning_rate", "edge"], "value")
     parts = [
         between.assign(panel="between", kind="measured"),
         pd.DataFrame(closed).assign(panel="between", kind="theory"),
@@ -172,7 +172,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
             above[law].plot(own["k"], own["mean"], **marks)
         elif panel == "loss":
             name = {**RULES, **ENDS}[method]
-            curves.line(below[law], "seconds", own, {**look, "linewidth": 1.2})
+            strokes.line(below[law], "seconds", own, {**look, "linewidth": 1.2})
             below[law].plot([], [], marker=MARKS[method], label=name, **look, **HOLLOW)
         else:
             marks = {"marker": MARKS[method], "linestyle": "none", "color": look["color"], **HOLLOW, "zorder": 5}
@@ -181,8 +181,8 @@ def draw(results: Mapping[str, Results]) -> Figure:
                 below[law].annotate("*", (own["median"].iloc[0], TARGET))
     for law, name in TIMES.items():
         above[law].set(xscale="log", yscale="log", xlabel="K")
-        curves.ticks(above[law].xaxis, [1, 2, 4, 8])
-        curves.ticks(above[law].yaxis, [0.1, 0.3, 1, 3])
+        strokes.ticks(above[law].xaxis, [1, 2, 4, 8])
+        strokes.ticks(above[law].yaxis, [0.1, 0.3, 1, 3])
         above[law].set_title(name, loc="left")
         below[law].axhline(TARGET, color="0.6", linewidth=0.6, zorder=0)
         below[law].set(yscale="log", xlabel="simulated seconds", xlim=(0, SECONDS))

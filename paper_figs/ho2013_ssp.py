@@ -28,7 +28,7 @@ from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.figures import Claim, over
-from dopt.report import curves, style
+from dopt.plot import seeds, strokes, style
 from dopt.sweeps import cells
 
 N, SLOW, TARGET = 8, 4, 0.02
@@ -95,7 +95,7 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
             best.assign(slack=best["id"].map(tried.set_index("id")["cell"]), value=best["id"].map(reached), panel=axis)
         )
     by = ["panel", "cluster.straggler", "slack", "learning_rate", "edge"]
-    rows = curves.quartiles(pd.concat([runs.assign(edge=False), *chosen]), by, "value")
+    rows = seeds.quartiles(pd.concat([runs.assign(edge=False), *chosen]), by, "value")
     means = runs.groupby(["cluster.straggler", "slack"])["value"].mean()
     cell = pd.MultiIndex.from_frame(rows[["cluster.straggler", "slack"]])
     rows["mean"] = means.reindex(cell).to_numpy()
@@ -113,7 +113,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
     for (panel, straggler), own in rows.groupby(["panel", "cluster.straggler"], sort=False):
         at = own.assign(place=own["slack"].map(places))
         look = {**LOOKS[straggler], "marker": "o", "markersize": 3.5}
-        curves.line(panels[panel], "place", at, look, NAMES[straggler])
+        strokes.line(panels[panel], "place", at, look, NAMES[straggler])
         for cell in at[at["edge"]].itertuples():
             panels[panel].annotate("*", (cell.place, cell.median))
     for value, words in (

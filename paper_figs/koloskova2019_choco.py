@@ -28,8 +28,9 @@ from matplotlib.figure import Figure
 from dopt import Results
 from dopt.figures import Claim
 from dopt.figures import over as ratio
-from dopt.report.curves import history, line, quartiles
-from dopt.report.style import COLOURS, WIDTHS, look
+from dopt.plot.seeds import history, quartiles
+from dopt.plot.strokes import line
+from dopt.plot.style import COLOURS, WIDTHS, look
 from dopt.sweeps.cells import tuned
 from dopt.sweeps.spec import grid
 

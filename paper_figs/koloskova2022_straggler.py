@@ -31,7 +31,7 @@ from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.figures import Claim, over
-from dopt.report import curves, style
+from dopt.plot import seeds, strokes, style
 
 N, TARGET = 20, 1e-6
 LABELS = {
@@ -84,7 +84,7 @@ SWEEPS = {
 
 def _histories(results: Mapping[str, Results], *parts: str) -> pd.DataFrame:
     """Records of some parts, with `worst`, the largest f - f* from then on, and what tells runs apart, `run`."""
-    rows = pd.concat([curves.history(results[part], *FIELDS) for part in parts], ignore_index=True)
+    rows = pd.concat([seeds.history(results[part], *FIELDS) for part in parts], ignore_index=True)
     rows = rows.sort_values([*FIELDS, "gradients"], kind="stable", ignore_index=True)
     values = rows["suboptimality"].where(np.isfinite(rows["suboptimality"]), np.inf)
     which = rows.groupby([*FIELDS], sort=False).ngroup()
@@ -116,7 +116,7 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     rows = _histories(results, "near", "far")
     tuned = _tuned(_settled(rows))
     by = ["algorithm", "cluster.straggler", "learning_rate", "edge"]
-    settled = curves.quartiles(tuned, by, "settled").assign(panel="settled")
+    settled = seeds.quartiles(tuned, by, "settled").assign(panel="settled")
     ends = tuned[tuned["cluster.straggler"].isin([1, 1000])].set_index("run")
     at = np.unique(np.round(np.geomspace(20, 40000, 50)))
     drawn = []
@@ -125,7 +125,7 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
         place = np.searchsorted(own["gradients"].to_numpy(), at)
         values = own["worst"].to_numpy()[place]
         drawn.append(ends.loc[[run], [*by, "id"]].merge(pd.DataFrame({"gradients": at, "worst": values}), how="cross"))
-    shown = curves.quartiles(pd.concat(drawn), [*by, "gradients"], "worst").assign(panel="curve")
+    shown = seeds.quartiles(pd.concat(drawn), [*by, "gradients"], "worst").assign(panel="curve")
     order = ["panel", *by, "gradients"]
     return pd.concat([settled, shown])[[*order, "median", "low", "high", "n", "ids"]].reset_index(drop=True)
 
@@ -137,9 +137,9 @@ def draw(results: Mapping[str, Results]) -> Figure:
     left, right = figure.subplots(1, 2)
     for (method, k), own in rows[rows["panel"] == "curve"].groupby(["algorithm", "cluster.straggler"], sort=False):
         look = {**style.look(method), "linewidth": 0.8 if k == 1 else 1.8}
-        curves.line(left, "gradients", own, look, LABELS[method] if k != 1 else None)
+        strokes.line(left, "gradients", own, look, LABELS[method] if k != 1 else None)
     for method, own in rows[rows["panel"] == "settled"].groupby("algorithm", sort=False):
-        curves.line(
+        strokes.line(
             right, "cluster.straggler", own, {**style.look(method), "marker": "o", "markersize": 3.5}, LABELS[method]
         )
     left.axhline(TARGET, color="0.6", linewidth=0.6)

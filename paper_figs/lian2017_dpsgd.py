@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.figures import Claim, over
-from dopt.report.style import WIDTHS, look
+from dopt.plot.style import WIDTHS, look
 from dopt.sweeps.cells import scores
 from dopt.sweeps.spec import grid
 

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from dopt import Results, theory
 from dopt.facts import make_problem, wiring
 from dopt.figures import Claim, over
-from dopt.report import curves, style
+from dopt.plot import seeds, strokes, style
 from dopt.sweeps import cells
 
 N, TARGET = 16, 0.02
@@ -130,8 +130,8 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     rows = _race_rows(results).assign(panel="loss", cluster="exponential")
     cell = [*by, "rate", "gradients"]
     seconds = rows.groupby(cell)["time"].median().rename("seconds").reset_index()
-    loss = curves.quartiles(rows, cell, "loss").merge(seconds, on=cell)
-    return pd.concat([curves.quartiles(pace, by, "value"), loss], ignore_index=True)
+    loss = seeds.quartiles(rows, cell, "loss").merge(seconds, on=cell)
+    return pd.concat([seeds.quartiles(pace, by, "value"), loss], ignore_index=True)
 
 
 def expected(method: str, k: float) -> float:
@@ -161,15 +161,15 @@ def draw(results: Mapping[str, Results]) -> Figure:
     shown = rows[(rows["panel"] == "loss") & (rows["rate"] == "tuned")]
     for (method, k), own in shown.groupby(["algorithm", "cluster.straggler"], sort=False):
         look = {**style.look(method), "linewidth": WIDTH[k]}
-        curves.line(updates, "gradients", own, look)
-        curves.line(seconds, "seconds", own[own["seconds"] > 0], look)
+        strokes.line(updates, "gradients", own, look)
+        strokes.line(seconds, "seconds", own[own["seconds"] > 0], look)
     pace.set(xscale="log", yscale="log", xlabel="one worker is k times slower", ylabel="gradients a second and worker")
     pace.set_title("filled: constant times, open: exponential", loc="left", fontsize=7)
     updates.set(yscale="log", xlabel="gradients", ylabel="loss")
     updates.set_title("thin to thick: k = 1, 10, 100", loc="left", fontsize=7)
     seconds.set(xscale="log", yscale="log", xlabel="seconds (exponential times)", ylabel="loss")
     for axes in (updates, seconds):
-        curves.ticks(axes.yaxis, [0.7, 1, 1.5, 2])
+        strokes.ticks(axes.yaxis, [0.7, 1, 1.5, 2])
     for axes in (pace, updates, seconds):
         axes.spines[["top", "right"]].set_visible(False)
     pace.legend(frameon=False, loc="lower left")

@@ -24,8 +24,8 @@ from matplotlib.figure import Figure
 from dopt import Results, theory
 from dopt.facts.timetable import timetable
 from dopt.figures import Claim
-from dopt.report import curves
-from dopt.report.style import COLOURS, WIDTHS, look
+from dopt.plot import seeds, strokes
+from dopt.plot.style import COLOURS, WIDTHS, look
 from dopt.sweeps.cells import best, scores
 
 WORKERS = 40
@@ -124,7 +124,7 @@ def tops(results: Mapping[str, Results]) -> dict[str, pd.DataFrame]:
 def over(results: Mapping[str, Results], runs: pd.DataFrame) -> pd.DataFrame:
     """Loss of these runs against gradients, over the seeds."""
     history = pd.concat([part.history for part in results.values()])
-    return curves.quartiles(history[history["id"].isin(runs["id"])], ["gradients"], "loss")
+    return seeds.quartiles(history[history["id"].isin(runs["id"])], ["gradients"], "loss")
 
 
 def staleness(results: Mapping[str, Results], part: str, runs: pd.DataFrame) -> np.ndarray:
@@ -162,7 +162,7 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
         mean, ids = tau.mean(), " ".join(top[name]["id"])
         found.append(shares.assign(kind="staleness", case=name, mean=mean, n=len(top[name]), ids=ids))
     runs = named(results)
-    found.append(curves.quartiles(runs, ["case", "rate"], "final").assign(kind="final loss"))
+    found.append(seeds.quartiles(runs, ["case", "rate"], "final").assign(kind="final loss"))
     return pd.concat(found, ignore_index=True)
 
 
@@ -177,10 +177,10 @@ def draw(results: Mapping[str, Results]) -> Figure:
     starred = parts["loss at the best rate"]["edge"].astype(bool).any()
     for name, own in parts["loss at the best rate"].groupby("case", sort=False):
         star = "*" if own["edge"].iloc[0] else ""
-        curves.line(left, "gradients", own, LOOKS[name], f"{name}, α = {own['rate'].iloc[0]:.2g}{star}")
+        strokes.line(left, "gradients", own, LOOKS[name], f"{name}, α = {own['rate'].iloc[0]:.2g}{star}")
     lost = parts["loss at the best rate of exponential"]
     thin = LOOKS[lost["case"].iloc[0]] | {"linewidth": 0.8}
-    curves.line(left, "gradients", lost, thin, f"round-robin, α = {lost['rate'].iloc[0]:.2g}: diverges")
+    strokes.line(left, "gradients", lost, thin, f"round-robin, α = {lost['rate'].iloc[0]:.2g}: diverges")
     left.set_ylim(parts["loss at the best rate"]["median"].min() / 2, 5)
     left.set_yscale("log")
     left.set_xlabel("gradients of 40 workers")
@@ -205,7 +205,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
 
     for name, own in parts["final loss"].groupby("case", sort=False):
         own = own.assign(median=own["median"].where(own["median"] < 10 * start, np.inf))
-        curves.line(right, "rate", own, LOOKS[name] | {"marker": "o", "markersize": 2.5})
+        strokes.line(right, "rate", own, LOOKS[name] | {"marker": "o", "markersize": 2.5})
     limits = {"0.4": theory.stability_limit(1.0, WORKERS - 1), "0.7": theory.memoryless_mean_square_limit(WORKERS)}
     for shade, limit in limits.items():
         right.axvline(4 * limit, color=shade, linewidth=0.8)

@@ -29,8 +29,8 @@ from scipy.optimize import least_squares, minimize_scalar
 
 from dopt import Results, cluster, schedule, theory
 from dopt.figures import Claim
-from dopt.report import curves
-from dopt.report.style import COLOURS, WIDTHS, shade
+from dopt.plot import seeds, strokes
+from dopt.plot.style import COLOURS, WIDTHS, shade
 from dopt.sweeps.cells import best
 from dopt.sweeps.spec import grid
 
@@ -152,7 +152,7 @@ def tuned(results: Mapping[str, Results]) -> pd.DataFrame:
     for n in STEPS:
         runs = best(results[f"tuned{n}"], ["optimizer.momentum"])
         keys = ["optimizer.momentum", "learning_rate", "edge"]
-        parts.append(curves.quartiles(runs, keys, "to_target").assign(workers=n))
+        parts.append(seeds.quartiles(runs, keys, "to_target").assign(workers=n))
     return pd.concat(parts, ignore_index=True).rename(columns={"optimizer.momentum": "momentum"})
 
 
@@ -263,7 +263,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
     steps = parts["tuned steps"]
     for i, (n, own) in enumerate(steps.groupby("workers")):
         mark = {"marker": "osv^D"[i % 5], "markersize": 3}
-        curves.line(right, "momentum", own, shades[n] | mark, f"{n}")
+        strokes.line(right, "momentum", own, shades[n] | mark, f"{n}")
         top = own.loc[own["median"].idxmin()]
         if top["edge"]:
             right.text(top["momentum"], top["median"] * 0.8, "* rate at edge", fontsize=6)

@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 from dopt import Results
 from dopt.facts import wiring
 from dopt.figures import Claim
-from dopt.report.style import COLOURS, WIDTHS
+from dopt.plot.style import COLOURS, WIDTHS
 from dopt.sweeps.cells import first_at
 
 POWERS = [2**k for k in range(3, 9)]

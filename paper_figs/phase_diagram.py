@@ -29,8 +29,8 @@ from matplotlib.patches import Rectangle
 
 from dopt import Results, cluster, theory
 from dopt.figures import Claim, over
-from dopt.report.curves import quartiles
-from dopt.report.style import WIDTHS, look
+from dopt.plot.seeds import quartiles
+from dopt.plot.style import WIDTHS, look
 from dopt.sweeps.cells import scores, tuned
 from dopt.sweeps.spec import grid
 

@@ -26,8 +26,9 @@ from matplotlib.lines import Line2D
 from dopt import Results
 from dopt.facts import make_problem
 from dopt.figures import Claim
-from dopt.report.curves import history, line, quartiles
-from dopt.report.style import WIDTHS, shade
+from dopt.plot.seeds import history, quartiles
+from dopt.plot.strokes import line
+from dopt.plot.style import WIDTHS, shade
 
 DENSITIES = [0.03, 0.1, 0.3, 1.0]
 DELAYS = [0, 16, 64, 256]

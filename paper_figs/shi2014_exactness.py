@@ -32,8 +32,9 @@ from dopt import Results, theory
 from dopt.config import Run
 from dopt.facts import make_problem, wiring
 from dopt.figures import Claim
-from dopt.report.curves import history, line
-from dopt.report.style import WIDTHS, look, shade
+from dopt.plot.seeds import history
+from dopt.plot.strokes import line
+from dopt.plot.style import WIDTHS, look, shade
 from dopt.sweeps.cells import first_at
 
 EXACT = ("extra", "gradient_tracking", "d2", "exact_diffusion", "nids")

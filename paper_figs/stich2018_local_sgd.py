@@ -29,8 +29,9 @@ from dopt import Results, theory
 from dopt.config import Run
 from dopt.facts import make_problem
 from dopt.figures import Claim, over
-from dopt.report.curves import history, line, quartiles
-from dopt.report.style import WIDTHS, look, shade
+from dopt.plot.seeds import history, quartiles
+from dopt.plot.strokes import line
+from dopt.plot.style import WIDTHS, look, shade
 from dopt.sweeps.cells import best
 
 H = "algorithm.local_steps"

@@ -24,8 +24,8 @@ from dopt import Results, cluster, theory
 from dopt.facts import wiring
 from dopt.facts.timetable import timetable
 from dopt.figures import Claim
-from dopt.report import schedule as report
-from dopt.report.style import WIDTHS
+from dopt.plot import gantt
+from dopt.plot.style import WIDTHS
 from dopt.schedule import Schedule, intervals
 from dopt.schedule import table as kinds
 from dopt.sweeps.spec import grid
@@ -99,7 +99,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
     figure.draw_without_rendering()  # the charts' rims and ticks are as fine as their panels are wide
     for axes, (method, (name, _)) in zip(panels, METHODS.items(), strict=True):
         _, line = next(schedules(results, "drawn", method))
-        report.gantt(axes, line)
+        gantt.gantt(axes, line)
         axes.set_title(f"{name}: {line.applied.sum()} gradients", loc="left", pad=11)
         axes.set_yticks([])
         axes.set_ylabel(f"workers 1..{WORKERS}", fontsize=6.5)
@@ -108,7 +108,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
     for place, method in enumerate(METHODS):
         left = 0.0
         for state, share in shares(rows[rows["method"] == method]).items():
-            bars.barh(place, share, 0.86, left=left, edgecolor="white", linewidth=0.5, **report.LOOKS[str(state)])
+            bars.barh(place, share, 0.86, left=left, edgecolor="white", linewidth=0.5, **gantt.LOOKS[str(state)])
             if share >= 0.05:
                 ink = "black" if state != kinds.COMPUTING else "white"
                 bars.text(
@@ -128,7 +128,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
     bars.set_title(f"% of {SHORT:g} s; exponential times, messages {LATENCY:g} s", loc="left")
     bars.tick_params(axis="y", length=0)
     bars.spines[["top", "right", "bottom"]].set_visible(False)
-    report.legend(figure, panels[0])
+    gantt.legend(figure, panels[0])
     return figure
 
 

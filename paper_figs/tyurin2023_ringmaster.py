@@ -25,8 +25,8 @@ from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.figures import Claim, over
-from dopt.report import curves
-from dopt.report.style import WIDTHS, look
+from dopt.plot import seeds, strokes
+from dopt.plot.style import WIDTHS, look
 from dopt.sweeps.cells import best, scores, tuned
 
 DRAWS = list(range(10))  # of the cluster
@@ -92,7 +92,7 @@ def sampled(results: Results, runs: pd.DataFrame, end: float) -> pd.DataFrame:
     for run, own in results.history[results.history["id"].isin(runs["id"])].groupby("id", sort=False):
         last = np.searchsorted(own["time"], times, side="right") - 1
         parts.append(pd.DataFrame({"id": run, "time": times, "value": own["suboptimality"].to_numpy()[last]}))
-    return curves.quartiles(pd.concat(parts), ["time"], "value")
+    return seeds.quartiles(pd.concat(parts), ["time"], "value")
 
 
 def chosen(results: Mapping[str, Results]) -> dict[str, tuple[Results, pd.DataFrame, float]]:
@@ -116,9 +116,9 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     found = [
         sampled(part, runs, end).assign(kind="f - f*", case=name) for name, (part, runs, end) in chosen(results).items()
     ]
-    rennala = curves.quartiles(scores(results["rennala"]), ["algorithm.batch", "algorithm.stop"], "to_target")
-    rates = curves.quartiles(scores(results["adaptive_tuned"]), ["learning_rate"], "final")
-    ringmaster = curves.quartiles(scores(results["ringmaster"]), ["algorithm"], "to_target")
+    rennala = seeds.quartiles(scores(results["rennala"]), ["algorithm.batch", "algorithm.stop"], "to_target")
+    rates = seeds.quartiles(scores(results["adaptive_tuned"]), ["learning_rate"], "final")
+    ringmaster = seeds.quartiles(scores(results["ringmaster"]), ["algorithm"], "to_target")
     return pd.concat(
         [
             *found,
@@ -192,7 +192,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
     names = list(curve["case"].unique())
     looks = [look("ringmaster_sgd"), {**rennala, "linestyle": "-"}, rennala, adaptive, {**adaptive, "linestyle": ":"}]
     for name, style in zip(names, looks, strict=False):
-        curves.line(left, "time", curve[curve["case"] == name], style, name)
+        strokes.line(left, "time", curve[curve["case"] == name], style, name)
     left.axhline(1, color="0.7", linewidth=0.6)
     left.set_xscale("log")
     left.set_yscale("log")
@@ -204,7 +204,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
     seconds = rows[rows["kind"] == "seconds to 1"]
     for stop, style, words in ((True, looks[1], "stops stale work"), (False, looks[2], "finishes it")):
         own = seconds[seconds["algorithm.stop"] == stop]
-        curves.line(middle, "algorithm.batch", own, style | {"marker": "o", "markersize": 3}, words)
+        strokes.line(middle, "algorithm.batch", own, style | {"marker": "o", "markersize": 3}, words)
     middle.axhline(seconds["median"][seconds["case"] == "Ringmaster"].iloc[0], **looks[0])
     middle.set_xlabel("batch B of Rennala")
     middle.set_ylabel("seconds to $f - f^* \\leq 1$")
@@ -221,7 +221,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
 
     rates = rows[rows["kind"] == "f - f* at the end"]
     few = results["adaptive_tuned"].runs["seed"].nunique()
-    curves.line(right, "learning_rate", rates, looks[4] | {"marker": "o", "markersize": 3})
+    strokes.line(right, "learning_rate", rates, looks[4] | {"marker": "o", "markersize": 3})
     for rate in (ORIGINAL, NEXT):
         right.axvline(rate, color="0.6", linewidth=0.6)
     right.text(

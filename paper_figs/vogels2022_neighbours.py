@@ -30,8 +30,8 @@ from scipy.stats import kendalltau
 from dopt import Results, theory
 from dopt.facts import wiring
 from dopt.figures import Claim
-from dopt.report.curves import history
-from dopt.report.style import COLOURS, WIDTHS
+from dopt.plot.seeds import history
+from dopt.plot.style import COLOURS, WIDTHS
 
 WORKERS, DIM, DECAY = 32, 100, 0.95
 NOISE = DIM + 2  # ζ of standard normal samples

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from dopt import Results, mixing
 from dopt.facts import wiring
 from dopt.figures import Claim
-from dopt.report.style import COLOURS, WIDTHS
+from dopt.plot.style import COLOURS, WIDTHS
 
 # rule -> (in words, ‖W - J‖₂ as published)
 RULES = {

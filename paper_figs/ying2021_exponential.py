@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.figures import Claim
-from dopt.report.style import COLOURS, WIDTHS
+from dopt.plot.style import COLOURS, WIDTHS
 
 WORKERS = [*range(3, 19), 24, 31, 32, 33, 48, 64, 65, 96, 127, 128]
 SHOWN = (32, 48)  # whose distance is drawn step by step

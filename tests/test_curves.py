@@ -8,8 +8,9 @@ import pytest
 from matplotlib.figure import Figure
 
 from dopt.algorithms import ALGORITHMS
-from dopt.report.curves import quartiles, ticks
-from dopt.report.style import FAMILIES, look
+from dopt.plot.seeds import quartiles
+from dopt.plot.strokes import ticks
+from dopt.plot.style import FAMILIES, look
 
 
 def cell(values: list[float]) -> pd.Series:

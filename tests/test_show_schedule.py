@@ -20,6 +20,7 @@ from dopt.algorithms import ALGORITHMS, options
 from dopt.algorithms.traits import is_event_driven
 from dopt.cli import main
 from dopt.facts import clock, problem, timetable, wiring
+from dopt.plot import gantt
 from dopt.report import schedule as report
 from dopt.schedule import ABORTED, APPLIED, PENDING, Barrier, Schedule, Waves
 from dopt.types import Coordination, InputError
@@ -39,7 +40,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures without anything on them, which take no time."""
-    monkeypatch.setattr(report, "draw", lambda *args: Figure())
+    monkeypatch.setattr(gantt, "draw", lambda *args: Figure())
 
 
 def line_of(method: str, **given: Any) -> Schedule:
@@ -194,7 +195,7 @@ def bars(axes: Any) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("method", METHODS)
 def test_bars_are_intervals_and_ticks_are_updates(method: str) -> None:
     line, failed, _ = timetable.of(method, SLOW | {"cluster.crash": 9.0, "cluster.restart": 1.0})
-    above, *below = report.draw(line, method, failed).axes
+    above, *below = gantt.draw(line, method, failed).axes
     found, told = bars(above), schedule.intervals(line)
     assert set(found) == set(told.kind)
     for kind, rows in found.items():
@@ -212,7 +213,7 @@ def test_the_histogram_has_each_gradient_once(method: str) -> None:
     given: dict[str, Any] = {"cluster.straggler": 50, "seconds": 150.0}
     given |= {"algorithm.max_staleness": 3} if method == "drop_stale_sgd" else {}
     line = line_of(method, **given)
-    _, below = report.draw(line, method).axes
+    _, below = gantt.draw(line, method).axes
     tall = sum(patch.get_height() for patch in below.patches)
     assert tall == line.delivered.sum()
     names = [text.get_text() for text in below.get_legend().get_texts()]
@@ -226,22 +227,22 @@ def test_methods_can_be_drawn_side_by_side() -> None:
     figure = Figure()
     grid = figure.subplots(2, 1, sharex=True)
     for axes, method in zip(grid, ("allreduce_sgd", "async_sgd"), strict=True):
-        report.gantt(axes, line_of(method))
-    report.legend(figure, grid[0])
+        gantt.gantt(axes, line_of(method))
+    gantt.legend(figure, grid[0])
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["computing", "waiting", "update"]
 
 
 def test_ten_thousand_intervals_are_four_collections() -> None:
     line = schedule.arrivals(cluster.make("exponential", 16, 0), Coordination(gradients=8, waits=True), gradients=5000)
     assert len(schedule.intervals(line).kind) > 9000
-    figure = report.draw(line)
+    figure = gantt.draw(line)
     assert len(figure.axes[0].collections) <= 4
     figure.savefig("all.png")
 
 
 def test_of_many_workers_the_first_are_drawn_and_it_says_so(capsys: pytest.CaptureFixture) -> None:
     line = line_of("async_sgd", workers=70, seconds=5.0)
-    axes = report.draw(line).axes[0]
+    axes = gantt.draw(line).axes[0]
     assert bars_of(axes) == set(range(64))
     assert axes.get_ylabel() == "worker (the first 64 of 70)"
     _, out = shown(capsys, "async_sgd", "--workers=70", "--seconds=5")
@@ -256,8 +257,8 @@ def bars_of(axes: Any) -> set[int]:
 
 def test_the_same_schedule_gives_the_same_bytes() -> None:
     line = line_of("ssp_sgd", **SLOW)
-    once = [path.read_bytes() for path in report.save(line, "one", "title", Path("a"))]
-    again = [path.read_bytes() for path in report.save(line, "one", "title", Path("b"))]
+    once = [path.read_bytes() for path in gantt.save(line, "one", "title", Path("a"))]
+    again = [path.read_bytes() for path in gantt.save(line, "one", "title", Path("b"))]
     assert once == again
 
 

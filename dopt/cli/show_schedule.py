@@ -56,6 +56,7 @@ def run(args: argparse.Namespace, dotted: Values) -> int:
     """Print a schedule's numbers, and draw it."""
     name, title, line, failed, stages = _shown(args, dotted)
     from dopt import files, schedule
+    from dopt.plot import gantt
     from dopt.report import schedule as report
     from dopt.report.terminal import table
 
@@ -64,13 +65,13 @@ def run(args: argparse.Namespace, dotted: Values) -> int:
         with files.writing("save", args.save, "--save"):
             schedule.save(line, args.save)
         written.append(Path(args.save))
-    written += report.save(line, name, f"{name}, {title}", Path(args.results), failed, stages)
+    written += gantt.save(line, name, f"{name}, {title}", Path(args.results), failed, stages)
     out = console()
     out.print(table("", [name, title], report.rows(line, failed, stages)), highlight=False)
     bars = report.histogram(line)
     if bars:
         out.print(table("", ["staleness", "applied", ""], bars), highlight=False)
-    drawn, _ = report.shown(line, stages)
+    drawn, _ = gantt.shown(line, stages)
     if line.workers > drawn:
         out.print(f"the picture has the first {drawn} of {line.workers} workers", highlight=False)
     print_written(out, written)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from dopt.figures.claims import COLUMNS, Claim
 from dopt.files import write, writing
 from dopt.paths import slug
-from dopt.report.style import save, style
+from dopt.plot.style import save, style
 
 if TYPE_CHECKING:
     import pandas as pd

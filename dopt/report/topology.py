@@ -20,7 +20,7 @@ from dopt.facts import wiring
 from dopt.files import whole, writing
 from dopt.mixing.spectrum import Matrix
 from dopt.paths import slug
-from dopt.report.style import COLOURS, WIDTHS, style
+from dopt.plot.style import COLOURS, WIDTHS, style
 from dopt.topology import Matchings, Network
 from dopt.types import InputError
 

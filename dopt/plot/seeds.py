@@ -1,19 +1,14 @@
-"""Curves over seeds: medians and quartiles of runs, and how they are drawn."""
+"""Medians and quartiles over seeds."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from dopt.sweeps.cells import quantile
 from dopt.sweeps.results import Results
-
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-    from matplotlib.axis import Axis
 
 
 def history(results: Results, *fields: str) -> pd.DataFrame:
@@ -45,34 +40,3 @@ def quartiles(rows: pd.DataFrame, by: Sequence[str], value: str) -> pd.DataFrame
         found.append({"median": median, "low": low, "high": high, "n": len(names), "ids": " ".join(names)})
     keys = rows[[*by]].drop_duplicates().reset_index(drop=True)
     return pd.concat([keys, pd.DataFrame(found, columns=["median", "low", "high", "n", "ids"])], axis=1)
-
-
-def line(axes: Axes, x: str, rows: pd.DataFrame, look: Mapping[str, Any], label: str | None = None) -> None:
-    """A median with its band of quartiles; where it stops being finite, a cross marks the end of the curve.
-
-    Args:
-      x: the column of `rows` to draw along.
-      look: colour, line style and so on, as `style.look` gives them.
-    """
-    rows = rows.sort_values(x, kind="stable")
-    at, median = rows[x].to_numpy(float), rows["median"].to_numpy(float)
-    finite = np.isfinite(median)
-    axes.plot(at[finite], median[finite], label=label, **look)
-    banded = finite & np.isfinite(rows["high"].to_numpy(float))
-    axes.fill_between(
-        at[banded],
-        rows["low"].to_numpy(float)[banded],
-        rows["high"].to_numpy(float)[banded],
-        color=look.get("color"),
-        alpha=0.18,
-        linewidth=0,
-    )
-    if finite.any() and not finite.all():
-        last = np.flatnonzero(finite)[-1]
-        axes.plot(at[last], median[last], marker="x", color=look.get("color"), markersize=6, markeredgewidth=1.5)
-
-
-def ticks(axis: Axis, values: Sequence[float]) -> None:
-    """Ticks of an axis at these values alone, written out: what a logarithmic one of few decades needs."""
-    axis.set_ticks(values, [f"{value:g}" for value in values])
-    axis.set_ticks([], minor=True)

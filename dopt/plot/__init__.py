@@ -1,0 +1,1 @@
+"""Pictures of sweeps, and what they are made of."""

@@ -21,7 +21,7 @@ from packaging.utils import canonicalize_name
 import dopt
 import dopt.config
 from dopt import watch
-from dopt.version import VERSION, installed
+from dopt.version import VERSION, described, installed
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {"flax", "jax", "matplotlib", "networkx", "optax", "orbax", "pandas", "scipy", "sklearn", "wandb", "xarray"}
@@ -89,7 +89,7 @@ print()
 
 def test_it_starts_from_a_checkout_where_nothing_is_installed() -> None:
     done = process("-S", "-m", "dopt", "--version")
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"dopt {VERSION}\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"dopt {described()}\n", "")
 
 
 def test_dopt_knows_its_version_without_being_installed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from dopt.cli import devices
 from dopt.cli.command import Command, Parser, Values, folder
 from dopt.cli.screen import console, short
 from dopt.types import InputError, MachineError
-from dopt.version import VERSION, installed
+from dopt.version import described, installed
 
 if TYPE_CHECKING:
     import jax
@@ -77,7 +77,7 @@ def _used(count: int | None) -> Sequence[jax.Device]:
 
 
 def _versions() -> list[Finding]:
-    own = [Finding("dopt", VERSION), Finding("python", platform.python_version())]
+    own = [Finding("dopt", described()), Finding("python", platform.python_version())]
     return own + [Finding(name, installed(name) or "missing") for name in PACKAGES]
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
+from typing import NoReturn
 
 from dopt.cli import doctor, figures, launch, listing, merge, results, run, show, status, sweep, words
 from dopt.cli.command import Command, Parser
 from dopt.registry import did_you_mean
 from dopt.types import InputError
-from dopt.version import VERSION
+from dopt.version import described
 
 COMMANDS: dict[str, Command] = {
     "sweep": sweep.COMMAND,
@@ -27,6 +29,14 @@ COMMANDS: dict[str, Command] = {
 HELP = "work"  # a command that no user gives: a sweep starts its helpers with it
 
 
+class _Version(argparse.Action):
+    """Prints the version; git is asked for the commit only then."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(f"dopt {described()}")
+        parser.exit()
+
+
 def parser() -> tuple[Parser, Mapping[str, Parser]]:
     """The parser of all words, and those of what follows each command."""
     top = Parser(
@@ -34,7 +44,9 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
         description="The command `dopt`: sweep, merge, run, list, results, show, launch, status, watch, figures, doctor.",
         allow_abbrev=False,
     )
-    top.add_argument("--version", action="version", version=f"dopt {VERSION}")
+    top.add_argument(
+        "--version", action=_Version, nargs=0, help="print dopt's version, and the commit where it is known"
+    )
     all_of_them = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     each: dict[str, Parser] = {}
     for name, command in COMMANDS.items():

@@ -35,6 +35,12 @@ def complain(line: str) -> None:
     print(shown(line), file=sys.stderr)
 
 
+def complain_once(lines: Iterable[str]) -> None:
+    """A line on stderr for each that differs."""
+    for line in dict.fromkeys(lines):
+        complain(line)
+
+
 def print_written(out: PlainConsole, paths: Iterable[Path]) -> None:
     """A line for each file that was written."""
     for path in paths:

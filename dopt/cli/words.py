@@ -73,3 +73,12 @@ def value(name: str, text: str) -> Any:
     from dopt.sweeps import plain
 
     return None if text in ("None", "none", "null") else plain.load(text, f"{name}: {quoted(text)}")
+
+
+def names(flag: str, text: str | None) -> list[str]:
+    """Names between commas."""
+    names = [] if text is None else [name.strip() for name in text.split(",")]
+    for place, name in enumerate(names):
+        if not name or name in names[:place]:
+            raise InputError(f"{flag}: {quoted(name)} {'is given twice' if name else 'is no name'}, got {quoted(text)}")
+    return names

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import zlib
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dopt.files import whole
 
@@ -13,6 +15,17 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WIDTHS = {"column": 3.25, "text": 5.5, "page": 6.75}  # inches
+
+
+class Size(NamedTuple):
+    """How large a picture is."""
+
+    width: float  # inches
+    font: float  # points
+    height: float | None = None  # inches; None: as what is drawn asks
+
+
+SIZES = {**{name: Size(width, 8) for name, width in WIDTHS.items()}, "slide": Size(10, 14, 5.6)}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe-Ito
 
 # The same method looks the same in every picture: a family shares its dashes, its members have a colour each. The order is
@@ -57,27 +70,68 @@ FAMILIES: tuple[tuple[tuple[Any, ...], tuple[str, ...]], ...] = (
     ),
 )
 
-SETTINGS: Any = {
-    "figure.constrained_layout.use": True,
-    "font.size": 8,
-    "axes.titlesize": 8,
-    "axes.labelsize": 8,
-    "legend.fontsize": 7,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "pdf.fonttype": 42,
-    "ps.fonttype": 42,
-    "savefig.dpi": 200,
+DASHES = tuple(dash for dashes, _ in FAMILIES for dash in dashes)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "*")
+METHODS = {  # method -> (colour, dashes)
+    name: (place % len(COLOURS), DASHES.index(dashes[place // len(COLOURS)]))
+    for dashes, names in FAMILIES
+    for place, name in enumerate(names)
 }
+Place = tuple[int, int]  # of a colour, and of dashes with their marker
 
 
-def look(method: str) -> dict[str, Any]:
-    """Colour and line style of a method, the same in all pictures; of one that has none yet, grey."""
-    for dashes, names in FAMILIES:
-        if method in names:
-            turn, place = divmod(names.index(method), len(COLOURS))
-            return {"color": COLOURS[place], "linestyle": dashes[turn]}
-    return {"color": "0.5", "linestyle": "-"}
+def _settings(size: Size) -> Any:
+    small = size.font * 7 / 8
+    return {
+        "figure.constrained_layout.use": True,
+        "font.size": size.font,
+        "axes.titlesize": size.font,
+        "axes.labelsize": size.font,
+        "figure.titlesize": size.font,
+        "legend.fontsize": small,
+        "legend.title_fontsize": small,
+        "xtick.labelsize": small,
+        "ytick.labelsize": small,
+        "pdf.fonttype": 42,
+        "ps.fonttype": 42,
+        "svg.fonttype": "path",
+        "svg.hashsalt": "dopt",
+        "savefig.dpi": 200,
+    }
+
+
+def look(name: str) -> dict[str, Any]:
+    """Colour and line style of a method, the same in all pictures; of any other name, by its letters."""
+    look = looks([name])[name]
+    return {"color": look["color"], "linestyle": look["linestyle"]}
+
+
+def looks(names: Collection[str]) -> dict[str, dict[str, Any]]:
+    """Colour, line style and marker of each of the names in one picture: no two are alike.
+
+    A method of dopt looks the same in every picture. Another name begins where its letters say, and goes on to a colour that
+    nobody has, or, where there is none any more, to dashes and a marker that nobody of its colour has. So it depends only on
+    which names are in the picture, not on their order.
+    """
+    places = {name: METHODS[name] for name in names if name in METHODS}
+    for name in sorted(set(names) - places.keys()):
+        places[name] = _free(zlib.crc32(name.encode()), set(places.values()))
+    return {name: _drawn(places[name]) for name in names}
+
+
+def _free(first: int, taken: set[Place]) -> Place:
+    colours = [(first + i) % len(COLOURS) for i in range(len(COLOURS))]
+    new = [colour for colour in colours if colour not in {colour for colour, _ in taken}]
+    if new:
+        return new[0], first // len(COLOURS) % len(DASHES)
+    return next((colour, row) for row in count() for colour in colours if (colour, row) not in taken)
+
+
+def _drawn(place: Place) -> dict[str, Any]:
+    colour, row = place
+    turn, dash = divmod(row, len(DASHES))
+    marker = MARKERS[(dash + turn) % len(MARKERS)]
+    return {"color": COLOURS[colour], "linestyle": DASHES[dash], "marker": marker}
 
 
 def shade(share: float) -> dict[str, Any]:
@@ -88,20 +142,35 @@ def shade(share: float) -> dict[str, Any]:
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """The settings, for as long as a picture is drawn (by Figure itself: pyplot costs a second, and wants a display)."""
+def style(size: str = "text") -> Iterator[None]:
+    """The settings, for as long as a picture is drawn (by Figure itself: pyplot costs a second, and wants a display).
+
+    Args:
+      size: one of `SIZES`.
+    """
     import matplotlib
 
-    with matplotlib.rc_context(SETTINGS):
+    with matplotlib.rc_context(_settings(SIZES[size])):
         yield
 
 
+UNDATED: dict[str, dict[str, Any]] = {  # what a file says of itself, without the time
+    ".png": {"Software": None},
+    ".pdf": {"CreationDate": None},
+    ".svg": {"Date": None},
+}
+
+
+def write(figure: Figure, path: Path) -> None:
+    """A figure as PNG, PDF or SVG, by the ending; the same figure gives the same bytes."""
+    with whole(path) as file:
+        figure.savefig(file, metadata=UNDATED[path.suffix])
+
+
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """PNG and PDF of a figure; the same figure gives the same bytes."""
+    """PNG and PDF of a figure."""
     paths = [stem.with_name(f"{stem.name}{ending}") for ending in (".png", ".pdf")]
-    with whole(paths[0]) as png:
-        figure.savefig(png, metadata={"Software": None})
-    figure.set_layout_engine("none")  # all is in its place
-    with whole(paths[1]) as pdf:
-        figure.savefig(pdf, metadata={"CreationDate": None})
+    for path in paths:
+        write(figure, path)
+        figure.set_layout_engine("none")  # all is in its place
     return paths

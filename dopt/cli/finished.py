@@ -1,0 +1,65 @@
+"""What is finished in results folders, for commands that show it: `DIR... --where CONDITIONS`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from dopt.cli.command import Parser, folder
+from dopt.cli.screen import complain_once
+from dopt.text import quoted
+from dopt.types import InputError
+
+if TYPE_CHECKING:
+    from dopt.sweeps.results import Results
+    from dopt.sweeps.where import Condition
+
+
+def add_flags(parser: Parser) -> None:
+    """The folders, and which runs of them."""
+    parser.add_argument("folders", nargs="+", type=folder, metavar="DIR", help="a results folder")
+    parser.add_argument(
+        "--where",
+        metavar="CONDITIONS",
+        help="only runs for which all of these hold, as in 'topology=ring,delay>2' (= != < <= > >=; none: missing)",
+    )
+
+
+def conditions(args: argparse.Namespace) -> tuple[Condition, ...]:
+    """What `--where` says; it is refused before any folder is read."""
+    from dopt.sweeps import where
+
+    return () if args.where is None else where.parse(args.where)
+
+
+def read(folders: Sequence[str], conditions: Sequence[Condition]) -> list[Results]:
+    """The sweeps in the folders, each once; of what is not there a line each.
+
+    Raises:
+      InputError: nothing is finished.
+    """
+    from dopt.sweeps import several
+
+    sweeps = several.together(_each(folders))
+    return several.chosen(sweeps, conditions) if conditions else sweeps
+
+
+def _each(folders: Sequence[str]) -> list[Results]:
+    from dopt.sweeps.results import load
+
+    found = []
+    for name in dict.fromkeys(folders):
+        results = load(name)
+        complain_once(results.faults)
+        if results.missing:
+            complain_once([f"results: {results.missing} runs of {name} are not there yet"])
+        if results.hidden:
+            complain_once([f"results: {results.hidden} more runs of {name} are hidden, since nobody asks for them now"])
+        if len(results.runs):
+            found.append(results)
+    if not found:
+        raise InputError(
+            f"results: no run of {', '.join(map(quoted, folders))} is finished; run `dopt sweep FILE` first"
+        )
+    return found

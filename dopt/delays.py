@@ -23,14 +23,24 @@ DRAWN_ONCE = 0x6C696E6B  # a stream of its own
 
 @law(source="fixed delay, as in 1806.10188")
 def constant(*, value: int, max: int | None = None) -> np.ndarray:
-    """Always `value` steps."""
+    """Always `value` steps.
+
+    Args:
+      value: steps.
+      max: the longest delay for which there is room; by default `value`.
+    """
     _whole("delay.value", value)
     return _within(np.append(np.zeros(value), 1.0), max)
 
 
 @law(source="Dai et al. 2018, 1810.03264")
 def uniform(*, max: int, low: int = 0, high: int | None = None) -> np.ndarray:
-    """Each of low..high steps equally often; high is `max` by default."""
+    """Each of low..high steps equally often; high is `max` by default.
+
+    Args:
+      max: the longest delay for which there is room.
+      low, high: shortest and longest delay.
+    """
     high = max if high is None else high
     _whole("delay.low", low)
     _whole("delay.high", high)
@@ -43,7 +53,12 @@ def uniform(*, max: int, low: int = 0, high: int | None = None) -> np.ndarray:
 
 @law(source="staleness of n iid exponential workers, mean n - 1")
 def geometric(*, max: int, mean: float = 1.0) -> np.ndarray:
-    """P(k) proportional to (mean / (1 + mean))^k, truncated at `max` and renormalised."""
+    """P(k) proportional to (mean / (1 + mean))^k, truncated at `max` and renormalised.
+
+    Args:
+      max: the longest delay.
+      mean: of the law before it is cut off.
+    """
     if not 0 <= mean < np.inf:
         raise InputError(f"delay.mean: must be finite and not negative, got {mean}")
     _whole("delay.max", max)

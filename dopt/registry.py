@@ -12,7 +12,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 from dopt.text import LONGEST, quoted
 from dopt.types import InputError
@@ -25,6 +25,18 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
         return ""
     near = difflib.get_close_matches(str(name)[:LONGEST], known, n=1, cutoff=0.6)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+
+
+class Option(NamedTuple):
+    """One option of a plug-in, as a reader sees it."""
+
+    name: str
+    kind: str  # its type, and the range of a number, in words
+    default: Any  # `Parameter.empty`: it must be given
+
+    @property
+    def is_needed(self) -> bool:
+        return self.default is inspect.Parameter.empty
 
 
 Make = TypeVar("Make", bound=Callable[..., Any])
@@ -48,6 +60,12 @@ class Entry(Generic[T]):
     def known(self) -> tuple[str, ...]:
         """Names of its options, implied ones among them."""
         return tuple(_keyword_only(self.make)[1])
+
+    def described(self, implied: Iterable[str] = ()) -> list[Option]:
+        """Its options in words, in the order of its parameters; without what the harness itself hands over."""
+        hints, defaults = _keyword_only(self.make)
+        kept = {name: default for name, default in defaults.items() if name not in set(implied)}
+        return [Option(name, _kind(hints.get(name, Any)), default) for name, default in kept.items()]
 
     def options(self, given: Mapping[str, object], what: str, implied: Iterable[str] = ()) -> dict[str, Any]:
         """All options with their values: `given` checked against the keyword-only parameters, defaults filled in.
@@ -150,6 +168,10 @@ class Range:
             return "must not be negative" if self.low == 0 else f"must be at least {self.low}"
         return f"must be at most {self.high}" if value > self.high else ""
 
+    @property
+    def words(self) -> str:
+        return f"{self.low:g} or more" if self.high == math.inf else f"{self.low:g} to {self.high:g}"
+
 
 Seed = Annotated[int, Range(0)]
 NotNegative = Annotated[float, Range(0)]
@@ -222,6 +244,18 @@ def _called(hint: Any) -> str:
         .replace("NoneType", "none")
         .replace("None", "none")
     )
+
+
+def _kind(hint: Any) -> str:
+    """A type in words, as help shows it: `int, 1 to 1000`, `float or none`."""
+    if typing.get_origin(hint) is Annotated:
+        inner, limits = typing.get_args(hint)
+        return f"{_called(inner)}, {limits.words}"
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return " or ".join(map(_kind, typing.get_args(hint)))
+    if typing.get_origin(hint) in (tuple, list):
+        return f"list of {_kind(typing.get_args(hint)[0])}"
+    return "any" if hint is Any else _called(hint)
 
 
 class Plugins(dict[str, Entry[T]]):

@@ -15,6 +15,8 @@ from dopt.types import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from dopt.report.terminal import PlainConsole
+
 REGISTRIES = {  # kind -> where its registry lies; only what is asked for is imported
     "algorithms": "dopt.algorithms:ALGORITHMS",
     "optimizers": "dopt.config.optimizers:OPTIMIZERS",
@@ -29,6 +31,9 @@ REGISTRIES = {  # kind -> where its registry lies; only what is asked for is imp
 }
 
 
+FAMILIES = ("synchronous", "asynchronous", "gossip")
+
+
 def registry(kind: str) -> Mapping[str, Entry]:
     """The plug-ins of a kind."""
     module, _, name = REGISTRIES[kind].partition(":")
@@ -40,15 +45,24 @@ def add_flags(parser: Parser) -> None:
     """What `dopt list` takes."""
     kinds = "algorithms, topologies, weights, compressors, delays, clusters, problems, data, partitions"
     parser.add_argument("what", nargs="?", help=kinds)
+    parser.add_argument("--family", metavar="NAME", help=f"algorithms of a family: {', '.join(FAMILIES)}")
+    parser.add_argument(
+        "--accepts",
+        metavar="PART[,PART]",
+        help="algorithms that accept these parts of a run: topology, delay, link_loss, cluster, compressor, optimizer (any, not sgd alone)",
+    )
 
 
 def run(args: argparse.Namespace, _: Values) -> int:
-    """Print all plug-ins, or those of a kind."""
+    """Print all plug-ins, or those of a kind, or some algorithms."""
     if args.what is not None and args.what not in REGISTRIES:
         raise InputError(f"list: unknown kind {args.what!r}{did_you_mean(args.what, REGISTRIES)}")
     out = console()
+    if args.family is not None or args.accepts is not None:
+        _print_accepting(out, args.what, args.family, args.accepts)
+        return 0
     for kind in [args.what] if args.what else REGISTRIES:
-        out.print(_table(kind))
+        out.print(_table(kind, registry(kind)))
         if kind == "topologies":
             also = "and networkx:FUNCTION with its arguments as topology.*, or a file (edge list, GraphML)"
             out.print(also, highlight=False)
@@ -56,7 +70,29 @@ def run(args: argparse.Namespace, _: Values) -> int:
     return 0
 
 
-def _table(kind: str) -> Table:
+def _print_accepting(out: PlainConsole, what: str | None, family: str | None, accepted: str | None) -> None:
+    """Print the algorithms of a family (None: of all) that accept all these parts of a run."""
+    if what not in (None, "algorithms"):
+        raise InputError(f"list: --family and --accepts choose among algorithms, got {what!r}; leave them out")
+    if family is not None and family not in FAMILIES:
+        raise InputError(f"family: unknown name {family!r}{did_you_mean(family, FAMILIES)}")
+    from dopt.config import accepts
+
+    parts = accepted.split(",") if accepted is not None else []
+    for part in parts:
+        accepts.check(part)
+    kept = {
+        name: method
+        for name, method in registry("algorithms").items()
+        if family in (None, method.traits.family) and all(accepts.accepts(name, part) for part in parts)
+    }
+    if kept:
+        out.print(_table("algorithms", kept))
+    else:
+        out.print(f"no {f'{family} ' if family else ''}algorithm accepts {' and '.join(parts)}", highlight=False)
+
+
+def _table(kind: str, entries: Mapping[str, Entry]) -> Table:
     """The plug-ins of a kind; of topologies a glance at each, too."""
     from dopt.report.terminal import table
 
@@ -66,8 +102,8 @@ def _table(kind: str) -> Table:
         from dopt.report.topology import WORKERS, glance
 
         columns += ["degree", f"gap at n = {WORKERS}"]
-        more = {name: tuple(glance(name)) for name in registry(kind)}
-    rows = [[e.name, e.summary, e.source, *more.get(e.name, ())] for e in registry(kind).values()]
+        more = {name: tuple(glance(name)) for name in entries}
+    rows = [[e.name, e.summary, e.source, *more.get(e.name, ())] for e in entries.values()]
     return table(kind, columns, rows)
 
 

@@ -1,13 +1,17 @@
-"""`dopt show topology` and `dopt show schedule`: numbers and a picture."""
+"""`dopt show`: a topology or a schedule, with a picture; and all that is known of a method, problem, law, ..."""
 
 from __future__ import annotations
 
 import argparse
 
-from dopt.cli import show_schedule, show_topology
+from dopt.cli import show_plugin, show_schedule, show_topology
 from dopt.cli.command import Command, Dotted, Parser, Values
 
-SHOWS: dict[str, Command] = {"topology": show_topology.COMMAND, "schedule": show_schedule.COMMAND}
+SHOWS: dict[str, Command] = {
+    **show_plugin.COMMANDS,
+    "topology": show_topology.COMMAND,
+    "schedule": show_schedule.COMMAND,
+}
 
 
 def add_flags(parser: Parser) -> None:
@@ -24,8 +28,9 @@ def run(args: argparse.Namespace, dotted: Values) -> int:
 
 def _dotted(args: argparse.Namespace) -> Dotted:
     allowed = SHOWS[args.what].dotted
-    assert allowed is not None
-    return allowed(args)
+    return Dotted((), ()) if allowed is None else allowed(args)
 
 
-COMMAND = Command("numbers and a picture of a topology or a schedule", add_flags, run, _dotted)
+COMMAND = Command(
+    "all that is known of a method, a problem, a law, a topology, a schedule, ...", add_flags, run, _dotted
+)

@@ -46,6 +46,13 @@ def make(
 ) -> Links:
     """The links of n workers; None is infinite.
 
+    Args:
+      latency: seconds of a message, of all links, of each worker's, or of each pair [reader][sender].
+      bandwidth: bytes per second, likewise; none: infinite.
+      server_bandwidth: bytes per second of a server's port; none: infinite.
+      reduce: how workers reduce together, as ring or tree.
+      parallel_links: a worker's links carry their messages at once, and not one after another.
+
     Raises:
       InputError: lists of other lengths, a latency that is negative or infinite, a bandwidth that is not positive or
         below `SLOWEST`, or an unknown way to reduce.

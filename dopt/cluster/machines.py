@@ -54,14 +54,22 @@ class Cluster(NamedTuple):
 
 
 def _shift(workers: int, *, shift: float | list = 0.0) -> np.ndarray:
-    """[workers] seconds: of all, or a list."""
+    """[workers] seconds: of all, or a list.
+
+    Args:
+      shift: seconds that each computation takes on top of its draw, of all workers or a list.
+    """
     seconds = np.zeros(workers) + table("cluster.shift", shift, workers, deepest=1)
     refuse("cluster.shift", seconds, np.isfinite(seconds) & (seconds >= 0), "must be finite and not negative")
     return seconds
 
 
 def _straggler(workers: int, *, straggler: float = 1.0) -> np.ndarray:
-    """[workers] how many times slower each is, on top of all else: the last one alone. Koloskova et al. 2022, 2206.08307."""
+    """[workers] how many times slower each is, on top of all else: the last one alone. Koloskova et al. 2022, 2206.08307.
+
+    Args:
+      straggler: how many times as long the last worker takes.
+    """
     if not 0 < straggler < np.inf:
         raise InputError(f"cluster.straggler: must be positive and finite, got {straggler}; 10 is usual")
     return np.append(np.ones(workers - 1), straggler)
@@ -70,7 +78,13 @@ def _straggler(workers: int, *, straggler: float = 1.0) -> np.ndarray:
 def _burst(
     workers: int, *, burst_slowdown: float = 1.0, burst_start: float = 0.05, burst_stop: float = 0.2
 ) -> Burst | None:
-    """None where bursts would change nothing."""
+    """None where bursts would change nothing.
+
+    Args:
+      burst_slowdown: how many times as long a computation takes in a slow burst.
+      burst_start: probability that a computation begins a burst.
+      burst_stop: probability that a computation ends it.
+    """
     if not 0 < burst_slowdown < np.inf:
         raise InputError(f"cluster.burst_slowdown: must be positive and finite, got {burst_slowdown}; 10 is usual")
     for name, value in (("burst_start", burst_start), ("burst_stop", burst_stop)):
@@ -86,7 +100,13 @@ def _burst(
 def _down(
     workers: int, *, crash: float | None = None, crash_workers: int = 1, restart: float | None = None
 ) -> np.ndarray:
-    """[workers, 2]: the first `crash_workers` go down at `crash`, for `restart` seconds or for good."""
+    """[workers, 2]: from when and until when each is down.
+
+    Args:
+      crash: seconds at which workers go down; none: never.
+      crash_workers: how many go down, the first ones.
+      restart: seconds after which they are back; none: never.
+    """
     for name, value in (("crash", crash), ("restart", restart)):
         if value is not None and not 0 <= value < np.inf:
             raise InputError(f"cluster.{name}: must be finite and not negative, got {value}; leave it out for never")
@@ -99,7 +119,11 @@ def _down(
 
 
 def _batch(workers: int, *, batch: int | None = None) -> int | None:
-    """The batch whose gradient takes the mean time, others in proportion; None: any takes as long. The run scales by it."""
+    """The batch whose gradient takes the mean time, others in proportion; None: any takes as long. The run scales by it.
+
+    Args:
+      batch: samples of a gradient that takes the mean time, others in proportion; none: any takes as long.
+    """
     return batch
 
 

@@ -142,13 +142,16 @@ def _entry(name: str) -> Entry[Any]:
 
 def optimizer_options(name: str, given: Mapping[str, object]) -> dict[str, Any]:
     """`given`, checked against the optimizer's own parameters."""
-    parameters = dict(inspect.signature(_entry(name).make).parameters)
-    for own in ("learning_rate", "keys"):
-        parameters.pop(own, None)
-    resolved = plain_options("optimizer", name, parameters, given)
+    resolved = plain_options("optimizer", name, parameters_of(name), given)
     if name in SCHEDULE_FREE and not resolved.get("b1", 1.0) > 0:  # its model is divided by it
         raise InputError(f"optimizer.b1: must be positive for {name}, got {given['b1']}")
     return resolved
+
+
+def parameters_of(name: str) -> dict[str, inspect.Parameter]:
+    """An optimizer's own parameters, without what the harness hands over."""
+    found = inspect.signature(_entry(name).make).parameters
+    return {name: parameter for name, parameter in found.items() if name not in ("learning_rate", "keys")}
 
 
 # -- making --
@@ -233,4 +236,5 @@ __all__ = [
     "dry_step",
     "make_optimizer",
     "optimizer_options",
+    "parameters_of",
 ]

@@ -38,7 +38,7 @@ def plain_options(
 
 
 def _value(name: str, value: Any, parameter: inspect.Parameter) -> Any:
-    wanted, fits = _asked(parameter, value)
+    wanted, fits = asked(parameter, value)
     if wanted is None:
         raise InputError(f"{name}: is no number or name, so it cannot be given here; leave it out")
     if not fits:
@@ -48,7 +48,7 @@ def _value(name: str, value: Any, parameter: inspect.Parameter) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _asked(parameter: inspect.Parameter, value: Any) -> tuple[str | None, bool]:
+def asked(parameter: inspect.Parameter, value: Any) -> tuple[str | None, bool]:
     """(what the parameter asks for, None: what cannot be said; whether the value is that)."""
     default = parameter.default
     if "dtype" in parameter.name:
@@ -81,4 +81,4 @@ def _finite(value: Any) -> bool:
     return bool(value == 0 or least <= abs(value) <= most)  # which NaN is not
 
 
-__all__ = ["plain_options"]
+__all__ = ["asked", "plain_options"]

@@ -81,6 +81,13 @@ def add_wandb(parser: Parser) -> None:
     )
 
 
+def add_sweep_file(parser: Parser) -> None:
+    """What sweep to read."""
+    parser.add_argument(
+        "file", metavar="FILE", help="YAML in the W&B sweep schema, or the name of a sweep that comes with dopt"
+    )
+
+
 def add_set(parser: Parser) -> None:
     """Flag of what reads a sweep file."""
     parser.add_argument(

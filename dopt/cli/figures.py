@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, NamedTuple
 
-from dopt import cores
+from dopt import cores, paths
 from dopt.cli.command import Command, Parser, Values, folder
 from dopt.cli.screen import beside, complain, console, print_written, progress
 from dopt.types import InputError
@@ -54,7 +54,7 @@ def add_flags(parser: Parser) -> None:
         "--folder",
         type=folder,
         metavar="DIR",
-        help="where figure files lie, which are run (default: dopt's own, paper_figs)",
+        help="where figure files lie, which are run (default: dopt's own)",
     )
     parser.add_argument(
         "--results", type=folder, default="results", metavar="DIR", help="where results lie (default: results)"
@@ -65,7 +65,9 @@ def add_flags(parser: Parser) -> None:
         size.add_argument(f"--{name}", dest="size", action="store_const", const=name, default="", help=text)
     parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one for each core of a CPU)")
     parser.add_argument(
-        "--gallery", action="store_true", help="also put pictures, data and GALLERY.md into --folder; for all figures"
+        "--gallery",
+        action="store_true",
+        help="also put pictures, data and GALLERY.md into --folder (of an installed dopt: into results); for all figures",
     )
 
 
@@ -83,7 +85,8 @@ def run(args: argparse.Namespace, _: Values) -> int:
         return 0
     drawn = list(_drawn(args, modules, folder))
     if args.gallery:
-        _publish(drawn, folder)
+        is_ours = folder.parent != paths.INSTALLED  # an installation is left alone
+        _publish(drawn, folder if is_ours else beside(Path(args.results) / "figures"))
     wrong = [line for one in drawn for line in one.wrong]
     for line in wrong:
         complain(f"dopt: {line}")

@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dopt.cli import words
-from dopt.cli.command import Command, Dotted, Parser, Values, add_set, add_wandb, folder
+from dopt.cli.command import Command, Dotted, Parser, Values, add_set, add_sweep_file, add_wandb, folder
 from dopt.cli.screen import complain, console, short
 from dopt.launch import share
 from dopt.launch.slurm import OPTIONS
+from dopt.sweeps.named import located
 
 if TYPE_CHECKING:
     from dopt.sweeps.spec import Sweep
 
 
 def _add_file(parser: Parser) -> None:
-    parser.add_argument("file", metavar="FILE", help="YAML in the W&B sweep schema")
+    add_sweep_file(parser)
     add_set(parser)
 
 
@@ -96,7 +97,7 @@ def _slurm(args: argparse.Namespace, _: Values) -> int:
     from dopt.sweeps.work import default_folder
 
     results = Path(args.results or default_folder(sweep.name, words.changes(args.set))).absolute()
-    command = [sys.executable, "-m", "dopt", "sweep", str(Path(args.file).absolute()), f"--results={results}"]
+    command = [sys.executable, "-m", "dopt", "sweep", str(located(args.file).absolute()), f"--results={results}"]
     command += [f"--wandb={args.wandb}", f"--jobs={given.get('cpus', 1)}", *_same(args)]
     text, logs = slurm.script(sweep.name, command, results, args.array, given), results / slurm.LOGS
     if args.print:
@@ -125,7 +126,7 @@ def _kubernetes(args: argparse.Namespace, _: Values) -> int:
     from dopt.paths import slug
 
     given = {"name": kubernetes.default_name(sweep.name), "cpu": "1"} | given
-    file, results = Path(args.file), args.results or slug(sweep.name)
+    file, results = located(args.file), args.results or slug(sweep.name)
     flags = ["--wandb=off", *_same(args)]  # a pod has no login; the next call of a machine that has logs what W&B lacks
     objects = kubernetes.render(
         file, file.read_text(encoding="utf-8"), flags, results, args.completions, not args.shard, given

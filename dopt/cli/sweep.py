@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from dopt import cores
 from dopt.cli import devices, dry_run, words
-from dopt.cli.command import Command, Parser, Values, add_figures_folder, add_results_and_wandb, add_set
+from dopt.cli.command import Command, Parser, Values, add_figures_folder, add_results_and_wandb, add_set, add_sweep_file
 from dopt.cli.screen import beside, console, progress, short
 from dopt.files import is_writable, write
+from dopt.sweeps import named
+from dopt.sweeps.named import located
 from dopt.sweeps.shard import Shard
 from dopt.types import InputError, MachineError
 
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 def add_flags(parser: Parser) -> None:
     """What `dopt sweep` takes."""
-    parser.add_argument("file", metavar="FILE", help="YAML in the W&B sweep schema")
+    add_sweep_file(parser)
     add_set(parser)
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument(
@@ -115,7 +117,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
         paths += _kept(results, cells, show)
     for line in results.notes:
         show.say(line)
-    paths += _drawn(results, Path(args.file), args.figures) if not results.missing else []
+    paths += _drawn(results, located(args.file), args.figures) if not results.missing else []
     out.print("\n".join(["wrote", *(f"  {short(path)}" for path in paths)]), highlight=False, soft_wrap=True)
     return 0
 
@@ -175,4 +177,5 @@ def _is_shipped(file: Path, folder: Path) -> bool:
     return file.resolve().parent == folder.parent / "benchmarks"
 
 
-COMMAND = Command("run a sweep file, or what is missing of it", add_flags, run)
+EPILOG = f"Sweeps that come with dopt: {', '.join(named.available())}"
+COMMAND = Command("run a sweep file, or what is missing of it", add_flags, run, epilog=EPILOG)

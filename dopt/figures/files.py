@@ -22,6 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dopt import paths
 from dopt.config import Resolved
 from dopt.figures.claims import Claim, of_fewer
 from dopt.paths import slug
@@ -42,8 +43,8 @@ LARGER = 5  # times the seeds, in full size
 
 
 def shipped() -> Path:
-    """The folder of figures that came with dopt: beside its package, in its repository. No other is run unless it is named."""
-    return Path(__file__).resolve().parents[2] / "paper_figs"
+    """The folder of figures that come with dopt. No other is run unless it is named."""
+    return paths.shipped("paper_figs")
 
 
 def available(folder: Path) -> dict[str, Path]:

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 from dopt.registry import did_you_mean
+from dopt.sweeps.named import available, located
 from dopt.text import quoted, shown
 from dopt.types import InputError
 
@@ -101,22 +102,28 @@ _Loader.add_constructor("tag:yaml.org,2002:str", _Loader.text)
 _Loader.add_constructor("tag:yaml.org,2002:map", _Loader.construct_mapping)
 
 
-def read(path: str | Path) -> Any:
-    """What a sweep file says, as data.
+def read(sweep: str | Path) -> Any:
+    """What a sweep file says, as data; a word names one that comes with dopt.
 
     Raises:
       InputError: it is missing, or no YAML of plain data.
     """
-    path = Path(path)
+    path = located(sweep)
     if not path.is_file():
-        near = did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
-        raise InputError(f"sweep: no file {str(path)!r}{near}")
+        raise InputError(f"sweep: no file {str(path)!r}{_near(path)}")
     try:
         with path.open(encoding="utf-8") as file:
             text = file.read(LARGEST + 1)  # of a larger one the rest need not be read to be refused
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"sweep: {path} is not YAML that can be read ({error})") from error
     return load(text, f"sweep: {path}")
+
+
+def _near(path: Path) -> str:
+    """What may have been meant by a path that leads nowhere."""
+    if path.stem in available():
+        return f"; the one that comes with dopt is {path.stem}, without .yaml"
+    return did_you_mean(path.name, [p.name for p in path.parent.glob("*.yaml")]) if path.parent.is_dir() else ""
 
 
 def load(text: str, what: str) -> Any:

@@ -55,7 +55,7 @@ class Sweep:
 
 
 def read(path: str | Path, changes: Mapping[str, Any] | None = None) -> Sweep:
-    """The sweep in a YAML file, with some parameters fixed to other values (`changes`, as `{"steps": 100}`).
+    """The sweep in a YAML file, or of that name, with some parameters fixed to other values (`changes`, as `{"steps": 100}`).
 
     Raises:
       InputError: the file is missing, is not YAML, or says something that no run can mean.

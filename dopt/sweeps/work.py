@@ -83,7 +83,7 @@ def sweep(
     """Run what a sweep file asks for and is not in the results folder yet.
 
     Args:
-      source: a YAML file in the W&B sweep schema, or its content.
+      source: a YAML file in the W&B sweep schema, the name of one that comes with dopt, or its content.
       results: the folder; `results/NAME` by default, `results/NAME_CHANGES` where `set` changes something.
       set: parameters to fix to other values, as `{"steps": 100}`.
       wandb: auto, online, offline or off.

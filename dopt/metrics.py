@@ -6,7 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dopt.registry import Registry
 from dopt.types import Tree
+
+METRICS = Registry(
+    "metrics"
+)  # of a user's; the trait `of` says what they take: "mean", the mean model, or "models", stacked ones
 
 CHOICES = {
     "loss": "f at the mean model",

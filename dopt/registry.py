@@ -9,11 +9,12 @@ import re
 import types
 import typing
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
+from dopt import plugins
 from dopt.text import LONGEST, quoted
 from dopt.types import InputError
 
@@ -55,6 +56,11 @@ class Entry(Generic[T]):
     @property
     def summary(self) -> str:
         return (inspect.getdoc(self.make) or "").split("\n")[0].rstrip(".")
+
+    @property
+    def origin(self) -> str:
+        """Where it comes from: dopt, a file, or a module."""
+        return plugins.origin(self.make)
 
     @property
     def known(self) -> tuple[str, ...]:
@@ -99,12 +105,20 @@ def traits_by_name(entry: Entry[Any]) -> Mapping[str, Any]:
     return entry.traits if isinstance(entry.traits, Mapping) else vars(entry.traits)
 
 
-def readable(given: Mapping[str, object], own: Iterable[str], registry: Mapping[str, Entry[Any]]) -> dict[str, Any]:
-    """`given` without what only others of the registry read; what nobody reads stays, to be refused."""
+def readable(given: Mapping[str, object], own: Collection[str], *known: Plugins[Any]) -> dict[str, Any]:
+    """`given` without what only others of these registries read; what nobody reads stays, to be refused."""
     if not given:
         return {}
-    others = {option for entry in registry.values() for option in entry.known}.difference(own)
+    others = _others(own, known)
+    if not all(name in own or name in others for name in given):  # what is not imported yet may read it
+        plugins.offered()
+        others = _others(own, known)
     return {name: value for name, value in given.items() if name not in others}
+
+
+def _others(own: Collection[str], known: Iterable[Plugins[Any]]) -> set[str]:
+    """Options of a registry's plug-ins, but for one's own."""
+    return {option for each in known for entry in each.values() for option in entry.known}.difference(own)
 
 
 @cache
@@ -259,14 +273,36 @@ def _kind(hint: Any) -> str:
 
 
 class Plugins(dict[str, Entry[T]]):
-    """name -> Entry, with an error that helps."""
+    """name -> Entry, with an error that helps. A name that nobody has registered may be that of an installed plug-in."""
 
     def __init__(self, what: str):
         super().__init__()
         self.what = what
 
     def __missing__(self, name: str) -> Entry[T]:
-        raise InputError(f"{self.what}: unknown name {quoted(name)}{did_you_mean(name, self)}")
+        plugins.offered()
+        if name in self:
+            return self[name]
+        raise InputError(f"{self.what}: unknown name {quoted(name)}{did_you_mean(name, self)}{plugins.failures()}")
+
+    def has(self, name: object) -> bool:
+        """Whether the name is known, be it by an installed plug-in that nobody has asked for yet."""
+        if name not in self:
+            plugins.offered()
+        return name in self
+
+    def add(self, entry: Entry[T]) -> None:
+        """Register a plug-in; a file, or a session, may register its own ones anew.
+
+        Raises:
+          InputError: the name is taken.
+        """
+        there = self.get(entry.name)
+        if there is not None and not plugins.is_same_place(there.make, entry.make):
+            raise InputError(
+                f"{self.what}: the name {quoted(entry.name)} is taken already, by {there.origin}; take another one"
+            )
+        self[entry.name] = entry
 
 
 class Registry(Plugins[Mapping[str, Any]]):
@@ -277,7 +313,7 @@ class Registry(Plugins[Mapping[str, Any]]):
 
         def add(make: Make) -> Make:
             key = name or make.__name__
-            self[key] = Entry(key, make, source, traits)
+            self.add(Entry(key, make, source, traits))
             return make
 
         return add

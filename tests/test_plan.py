@@ -23,6 +23,7 @@ from dopt.config.identity import _source_digest, digests
 from dopt.data import files
 from dopt.devices import executors
 from dopt.mixing import rules
+from dopt.registry import Entry
 from dopt.sweeps import plan, seal, work
 from dopt.sweeps.results import find
 from dopt.sweeps.store import SlabError, Store
@@ -420,8 +421,7 @@ def lazy_even(graph: Any) -> np.ndarray:
 def test_another_body_of_a_plugin_is_never_handed_the_first_ones_results(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(mixing.WEIGHTS, "even", mixing.WEIGHTS["push"])  # taken away again in the end
-    mixing.WEIGHTS.register(name="even")(even)
+    monkeypatch.setitem(mixing.WEIGHTS, "even", Entry("even", even, "", {}))  # taken away again in the end
     first, _ = again(tmp_path / "results", weights="even")
     mixing.WEIGHTS.register(name="even")(lazy_even)
     with pytest.raises(InputError, match=r"code of weights, matrix of run \w{16} .*no longer what"):
@@ -431,9 +431,8 @@ def test_another_body_of_a_plugin_is_never_handed_the_first_ones_results(
 
 
 def test_code_that_cannot_be_hashed_is_said_and_never_reused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(mixing.WEIGHTS, "nowhere", mixing.WEIGHTS["push"])
     made = eval("lambda graph: even(graph)", {"even": even})
-    mixing.WEIGHTS.register(name="nowhere")(made)
+    monkeypatch.setitem(mixing.WEIGHTS, "nowhere", Entry("nowhere", made, "", {}))
     found, (line,) = again(tmp_path / "results", weights="nowhere")
     assert found.missing == 0
     assert line.startswith("results: code of weights cannot be hashed")

@@ -38,9 +38,8 @@ def readable(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     own = set(ALGORITHMS[name].known)
     if "compressor" in own:
         chosen = given.get("compressor", "identity")
-        own |= set(COMPRESSORS[chosen].known if isinstance(chosen, str) and chosen in COMPRESSORS else ())
-    others: dict[str, Entry[Any]] = {**ALGORITHMS, **COMPRESSORS}
-    return registry.readable(given, own, others)
+        own |= set(COMPRESSORS[chosen].known if isinstance(chosen, str) and COMPRESSORS.has(chosen) else ())
+    return registry.readable(given, own, ALGORITHMS, COMPRESSORS)
 
 
 _options = options  # `make` has options of its own

@@ -55,6 +55,14 @@ class Method(optax.GradientTransformationExtraArgs):
         return self
 
 
+def register(make: Make, traits: Traits, name: str | None = None) -> Make:
+    """Register a builder under its own name, or another one."""
+    method = Entry(name or make.__name__, make, traits.source, traits)
+    check_scheduled(method)
+    ALGORITHMS.add(method)
+    return make
+
+
 P = ParamSpec("P")
 
 
@@ -64,13 +72,7 @@ def registering(tell: Callable[P, Traits]) -> Callable[P, Callable[[Make], Make]
     def decorator(*args: P.args, **kwargs: P.kwargs) -> Callable[[Make], Make]:
         traits = tell(*args, **kwargs)
 
-        def register(make: Make) -> Make:
-            method = Entry(make.__name__, make, traits.source, traits)
-            check_scheduled(method)
-            ALGORITHMS[method.name] = method
-            return make
-
-        return register
+        return lambda make: register(make, traits)
 
     return decorator
 

@@ -146,7 +146,7 @@ class _Resolving:
             value, options = self.values[name], self.given[name]
             if registry is topology.TOPOLOGIES and isinstance(value, str) and topology.is_generator(value):
                 self.given[name] = topology.readable(value, options)
-            elif value in registry:
+            elif isinstance(value, str) and registry.has(value):
                 self.given[name] = readable(options, registry[value].known, registry)
             elif value is None or not isinstance(value, str):  # a name from elsewhere reads what it likes
                 self.given[name] = readable(options, plain, registry)

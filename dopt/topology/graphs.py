@@ -303,7 +303,7 @@ def random_matching(workers: int) -> Matchings:
 
 def _matcha_bytes(n: float, base: str, **_: object) -> float:
     """The base graph, and a Laplacian for each matching, of which there are about as many as neighbours."""
-    if base not in TOPOLOGIES:
+    if not TOPOLOGIES.has(base):
         return 0.0
     graph = need(base, int(n), TOPOLOGIES[base].options({}, "topology.base")).bytes
     return graph + 2 * PAIR * n**2 * (3 + graph / (EDGE * n))
@@ -315,7 +315,7 @@ def matcha(workers: int, *, base: str = "ring", budget: float = 0.5) -> Matching
     _at_least("matcha", workers, 2)
     if not 0 < budget <= 1:
         raise InputError(f"topology.budget: must lie in (0, 1], got {budget}")
-    if base not in TOPOLOGIES:  # nor a file, whose content no run's identity would know
+    if not TOPOLOGIES.has(base):  # nor a file, whose content no run's identity would know
         raise InputError(f"topology.base: unknown name {base!r}{did_you_mean(base, TOPOLOGIES)}")
     graph = make(base, workers)
     if not isinstance(graph, nx.Graph) or graph.is_directed():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,6 @@ from dopt.sweeps import spec
 FOLDER = Path(__file__).parents[1] / "paper_figs"
 NAMES = sorted(figures.available(FOLDER))
 PUBLISHED = [name for name in NAMES if any(letter.isdigit() for letter in name)]
-AS_COMMITTED = sys.version_info < (3, 12)  # for which other versions of NumPy and SciPy are pinned
 SMALLEST = 0.01  # of a megabyte: an empty picture is smaller
 
 
@@ -40,8 +38,8 @@ def test_the_committed_data_are_of_the_runs_that_the_figure_asks_for(name: str) 
     assert drawn
     asked = [run for content in contents(name) for run in spec.parse(content).runs]
     others = drawn - {run.id for run in asked}
-    # an id knows its matrix, and a solver's last bits are other ones with other versions of its libraries
-    assert len(others) <= (0 if AS_COMMITTED else sum(map(matrices.is_solved, asked)))
+    # an id knows its matrix, and a solver's last bits are other ones with other libraries, or on another processor
+    assert len(others) <= sum(map(matrices.is_solved, asked))
     unnamed = rows[rows[column] == ""]
     assert unnamed.empty or all(kind.startswith("theory") for kind in unnamed["kind"])
 

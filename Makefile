@@ -46,9 +46,9 @@ figures: $(VENV)/.installed-dev
 faults: $(VENV)/.installed-dev
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.faults
 
-# sweeps on clusters that are started here: of Ray, and a Slurm, where there is one (Debian: slurm-wlm, munge)
+# sweeps on clusters that are started here: of Ray, and a Slurm, where there is one (Debian: slurm-wlm, munge); runs of two processes
 cluster: $(VENV)/.installed-dev
-	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m cluster tests/cluster
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m cluster tests/cluster tests/test_hosts.py
 
 # 20 000 damaged inputs of every kind that dopt reads, each taken or refused in one line (`make test` tries a thousand)
 fuzz: $(VENV)/.installed

@@ -11,6 +11,9 @@ from hypothesis import settings
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 if os.environ.pop("HURRY", None):  # as `make test` asks; helpers inherit what comes of it
     os.environ["XLA_FLAGS"] = f"{hurry.FLAGS} {os.environ.get('XLA_FLAGS', '')}"
+    # many tests compile what another one has compiled
+    os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="dopt-test-compiled-"))
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
     os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8".strip()
 os.environ.setdefault("DOPT_CACHE_DIR", tempfile.mkdtemp(prefix="dopt-test-cache-"))

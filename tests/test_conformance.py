@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -21,6 +22,7 @@ import optax
 import oracles
 import pytest
 from jax import lax
+from jax.experimental.compilation_cache import compilation_cache
 
 import dopt
 from dopt import (
@@ -1130,6 +1132,18 @@ def test_a_queue_moves_nothing_before_its_first_gradient_arrives(delay: int) -> 
     assert (np.diff(loss[delay:]) != 0).all()
 
 
+@pytest.fixture
+def _anew(tmp_path: Path) -> Iterator[None]:
+    """What was compiled before is not taken from the tests' cache (conftest.py)."""
+    kept = jax.config.jax_compilation_cache_dir
+    for folder in (str(tmp_path), kept):
+        jax.config.update("jax_compilation_cache_dir", folder)
+        compilation_cache.reset_cache()
+        if folder != kept:
+            yield
+
+
+@pytest.mark.usefixtures("_anew")
 @pytest.mark.parametrize("row", [TABLE[0], *(row for row in TABLE if row.is_random)], ids=lambda row: row.name)
 def test_the_same_seed_compiled_anew_gives_the_same_trace(row: Row) -> None:
     again = dopt.run(describe(row, 8, BATCHES), problem=least_squares(8))

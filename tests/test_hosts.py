@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import hurry
@@ -31,22 +33,24 @@ METHODS = {
     "gradient_tracking": {"algorithm": "gradient_tracking"},
     "momentum on a mesh": {"algorithm": "gossip_sgd", "optimizer.momentum": 0.9, "executor": "mesh", "workers": 16},
 }
+QUICK = ("gossip_sgd", "momentum on a mesh")  # the last one is cut, and goes on; `make cluster` makes the others
 # process 0 makes each run once more, simulated on a device of its own; both processes say what they found
-EACH = f"""
+EACH = """
+import json
 import sys
 import numpy as np
 import dopt
 from dopt.devices import hosts
 
-hosts.initialize(sys.argv[1], 2, int(sys.argv[2]))
-found = {{}}
-for name, fields in {METHODS!r}.items():
+hosts.initialize(sys.argv[3], 2, int(sys.argv[1]))
+found = {}
+for name, fields in json.loads(sys.argv[5]).items():
     common = dict(workers=8, problem="quadratic", learning_rate=0.1, steps=30)
-    common |= {{"executor": "shard_map", "problem.dim": 5, "problem.noise": 0.1, **fields}}
+    common |= {"executor": "shard_map", "problem.dim": 5, "problem.noise": 0.1, **fields}
     for where in [common["executor"], "vmap"][: 2 if hosts.first() else 1]:
-        result = dopt.run(dopt.Run.from_dict(common | {{"executor": where}}))
-        found[f"{{name}}/{{where != 'vmap'}}"] = result.params
-        found[f"{{name}}/{{where != 'vmap'}}/loss"] = result.history["loss"]
+        result = dopt.run(dopt.Run.from_dict(common | {"executor": where}))
+        found[f"{name}/{where != 'vmap'}"] = result.params
+        found[f"{name}/{where != 'vmap'}/loss"] = result.history["loss"]
 
 class CutError(Exception):
     pass
@@ -56,13 +60,13 @@ def cut(done, total):
         raise CutError
     return 1
 
-run = dopt.Run.from_dict(common | {{"record_every": 5}})  # of the last ones, on a mesh
+run = dopt.Run.from_dict(common | {"record_every": 5})  # of the last ones, on a mesh
 try:
     dopt.run(run, checkpoint=dopt.Checkpoints(sys.argv[4], every=10), look=cut)
 except CutError:
     found["resumed"] = dopt.run(run, checkpoint=dopt.Checkpoints(sys.argv[4], every=10)).params
     found["whole"] = dopt.run(run).params
-np.savez(sys.argv[3], **found)
+np.savez(sys.argv[2], **found)
 """
 LONG = ["--algorithm", "gossip_sgd", "--workers", "8", "--learning_rate", "0.1", "--problem", "quadratic"]
 LONG += ["--executor", "shard_map", "--wandb", "off", "--steps", "3000000", "--record_every", "100"]
@@ -87,14 +91,21 @@ def start(*arguments: str) -> subprocess.Popen:
     return subprocess.Popen(command, env=os.environ | own, stdout=pipe, stderr=pipe, text=True)
 
 
-def test_two_processes_end_where_the_simulation_ends(tmp_path: Path) -> None:
-    address = f"localhost:{free_port()}"
-    pair = [start(EACH, address, str(i), str(tmp_path / f"{i}.npz"), str(tmp_path / "kept")) for i in range(2)]
+@pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param(QUICK, id="quick"),
+        pytest.param([name for name in METHODS if name not in QUICK], id="the others", marks=pytest.mark.cluster),
+    ],
+)
+def test_two_processes_end_where_the_simulation_ends(names: Sequence[str], tmp_path: Path) -> None:
+    rest = f"localhost:{free_port()}", str(tmp_path / "kept"), json.dumps({name: METHODS[name] for name in names})
+    pair = [start(EACH, str(i), str(tmp_path / f"{i}.npz"), *rest) for i in range(2)]
     for process in pair:
         out, err = process.communicate(timeout=240)
         assert (process.returncode, out, err) == (0, "", "")
     mine, others = (np.load(tmp_path / f"{i}.npz") for i in range(2))
-    for name in METHODS:
+    for name in names:
         np.testing.assert_allclose(mine[f"{name}/True"], mine[f"{name}/False"], rtol=0, atol=1e-6)
         np.testing.assert_allclose(mine[f"{name}/True/loss"], mine[f"{name}/False/loss"], rtol=1e-6, atol=1e-6)
         np.testing.assert_array_equal(mine[f"{name}/True"], others[f"{name}/True"])
@@ -102,7 +113,8 @@ def test_two_processes_end_where_the_simulation_ends(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found["resumed"], found["whole"])
 
 
-@pytest.mark.parametrize("victim", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_the_death_of_one_process_ends_the_other_with_one_line_and_leaves_the_store(
     victim: int, tmp_path: Path
 ) -> None:
@@ -150,6 +162,7 @@ def test_where_jax_finds_no_cluster_all_must_be_said(tmp_path: Path) -> None:
     assert re.fullmatch(r"dopt: coordinator: .* Got auto; give HOST:PORT, --processes N and --process I\n", err), err
 
 
+@pytest.mark.slow
 def test_who_finds_nobody_ends_with_one_line(tmp_path: Path) -> None:
     code = "import sys\nfrom dopt.devices import hosts\nhosts.HEARTBEAT = 2\n" + COMMAND
     few = ["--processes", "2", "--process", "1", "--heartbeat", "2"]

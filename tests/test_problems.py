@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -214,12 +214,11 @@ def test_the_weighted_loss_is_the_weighted_mean_of_the_losses_of_single_samples(
         batch = jax.tree.map(lambda a: jnp.asarray(a[0, :4], wide[a.dtype.kind]), problem.data)
         x, unravel = ravel_pytree(jax.tree.map(lambda a: jnp.asarray(a, jnp.float64), problem.init(jax.random.key(0))))
         params = unravel(x + 0.3 * np.random.default_rng(2).standard_normal(x.shape))
-        losses = base.sample_losses(problem.loss, params, batch)
-        assert float(problem.weighted_loss(params, batch, jnp.asarray(weights))) == pytest.approx(
-            float(weights @ losses), rel=1e-6
-        )
-        equal = float(problem.weighted_loss(params, batch, jnp.full(4, 0.25)))
-        assert equal == pytest.approx(float(problem.loss(params, batch)), rel=1e-6)
+        losses = jax.jit(partial(base.sample_losses, problem.loss))(params, batch)
+        weighted = jax.jit(problem.weighted_loss)
+        assert float(weighted(params, batch, jnp.asarray(weights))) == pytest.approx(float(weights @ losses), rel=1e-6)
+        equal = float(weighted(params, batch, jnp.full(4, 0.25)))
+        assert equal == pytest.approx(float(jax.jit(problem.loss)(params, batch)), rel=1e-6)
         assert np.ptp(losses) > 1e-3
 
 

@@ -62,6 +62,7 @@ FAULTS = {
         "faults/test_peers.py::test_a_dead_process",
         "faults/test_peers.py::test_a_signal_to_one",
         "test_hosts.py::test_the_death",
+        "test_hosts.py::test_who_finds_nobody",
     ),
 }
 

@@ -39,7 +39,7 @@ quick: $(VENV)/.installed-dev
 	$(call pytest,HURRY=1) $(QUICK)
 
 # all figures; fails where a claim that we say holds does not
-figures: $(VENV)/.installed-dev
+figures: $(VENV)/.installed-figures
 	$(BIN)/dopt figures --gallery
 
 # all faults, really caused (`make test` causes a few of them), and the table of README
@@ -86,9 +86,10 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PIP) --editable .
 	@touch $@
 
-$(VENV)/.installed-dev: $(VENV)/.installed
-	@echo "installing what the checks need"
-	@$(PIP) --editable '.[dev]'
+# .installed-EXTRA: with what this extra brings
+$(VENV)/.installed-%: $(VENV)/.installed
+	@echo "installing dopt[$*]"
+	@$(PIP) --editable '.[$*]'
 	@touch $@
 
 clean:

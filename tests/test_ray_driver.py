@@ -90,7 +90,7 @@ def test_who_has_no_ray_is_told_how_to_get_it(
     found = util.find_spec
     monkeypatch.setattr(util, "find_spec", lambda name, *rest: None if name == "ray" else found(name, *rest))
     assert main(["sweep", file, "--engine=ray"]) == 2
-    assert capsys.readouterr().err == "dopt: ray: is not installed; say pip install 'dopt[ray]'\n"
+    assert capsys.readouterr().err == "dopt: engine: ray needs ray, which is not installed; pip install 'dopt[ray]'\n"
 
 
 @pytest.mark.parametrize(

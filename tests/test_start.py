@@ -20,7 +20,8 @@ from packaging.utils import canonicalize_name
 
 import dopt
 import dopt.config
-from dopt import watch
+from dopt import extras, watch
+from dopt.types import InputError
 from dopt.version import VERSION, described, installed
 
 ROOT = Path(__file__).parents[1]
@@ -145,20 +146,62 @@ def brought(names: Iterable[str], known: set[str]) -> set[str]:
     return known
 
 
-def test_all_modules_can_be_imported_where_no_extra_is_installed() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    there = brought([Requirement(each).name for each in project["dependencies"]], {"dopt", "setuptools", "pip"})
-    owners = importlib.metadata.packages_distributions()
-    absent = [name for name, own in owners.items() if not there & set(map(canonicalize_name, own))]
-    assert {"ray", "filelock", "cvxpy", "kubernetes_validate", "pytest"} <= set(absent)
-    code = f"""
-import importlib, pkgutil, sys
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+# packages of extras are absent, also where another package would bring them
+WITHOUT = """
+import sys
 absent = set({absent!r})
 class Gone:
     def find_spec(self, name, path=None, target=None):
         if name.partition(".")[0] in absent:
             raise ModuleNotFoundError(f"No module named {{name!r}}", name=name)
 sys.meta_path.insert(0, Gone())
+"""
+OPTIONAL = {module.partition(".")[0] for module, _ in extras.EXTRAS.values()}
+
+
+def test_each_optional_package_is_in_the_extra_that_is_named_where_it_is_missing_and_in_all() -> None:
+    brings = {
+        name: {Requirement(each).name for each in listed} for name, listed in PROJECT["optional-dependencies"].items()
+    }
+    (all_of_them,) = map(Requirement, PROJECT["optional-dependencies"]["all"])
+    for package, (_, extra) in extras.EXTRAS.items():
+        assert package in brings[extra]
+        assert extra in all_of_them.extras
+    assert all_of_them.extras == brings.keys() - {"all", "cuda", "dev", "tpu"}
+
+
+def test_a_missing_package_is_named_with_its_extra_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert extras.lacking("bokeh", "report: it") == ""
+    monkeypatch.setitem(extras.EXTRAS, "bokeh", ("bokehh.plotting", "report"))
+    with pytest.raises(
+        InputError, match=r"^report: it needs bokeh, which is not installed; pip install 'dopt\[report\]'$"
+    ):
+        extras.need("bokeh", "report: it")
+
+
+def test_a_sweep_needs_no_extra_and_says_so_where_it_cannot_draw(tmp_path: Path) -> None:
+    code = f"""
+{WITHOUT.format(absent=sorted(OPTIONAL))}
+from dopt.cli import main
+words = ["--set=steps=10", "--set=workers=4", "--set=topology=ring", "--set=delay=0", "--set=seed=0", "--set=learning_rate=0.1"]
+sys.exit(main(["sweep", "connectivity_delay", "--results={tmp_path}", "--wandb=off", *words]))
+"""
+    done = process("-c", code)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines() + done.stderr.splitlines()
+    assert "picture: it needs matplotlib, which is not installed; pip install 'dopt[figures]'" in lines
+    assert (tmp_path / "table.csv").is_file()
+
+
+def test_all_modules_can_be_imported_where_no_extra_is_installed() -> None:
+    there = brought([Requirement(each).name for each in PROJECT["dependencies"]], {"dopt", "setuptools", "pip"})
+    owners = importlib.metadata.packages_distributions()
+    absent = {name for name, own in owners.items() if not there & set(map(canonicalize_name, own))}
+    assert {"ray", "filelock", "cvxpy", "kubernetes_validate", "pytest"} <= absent
+    code = f"""
+{WITHOUT.format(absent=sorted(absent | OPTIONAL))}
+import importlib, pkgutil
 import dopt
 for module in pkgutil.walk_packages(dopt.__path__, "dopt."):
     if module.name != "dopt.__main__":

@@ -210,7 +210,7 @@ def test_where_the_solver_cannot_help_one_line_says_why(rule: str, monkeypatch: 
         )
     monkeypatch.setitem(sys.modules, "cvxpy", None)
     assert refused(lambda: weights_of("ring", rule=rule)) == (
-        f"weights: {rule} needs cvxpy, which is not here; pip install 'dopt[weights]'"
+        f"weights: {rule} needs cvxpy, which is not installed; pip install 'dopt[weights]'"
     )
 
 

@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dopt import cores
+from dopt import cores, extras
 from dopt.cli import devices, dry_run, words
 from dopt.cli.command import Command, Parser, Values, add_figures_folder, add_results_and_wandb, add_set, add_sweep_file
 from dopt.cli.screen import beside, console, progress, short
@@ -117,7 +117,8 @@ def run(args: argparse.Namespace, _: Values) -> int:
         paths += _kept(results, cells, show)
     for line in results.notes:
         show.say(line)
-    paths += _drawn(results, located(args.file), args.figures) if not results.missing else []
+    if not results.missing:
+        paths += _pictures(results, args, show)
     out.print("\n".join(["wrote", *(f"  {short(path)}" for path in paths)]), highlight=False, soft_wrap=True)
     return 0
 
@@ -147,6 +148,15 @@ def _points(content: Any, changes: dict[str, Any]) -> int:
             listed = {name: said.get("values") for name, said in parameters.items() if isinstance(said, dict)}
             return math.prod(len(values) for values in (listed | changes).values() if isinstance(values, list))
     return 0
+
+
+def _pictures(results: Results, args: argparse.Namespace, show: Show) -> list[Path]:
+    """The pictures of a finished sweep, where there is what draws them."""
+    no_picture = extras.lacking("matplotlib", "picture: it")
+    if no_picture:
+        show.say(no_picture)
+        return []
+    return _drawn(results, located(args.file), args.figures)
 
 
 def _drawn(results: Results, file: Path, named: str | None) -> list[Path]:

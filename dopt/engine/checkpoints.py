@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from dopt import files
+from dopt import extras, files
 from dopt.devices import hosts
 from dopt.registry import coerce
 from dopt.types import InputError, MachineError, Tree
@@ -89,6 +89,7 @@ class Keeper:
     """
 
     def __init__(self, where: Checkpoints, run: str, devices: Any):
+        extras.need("orbax-checkpoint", "checkpoint:")
         self.every = coerce("checkpoint_every", where.every, int)
         if self.every < 1:
             raise InputError(f"checkpoint_every: must be at least 1 step, got {self.every}")

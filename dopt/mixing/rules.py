@@ -15,7 +15,7 @@ import networkx as nx
 import numpy as np
 from scipy.sparse import csr_array, eye_array, issparse
 
-from dopt import memory, reading
+from dopt import extras, memory, reading
 from dopt.mixing import sparse
 from dopt.mixing.spectrum import Matrix, is_stochastic, worst
 from dopt.registry import Registry, did_you_mean
@@ -407,10 +407,9 @@ def _least_norm(graph: Graph, name: str, nonnegative: bool) -> np.ndarray:
 
     A second for 32 workers, minutes for 128.
     """
-    try:
-        import cvxpy as cp
-    except ImportError as error:
-        raise InputError(f"weights: {name} needs cvxpy, which is not here; pip install 'dopt[weights]'") from error
+    extras.need("cvxpy", f"weights: {name}")
+    import cvxpy as cp
+
     if not nx.is_connected(graph):
         raise InputError(f"weights: {name} needs a connected graph, this one falls apart; add edges")
     n = len(graph)

@@ -9,6 +9,7 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dopt import extras
 from dopt.files import whole
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ def style(size: str = "text") -> Iterator[None]:
     Args:
       size: one of `SIZES`.
     """
+    extras.need("matplotlib", "picture: it")
     import matplotlib
 
     with matplotlib.rc_context(_settings(SIZES[size])):

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from importlib import util
 from typing import Any, NamedTuple
 
+from dopt import extras
 from dopt.registry import did_you_mean
 from dopt.text import quoted
 from dopt.types import InputError
@@ -29,9 +29,7 @@ class Asked(NamedTuple):
             raise InputError("gpus_per_slab: a slab runs on CPUs or on GPUs; leave cpus_per_slab out")
         if self.address is not None:
             host_and_port(self.address)
-        found = util.find_spec("ray")
-        if found is None or found.origin is None:  # a folder of that name is no package
-            raise InputError("ray: is not installed; say pip install 'dopt[ray]'")
+        extras.need("ray", "engine: ray")
         return self
 
 

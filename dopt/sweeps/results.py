@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from dopt import extras
 from dopt.config import Resolved
 from dopt.files import is_writable
 from dopt.sweeps import columns, compact, spec, where
@@ -145,6 +146,7 @@ class Results:
 
     def to_xarray(self) -> xarray.Dataset:
         """The history as a Dataset [varied parameters..., record]; [run, record] where they are not a full grid."""
+        extras.need("xarray", "to_xarray:")
         record = self.history.groupby("id", sort=False).cumcount().rename("record")
         table = self.history.assign(record=record)
         names = [name for name in self.varied if name in self.runs and self.runs[name].notna().all()]

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import networkx as nx
 import numpy as np
 
-from dopt import memory
+from dopt import extras, memory
 from dopt.types import InputError
 
 STREAM = 0x6D61746368  # of the random numbers of matchings: a stream of its own
@@ -273,12 +273,9 @@ def matcha_of(edges: tuple[tuple[int, int], ...], workers: int, budget: float) -
 
 def _probabilities(each: np.ndarray, budget: float) -> np.ndarray:
     memory.refuse_beyond([memory.solver("topology.budget", each.shape[1], 1)])
-    try:
-        import cvxpy
-    except ImportError as error:
-        raise InputError(
-            "topology: matcha with topology.budget < 1 needs a convex solver; pip install 'dopt[weights]'"
-        ) from error
+    extras.need("cvxpy", "topology: matcha with topology.budget < 1")
+    import cvxpy
+
     n = each.shape[1]
     basis = np.linalg.qr(np.column_stack([np.ones(n), np.eye(n)[:, 1:]]))[0][:, 1:]  # what is orthogonal to 1
     reduced = basis.T @ each @ basis

@@ -166,8 +166,9 @@ def _planned(target: Store, longest: _Source, grows: bool) -> _Source:
     with target.locked("plan", wait=True):
         for path in longest.paths:
             _copy(path, target.folder / path.relative_to(longest.folder))
-        if grows and longest.store.reading_path.is_file():
-            _copy(longest.store.reading_path, target.reading_path, anew=True)
+        for path in (longest.store.reading_path, longest.store.text_path):
+            if grows and path.is_file():
+                _copy(path, target.folder / path.name, anew=True)
     found = _Source(target)
     longest.check_same(found)  # somebody may have planned there meanwhile
     return found

@@ -108,15 +108,23 @@ def read(sweep: str | Path) -> Any:
     Raises:
       InputError: it is missing, or no YAML of plain data.
     """
+    return load(text(sweep), f"sweep: {located(sweep)}")
+
+
+def text(sweep: str | Path) -> str:
+    """What a sweep file says, word for word; of one that is too large only the beginning.
+
+    Raises:
+      InputError: it is missing, or no text.
+    """
     path = located(sweep)
     if not path.is_file():
         raise InputError(f"sweep: no file {str(path)!r}{_near(path)}")
     try:
         with path.open(encoding="utf-8") as file:
-            text = file.read(LARGEST + 1)  # of a larger one the rest need not be read to be refused
+            return file.read(LARGEST + 1)  # of a larger one the rest need not be read to be refused
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"sweep: {path} is not YAML that can be read ({error})") from error
-    return load(text, f"sweep: {path}")
 
 
 def _near(path: Path) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import yaml
 
 from dopt.config import Run, Runs
 from dopt.data import SETS
@@ -46,6 +47,7 @@ class Sweep:
     merged: int  # runs left out, since they differ only in what their method does not read
     left_out: int = 0  # points of a grid past its run_cap
     is_random: bool = False
+    text: str = ""  # the file, where somebody wants to keep it (`written`)
 
     def words(self) -> str:
         """How many runs it has, and what became of the others."""
@@ -61,6 +63,22 @@ def read(path: str | Path, changes: Mapping[str, Any] | None = None) -> Sweep:
       InputError: the file is missing, is not YAML, or says something that no run can mean.
     """
     return parse(plain.read(path), default_name=Path(path).stem, changes=changes)
+
+
+def written(source: str | Path | Mapping[str, object], changes: Mapping[str, object] | None = None) -> str:
+    """A sweep as the text of a file: word for word, or as YAML of a dictionary; and what was changed, as a comment at its end.
+
+    Nothing is returned for a dictionary of more than plain data.
+    """
+    if not isinstance(source, Mapping):
+        text = plain.text(source)
+    else:
+        try:
+            text = yaml.safe_dump(dict(source), sort_keys=False, allow_unicode=True, width=120)
+        except yaml.YAMLError:
+            return ""
+    said = [shown(f"# run with --set {name}={value}") for name, value in (changes or {}).items()]
+    return "\n".join([text.rstrip("\n"), *said]) + "\n"
 
 
 def load_yaml(text: str) -> Any:

@@ -3,6 +3,7 @@
 results/NAME/plans/0001.json, 0002.json ...             what runs together and what it is made of, each written once, with a checksum
 results/NAME/matrices/                                  mixing matrices that a solver found for them
 results/NAME/reading.json                               what the latest call asked for: runs in order, metric
+results/NAME/sweep.yaml                                 the file of that call, word for word, for who reads the folder
 results/NAME/slabs/SLAB/{runs,history}.parquet          tables
 results/NAME/slabs/SLAB/manifest.json                   its runs, versions, device, threads, seconds, sha256 of each table; with a checksum
 results/NAME/checkpoints/                               what loops of slabs carried, where that was asked for (`states`)
@@ -181,9 +182,23 @@ class Store:
 
     def write_reading(self, reading: Reading) -> None:
         """Keep it, if it is not what is there already."""
-        text = json.dumps(reading._asdict()).encode()
-        if not self.reading_path.is_file() or self.reading_path.read_bytes() != text:
-            write(self.reading_path, text)
+        _keep(self.reading_path, json.dumps(reading._asdict()).encode())
+
+    @property
+    def text_path(self) -> Path:
+        return self.folder / "sweep.yaml"
+
+    def text(self) -> str:
+        """The sweep file of the latest call; nothing where it was not kept, as by older dopts, or cannot be read."""
+        try:
+            return self.text_path.read_text(encoding="utf-8", errors="replace")
+        except OSError:
+            return ""
+
+    def write_text(self, text: str) -> None:
+        """Keep the sweep file, if there is one, and it is not what is there already."""
+        if text:
+            _keep(self.text_path, text.encode(errors="replace"))
 
     def matrix_path(self, digest: str) -> Path:
         """Where a matrix lies that a solver found."""
@@ -375,6 +390,12 @@ def _manifest(text: bytes, path: Path) -> dict[str, Any]:
         return seal.unseal(text)
     except ValueError as error:
         raise SlabError("damaged", f"{path} is damaged ({error})") from None
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """The file with this content; one that has it is left alone."""
+    if not path.is_file() or path.read_bytes() != content:
+        write(path, content)
 
 
 def _reading(found: Mapping[str, Any]) -> Reading:

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
@@ -209,6 +210,7 @@ def _sweep(
     shard: Shard | None,
 ) -> Results:
     asked = spec.parse(source, changes=set) if isinstance(source, Mapping) else spec.read(source, set)
+    asked = replace(asked, text=spec.written(source, set))
     if asked.left_out:
         show.say(asked.words())
     extending.check(extend, asked)
@@ -270,6 +272,7 @@ def _keep_reading(held: Held, store: Store, show: Show) -> Reading:
     reading = Reading(asked.metric, held.shown.ids, asked.varied, asked.merged)
     try:
         store.write_reading(reading)
+        store.write_text(asked.text)
     except MachineError as error:
         show.say(f"results: what is asked for is not kept for `dopt.load` ({error})")
     return reading

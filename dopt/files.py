@@ -65,6 +65,8 @@ def writing(argument: str, place: str | Path, flag: str) -> Iterator[None]:
 
 def check_name(argument: str, place: str | Path, hint: str = "; choose another name") -> None:
     """InputError where no file can have that name."""
+    if not isinstance(place, str | os.PathLike):
+        raise InputError(f"{argument}: must be a path, got {quoted(place)} ({type(place).__name__})")
     if not _can_be_named(place):
         raise InputError(f"{argument}: a path holds no NUL and no surrogate, got {quoted(str(place))}{hint}")
 

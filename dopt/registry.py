@@ -9,23 +9,35 @@ import re
 import types
 import typing
 import unicodedata
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 from dopt import plugins
+from dopt.synonyms import SYNONYMS
 from dopt.text import LONGEST, quoted
 from dopt.types import InputError
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'ring'?` where one is near, else what there is."""
+    """`; did you mean 'ring'?` where one is near, or is another word for it; else what there is."""
     known = sorted(known)
     if not known:
         return ""
-    near = difflib.get_close_matches(str(name)[:LONGEST], known, n=1, cutoff=0.6)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+    near = _meant(str(name)[:LONGEST], known)
+    return f"; did you mean {near!r}?" if near else f"; known: {', '.join(known)}"
+
+
+def _meant(name: str, known: Sequence[str]) -> str | None:
+    """The known name that was meant, be they flags or not."""
+    word = name.lstrip("-")
+    dashes = "--" if known[0].startswith("--") else ""
+    other = SYNONYMS.get(word.lower().replace("-", "_"))
+    if other is not None and dashes + other.partition(".")[0] in known:
+        return dashes + other
+    ends = [one for one in known if word and one.endswith(f".{word}")]
+    return next(iter(ends or difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
 
 
 class Option(NamedTuple):
@@ -260,7 +272,7 @@ def _called(hint: Any) -> str:
     )
 
 
-def _kind(hint: Any) -> str:
+def _kind(hint: object) -> str:
     """A type in words, as help shows it: `int, 1 to 1000`, `float or none`."""
     if typing.get_origin(hint) is Annotated:
         inner, limits = typing.get_args(hint)

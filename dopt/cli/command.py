@@ -28,6 +28,9 @@ class Parser(argparse.ArgumentParser):
         return [flag for flag in self._option_string_actions if flag.startswith("--")]
 
 
+Flags = argparse._ActionsContainer  # a parser, or a group of its flags
+
+
 class Dotted(NamedTuple):
     """Which dotted options a command takes, as `--topology.degree=4`."""
 
@@ -59,7 +62,7 @@ def folder(text: str) -> str:
     return text
 
 
-def add_results_and_wandb(parser: Parser) -> None:
+def add_results_and_wandb(parser: Flags) -> None:
     """Flags of what makes runs."""
     parser.add_argument("--results", type=folder, metavar="DIR", help="where results lie (default: results/NAME)")
     add_wandb(parser)
@@ -71,7 +74,7 @@ def add_results_and_wandb(parser: Parser) -> None:
     )
 
 
-def add_wandb(parser: Parser) -> None:
+def add_wandb(parser: Flags) -> None:
     """Whether runs are logged to Weights & Biases."""
     parser.add_argument(
         "--wandb",
@@ -88,7 +91,7 @@ def add_sweep_file(parser: Parser) -> None:
     )
 
 
-def add_set(parser: Parser) -> None:
+def add_set(parser: Flags) -> None:
     """Flag of what reads a sweep file."""
     parser.add_argument(
         "--set",
@@ -99,7 +102,7 @@ def add_set(parser: Parser) -> None:
     )
 
 
-def add_figures_folder(parser: Parser) -> None:
+def add_figures_folder(parser: Flags) -> None:
     """Flag of what looks for something in figure files."""
     parser.add_argument(
         "--figures", type=folder, metavar="DIR", help="a folder of figure files, which are run (default: dopt's own)"

@@ -35,30 +35,50 @@ def _fields() -> list[dataclasses.Field]:
     return [f for f in dataclasses.fields(Run) if f.name != "options"]
 
 
+GROUPS = {  # of fields, as help shows them
+    "what is run": ("algorithm", "optimizer", "learning_rate", "strict"),
+    "what is minimized": ("problem", "data", "partition", "batch_size", "total_batch", "precision"),
+    "who takes part, and who talks to whom": ("workers", "topology", "weights", "mix", "delay", "link_loss"),
+    "when, and where": ("cluster", "executor", "seed"),
+    "for how long (give one)": ("steps", "gradients", "seconds"),
+    "what is recorded": ("record_every", "record_seconds", "metrics", "eval_samples"),
+}
+
+
 def add_flags(parser: Parser) -> None:
     """What `dopt run` takes: a flag for each field of a run, and how to run it."""
-    for f in _fields():
-        parser.add_argument(
-            f"--{f.name}",
-            metavar="VALUE",
-            default=argparse.SUPPRESS,
-            help=f"default: {f.default}" if f.default is not dataclasses.MISSING else "needed",
-        )
-    parser.add_argument("--id", metavar="ID", help="the run of that id in a table of results, or in a figure's data")
-    parser.add_argument("--dry-run", action="store_true", help="resolve and plan it, and stop")
-    add_figures_folder(parser)
-    add_results_and_wandb(parser)
-    parser.add_argument(
-        "--coordinator", metavar="HOST:PORT", help="several processes: where process 0 is; or auto (Slurm, MPI, TPU)"
-    )
-    parser.add_argument(
+    from dopt.config import Run
+    from dopt.report import docstrings
+
+    texts, fields = docstrings.options(Run, "Attributes:"), {f.name: f for f in _fields()}
+    for title, names in GROUPS.items():
+        group = parser.add_argument_group(title)
+        for name in names:
+            group.add_argument(
+                f"--{name}", metavar="VALUE", default=argparse.SUPPRESS, help=_help(texts.get(name, ""), fields[name])
+            )
+    how = parser.add_argument_group("how")
+    how.add_argument("--id", metavar="ID", help="the run of that id in a table of results, or in a figure's data")
+    how.add_argument("--dry-run", action="store_true", help="resolve and plan it, and stop")
+    add_figures_folder(how)
+    add_results_and_wandb(how)
+    how.add_argument(
         "--checkpoint-every", type=int, metavar="STEPS", help="keep checkpoints in --results; the same command resumes"
     )
-    parser.add_argument("--processes", type=int, metavar="N", help="how many there are")
-    parser.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
-    parser.add_argument(
+    several = parser.add_argument_group("several processes make one run")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 is; or auto (Slurm, MPI, TPU)")
+    several.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    several.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
+    several.add_argument(
         "--heartbeat", type=int, metavar="SECONDS", help="the death of one ends the others so much later"
     )
+
+
+def _help(text: str, of: dataclasses.Field) -> str:
+    """What a field means, and its default where the text does not say it."""
+    default = "needed" if of.default is dataclasses.MISSING else f"default: {str(of.default).lower()}"
+    said = text.rstrip(".").replace("%", "%%")
+    return said if of.default is None else f"{said} ({default})"
 
 
 def run(args: argparse.Namespace, dotted: Values) -> int:

@@ -24,7 +24,7 @@ ASKS: Mapping[str, Mapping[str, Any]] = {
 PLAIN: Mapping[str, Any] = {"workers": 8, "learning_rate": 0.1, "problem": "quadratic", "problem.dim": 4, "steps": 10}
 
 
-def refusal(method: str, fields: Mapping[str, Any]) -> str:
+def refusal(method: str, fields: Mapping[str, object]) -> str:
     """Why a method refuses a run with these fields; "": it accepts it."""
     try:
         Run.from_dict({"algorithm": method, **PLAIN, **fields}).resolve()

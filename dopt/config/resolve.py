@@ -24,6 +24,7 @@ from dopt.data import PARTITIONS, SETS
 from dopt.devices import EXECUTORS
 from dopt.problems import PROBLEMS, layouts
 from dopt.registry import Entry, Registry, coerce, did_you_mean, readable
+from dopt.text import quoted
 from dopt.types import InputError, Problem
 
 SCANNED = 10**6  # steps at which a schedule is looked at
@@ -46,6 +47,7 @@ def _hints() -> dict[str, Any]:
 
 
 def resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Resolved:
+    _check_objects(run, problem, graph)
     making = _Resolving(run, unread == "drop")
     _check_numbers(making.values)
     making.batch()
@@ -61,6 +63,29 @@ def resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Resol
     resolved = Resolved.of(Run(**making.values, options=making.options))
     memory.refuse_beyond(cost.needs(resolved))
     return resolved
+
+
+def _check_objects(run: Run, problem: object, graph: object) -> None:
+    """Refuse a name where an object is handed over, and an object where a field takes a name."""
+    for name, given, what in (
+        ("problem", problem, "a dopt.Problem"),
+        ("graph", graph, "a networkx graph or a matrix W"),
+    ):
+        if isinstance(given, str | Mapping) or (name == "problem" and not isinstance(given, Problem | None)):
+            field = {"graph": "topology"}.get(name, name)
+            advice = f"for what has a name, write Run({field}={given!r}, ...)" if isinstance(given, str) else "make one"
+            raise InputError(f"{name}: must be {what}, got {quoted(given)} ({type(given).__name__}); {advice}")
+    for name, own in (("problem", "problem"), ("topology", "graph"), ("weights", "graph")):
+        given = getattr(run, name)
+        if not isinstance(given, str | int | float | None):
+            advice = (
+                'options are dotted, as "problem.dim"'
+                if isinstance(given, Mapping)
+                else f"hand it over as dopt.run(run, {own}=...)"
+            )
+            raise InputError(f"{name}: must be a name, got {quoted(given)} ({type(given).__name__}); {advice}")
+    if not isinstance(run.options, Mapping):
+        raise InputError(f"options: must map dotted names to values, got {quoted(run.options)}")
 
 
 def rate_of(given: Any, like: Resolved) -> float:

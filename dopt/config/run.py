@@ -33,35 +33,74 @@ class Run:
     """One trajectory: which method, on what problem, network and machines, for how long.
 
     Options of a plug-in are dotted names in `options`, as `{"topology.degree": 4}`; `from_dict` takes everything flat.
+
+    Attributes:
+      algorithm: a registered method (`dopt list algorithms`).
+      workers: n, how many take part.
+      learning_rate: the rate, or the start of `learning_rate.schedule` (an optax schedule by name).
+      optimizer: the local optimizer, one of optax's by name (`dopt list optimizers`).
+      problem: what is minimized (`dopt list problems`); none: softmax.
+      data: a set of data (`dopt list data`), for problems that need one; none: what the problem learns from, mostly digits.
+      partition: how the data are split over workers (`dopt list partitions`); none: iid.
+      topology: a graph by name or from a file, for methods with a mixing matrix (`dopt list topologies`); none: ring.
+      weights: how the graph becomes a mixing matrix, or a file with one (`dopt list weights`); none: metropolis, or what the graph
+        and the method ask for.
+      mix: the form in which W runs: auto, dense, neighbours, permutations.
+      delay: steps, a law by name (`dopt list delays`), edges (what the graph says), or cluster (what the clock says).
+      link_loss: probability with which a link fails at a step.
+      cluster: a law of compute times (`dopt list clusters`); none: a step takes one second.
+      steps: for so many updates; of steps, gradients and seconds exactly one is given.
+      gradients: for so many computed gradients of all workers together.
+      seconds: for so many simulated seconds.
+      batch_size: samples of each worker's gradient; none: all of its samples.
+      total_batch: or samples of all workers' gradients together, in equal parts.
+      seed: of batches, delays, compute times and starts.
+      record_every: steps between records; none: a fiftieth of all.
+      record_seconds: or simulated seconds between records, in the mean: whole steps of the method.
+      metrics: names of what is recorded; none: all there are.
+      eval_samples: samples that metrics look at; none: all, of networks 2000.
+      precision: float32 or float64.
+      executor: where workers run: vmap (all on one device), pmap, shard_map or mesh (on several).
+      strict: false runs what the theory forbids, to show the failure.
+      options: dotted name -> value.
     """
 
-    algorithm: str  # a registered method
-    workers: int  # n
-    learning_rate: float  # the rate, or the start of `learning_rate.schedule` (an optax schedule by name)
-    optimizer: str = "sgd"  # an optax optimizer by name
-    problem: str | None = None  # softmax by default
-    data: str | None = None  # digits by default, or what the problem learns from; for problems that need data
-    partition: str | None = None  # iid by default
-    topology: str | None = None  # ring by default, for methods with a mixing matrix
-    weights: str | None = None  # metropolis, or what the graph and the method ask for
-    mix: str = "auto"  # the form in which W runs: dense, neighbours, permutations
-    delay: int | str = 0  # steps, a law's name, edges (of the graph), or cluster (from the clock)
-    link_loss: float = 0.0  # probability with which a link fails at a step
-    cluster: str | None = None  # a law of compute times; None: a step takes one second
-    steps: int | None = None  # the horizon is exactly one of these three: updates,
-    gradients: int | None = None  # computed gradients of all workers together,
-    seconds: float | None = None  # or simulated seconds
-    batch_size: int | None = None  # of each worker; None: the full local gradient
-    total_batch: int | None = None  # or of all workers together, in equal parts
-    seed: int = 0  # of batches, delays, compute times and starts
-    record_every: int | None = None  # steps between records; a fiftieth of the horizon by default
-    record_seconds: float | None = None  # or simulated seconds between records, in the mean: whole steps of the method
-    metrics: tuple[str, ...] | None = None  # None: all there are
-    eval_samples: int | None = None  # bounds the cost of metrics; None: all samples, of networks 2000
-    precision: str = "float32"  # or float64
-    executor: str = "vmap"  # vmap, pmap, shard_map, mesh
-    strict: bool = True  # False runs what the theory forbids, to show the failure
+    algorithm: str
+    workers: int
+    learning_rate: float
+    optimizer: str = "sgd"
+    problem: str | None = None
+    data: str | None = None
+    partition: str | None = None
+    topology: str | None = None
+    weights: str | None = None
+    mix: str = "auto"
+    delay: int | str = 0
+    link_loss: float = 0.0
+    cluster: str | None = None
+    steps: int | None = None
+    gradients: int | None = None
+    seconds: float | None = None
+    batch_size: int | None = None
+    total_batch: int | None = None
+    seed: int = 0
+    record_every: int | None = None
+    record_seconds: float | None = None
+    metrics: tuple[str, ...] | None = None
+    eval_samples: int | None = None
+    precision: str = "float32"
+    executor: str = "vmap"
+    strict: bool = True
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __new__(cls, **fields: Any) -> Any:
+        """A run; InputError for a field that it does not have."""
+        unknown = fields.keys() - cls.__dataclass_fields__.keys()
+        if unknown:
+            name = min(unknown)
+            option = f"; write options={{{name!r}: ...}}, or Run.from_dict" * ("." in name)
+            raise InputError(f"{name}: a Run has no such field{option or did_you_mean(name, cls.__dataclass_fields__)}")
+        return super().__new__(cls)
 
     @classmethod
     def from_dict(cls, flat: Mapping[str, Any]) -> Run:
@@ -70,7 +109,7 @@ class Run:
         plain = {k: v for k, v in flat.items() if k in fields}
         dotted = {k: v for k, v in flat.items() if k not in fields}
         for name in dotted:
-            if name.split(".")[0] not in PREFIXES or "." not in name:
+            if not isinstance(name, str) or name.split(".")[0] not in PREFIXES or "." not in name:
                 raise InputError(f"{name}: no such field{did_you_mean(name, [*fields, *(f'{p}.' for p in PREFIXES)])}")
         for name in ("algorithm", "workers", "learning_rate"):
             if plain.get(name) is None:

@@ -20,11 +20,12 @@ from dopt.engine.group import grouped
 from dopt.engine.outcome import gap_notes
 from dopt.engine.slab import First, run_slab
 from dopt.facts import facts_of
+from dopt.text import quoted
 from dopt.types import Devices, InputError, Problem, Tree
 from dopt.watch import Look, in_thread, pace
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """What a run gave.
 
@@ -52,6 +53,12 @@ class Result:
     @property
     def diverged(self) -> bool:
         return self.diverged_step is not None
+
+    def __repr__(self) -> str:
+        last = {name: values[-1] for name, values in self.history.items() if len(values)}
+        said = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
+        end = f"; diverged at step {self.diverged_step}" * self.diverged
+        return f"Result {self.id}: {self.run.algorithm} of {self.run.workers} workers on {self.run.problem}, at last {said}{end}"
 
 
 def stalling(run: Resolved, step: int | None) -> tuple[str, ...]:
@@ -95,12 +102,24 @@ def run(
       MachineError: the machine has not enough memory, or cannot write checkpoints.
       KeyboardInterrupt: as soon as it comes.
     """
+    _check_run(run)
 
     def work() -> Result:
         with hosts.together():
             return _run(run, problem, graph, start, devices, look, checkpoint, first)
 
     return in_thread(work)
+
+
+def _check_run(run: object) -> None:
+    """Refuse what is no run."""
+    if not isinstance(run, Run):
+        how = (
+            "Run.from_dict({...})" if isinstance(run, Mapping) else "Run(algorithm=..., workers=..., learning_rate=...)"
+        )
+        raise InputError(
+            f"run: must be a dopt.Run, got {quoted(run)} ({type(run).__name__}); write dopt.run(dopt.{how})"
+        )
 
 
 def _run(

@@ -6,17 +6,16 @@ import inspect
 import re
 import sys
 from collections.abc import Callable, Iterable
-from typing import Any
 
 SECTIONS = ("Args:", "Returns:", "Raises:", "Attributes:", "Examples:", "Example:", "References:")
 
 
-def equation(make: Callable[..., Any]) -> str:
+def equation(make: Callable[..., object]) -> str:
     """The docstring of the file in which a plug-in stands; "" where it has none."""
     return inspect.cleandoc(getattr(sys.modules.get(make.__module__), "__doc__", None) or "")
 
 
-def said(make: Callable[..., Any]) -> tuple[str, str]:
+def said(make: Callable[..., object]) -> tuple[str, str]:
     """(the first line, the paragraphs after it) of a plug-in's own docstring, without its sections."""
     first, _, rest = (inspect.getdoc(make) or "").partition("\n")
     kept: list[str] = []
@@ -27,10 +26,10 @@ def said(make: Callable[..., Any]) -> tuple[str, str]:
     return first.rstrip("."), "\n".join(kept).strip()
 
 
-def options(make: Callable[..., Any]) -> dict[str, str]:
-    """Option -> what `Args:` says of it; one entry may name several options."""
+def options(of: Callable[..., object], section: str = "Args:") -> dict[str, str]:
+    """Option -> what a section of the docstring says of it; one entry may name several options."""
     found: dict[str, str] = {}
-    for names, text in _entries(_section(inspect.getdoc(make) or "", "Args:")):
+    for names, text in _entries(_section(inspect.getdoc(of) or "", section)):
         found |= dict.fromkeys(names, text)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from inspect import Parameter
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -57,7 +57,7 @@ class Described(NamedTuple):
     example: list[str]
 
 
-def described(kind: str, entry: Entry[Any]) -> Described:
+def described(kind: str, entry: Entry) -> Described:
     """A plug-in of a kind (`KINDS`), whose registry has it."""
     return KINDS[kind](entry)
 
@@ -192,7 +192,7 @@ def _reason(line: str) -> str:
 # -- other plug-ins ---------------------------------------------------------------------------------------------------
 
 
-def _optimizer(entry: Entry[Any]) -> Described:
+def _optimizer(entry: Entry) -> Described:
     name = entry.name
     rows = []
     for parameter in parameters_of(name).values():
@@ -208,7 +208,7 @@ def _optimizer(entry: Entry[Any]) -> Described:
     return made._replace(equation="")  # optax's own docstrings are long, and written for a browser
 
 
-def _compressor(entry: Entry[Any]) -> Described:
+def _compressor(entry: Entry) -> Described:
     name = entry.name
     facts = [("kind", KINDS_OF_COMPRESSOR[entry.traits["kind"]])] if "kind" in entry.traits else []
     if not any(option.is_needed for option in entry.described()):
@@ -228,7 +228,7 @@ KINDS_OF_COMPRESSOR = {
 }
 
 
-def _delay(entry: Entry[Any]) -> Described:
+def _delay(entry: Entry) -> Described:
     rows = _rows("delay", entry)
     readers = [name for name in ALGORITHMS if accepts.accepts(name, "delay")]
     facts = [("methods", ", ".join(readers))]
@@ -237,7 +237,7 @@ def _delay(entry: Entry[Any]) -> Described:
     return _described(entry.name, "law of delays", entry, rows, facts, words)
 
 
-def _cluster(entry: Entry[Any]) -> Described:
+def _cluster(entry: Entry) -> Described:
     others = [row for part in machines.PARTS for row in _rows("cluster", part)]
     profile = Row("cluster.profile", "str", "equal", f"speeds of the workers: {', '.join(machines.PROFILES)}")
     facts = [("methods", "all but those whose delay is drawn for each step (delayed_sgd)")]
@@ -246,7 +246,7 @@ def _cluster(entry: Entry[Any]) -> Described:
     return _described(entry.name, "law of compute times", entry, rows, facts, words)
 
 
-def _problem(entry: Entry[Any]) -> Described:
+def _problem(entry: Entry) -> Described:
     default = entry.traits["data"]
     facts = [("data", "none: it makes its own")]
     if default is not None:
@@ -264,7 +264,7 @@ def _problem(entry: Entry[Any]) -> Described:
     return _described(entry.name, "problem", entry, _rows("problem", entry), facts, words)
 
 
-def _set(entry: Entry[Any]) -> Described:
+def _set(entry: Entry) -> Described:
     kind = entry.traits["kind"]
     learners = [
         name for name, one in PROBLEMS.items() if one.traits["data"] and SETS[one.traits["data"]].traits["kind"] == kind
@@ -281,14 +281,14 @@ def _set(entry: Entry[Any]) -> Described:
     return _described(entry.name, "data", entry, _rows("data", entry), facts, [*words, "--batch_size=16", *PLAIN])
 
 
-def _partition(entry: Entry[Any]) -> Described:
+def _partition(entry: Entry) -> Described:
     facts = [("problems", ", ".join(name for name, one in PROBLEMS.items() if one.traits["data"]))]
     chosen = [f"--partition={entry.name}", *_given("partition", entry)]
     words = ["--algorithm=gossip_sgd", "--problem=softmax", *chosen, "--batch_size=16", *PLAIN]
     return _described(entry.name, "partition of data", entry, _rows("partition", entry), facts, words)
 
 
-def _weights(entry: Entry[Any]) -> Described:
+def _weights(entry: Entry) -> Described:
     traits = entry.traits
     facts = [("graphs", "undirected" if traits.get("undirected") else "any, directed ones too")]
     facts += [("W is", f"{traits['stochastic']} stochastic")] if "stochastic" in traits else []
@@ -307,7 +307,7 @@ FITTING = {  # weights -> (method, topology) that take them
 }
 
 
-def _topology(entry: Entry[Any]) -> Described:
+def _topology(entry: Entry) -> Described:
     return _described(entry.name, "topology", entry, _rows("topology", entry), [], [])
 
 
@@ -315,7 +315,7 @@ def _topology(entry: Entry[Any]) -> Described:
 
 
 def _described(
-    name: str, what: str, entry: Entry[Any], rows: list[Row], facts: list[tuple[str, str]], words: list[str]
+    name: str, what: str, entry: Entry, rows: list[Row], facts: list[tuple[str, str]], words: list[str]
 ) -> Described:
     summary, more = docstrings.said(entry.make)
     parts = [docstrings.equation(entry.make), more] if what in ("method", "problem", "data") else [more]
@@ -323,13 +323,13 @@ def _described(
     return Described(f"{name} ({what})", summary, text, rows, facts, entry.source, ["dopt", "run", *words])
 
 
-def _rows(prefix: str, entry: Entry[Any], implied: Iterable[str] = ()) -> list[Row]:
+def _rows(prefix: str, entry: Entry, implied: Iterable[str] = ()) -> list[Row]:
     """The options of a plug-in."""
     meanings, options = docstrings.options(entry.make), entry.described(implied)
     return [Row(f"{prefix}.{one.name}", one.kind, _default(one.default), meanings.get(one.name, "")) for one in options]
 
 
-def _default(value: Any) -> str:
+def _default(value: object) -> str:
     """A default as it is written in a sweep file."""
     if value is Parameter.empty:
         return "needed"
@@ -338,7 +338,7 @@ def _default(value: Any) -> str:
     return str(value).lower() if value is None or isinstance(value, bool) else str(value)
 
 
-def _given(prefix: str, entry: Entry[Any]) -> list[str]:
+def _given(prefix: str, entry: Entry) -> list[str]:
     """Flags of the options that must be given."""
     needed: list[Option] = [one for one in entry.described() if one.is_needed]
     return [f"--{prefix}.{one.name}={GIVEN.get(f'{prefix}.{one.name}', '1')}" for one in needed]
@@ -352,7 +352,7 @@ def _names(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= MANY else f"any of {len(names)} sets (`dopt list data`)"
 
 
-KINDS: dict[str, Callable[[Entry[Any]], Described]] = {  # by the name of their registry
+KINDS: dict[str, Callable[[Entry], Described]] = {  # by the name of their registry
     "algorithms": _method,
     "optimizers": _optimizer,
     "topologies": _topology,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import xarray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Results:
     """The tables of a sweep.
 
@@ -54,6 +54,17 @@ class Results:
     missing: int = 0
     hidden: int = 0
     faults: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        counts = {name: getattr(self, name) for name in ("missing", "merged", "hidden")}
+        rest = "".join(f", {count} {name}" for name, count in counts.items() if count)
+        varied = ", ".join(
+            f"{name} ({self.runs[name].astype(str).nunique()})" for name in self.varied if name in self.runs
+        )
+        goal = self.metric.get("name", "loss")
+        target = f", target {self.metric['target']:g}" * ("target" in self.metric)
+        head = f"{self.name}: {len(self.runs)} runs{rest} in {self.folder}"
+        return f"{head}\n  varied: {varied or 'nothing'}\n  metric: {goal}{target}"
 
     @cached_property
     def history(self) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import jax
 
 from dopt import code, cores, engine, memory
-from dopt.config import Runs, cost, matrices
+from dopt.config import Run, Runs, cost, matrices
 from dopt.config.identity import (
     fresh,
     identify,
@@ -38,6 +38,7 @@ from dopt.sweeps.show import Show
 from dopt.sweeps.store import Reading, Store
 from dopt.sweeps.tables import of_result
 from dopt.sweeps.tracking import Tracker
+from dopt.text import quoted
 from dopt.types import InputError, MachineError
 from dopt.version import ENGINE
 from dopt.watch import aside, check, in_thread
@@ -115,12 +116,20 @@ def sweep(
       MachineError: the folder cannot be written, or the machine has not enough memory; finished slabs are kept.
       KeyboardInterrupt: as soon as it comes; finished slabs are kept.
     """
+    _check_source(source)
     luggage.check_script()
     share, every = None if shard is None else Shard.read(shard), states.check(checkpoint_every)
     show, far = show or Show(), engines.Asked(address, cpus_per_slab, gpus_per_slab, kind)
     engines.check(engine, far, devices, None if jobs == 1 else jobs, every)
     crews = _crews(engine, far, devices, jobs, show, every)
     return in_thread(lambda: _sweep(source, results, set, wandb, show, crews, extend, share))
+
+
+def _check_source(source: object) -> None:
+    """Refuse what is neither a file nor its content."""
+    if not isinstance(source, str | Path | Mapping):
+        how = "; a single run is made by dopt.run(run)" * isinstance(source, Run)
+        raise InputError(f"sweep: must be a file, or its content as a dict, got {quoted(source)}{how}")
 
 
 class Crew(Protocol):

@@ -75,6 +75,7 @@ SWEEPS = {
         },
     },
 }
+EXTEND = ("noise",)
 
 
 def limits(results: Results) -> pd.DataFrame:

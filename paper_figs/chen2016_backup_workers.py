@@ -57,6 +57,7 @@ SWEEPS = {
     "few": _part([100, 96, 80, 60], [0.7, 1.0, 1.4, 2.0, 2.8, 4.0], 1),
     "many": _part([40, 20, 10], [0.25, 0.35, 0.5, 0.7, 1.0, 1.4, 2.0, 2.8], 5),
 }
+EXTEND = tuple(SWEEPS)
 LAW_LOOKS: dict[str, dict[str, Any]] = {
     "exponential": {"color": style.COLOURS[0], "linestyle": "-"},
     "lognormal": {"color": style.COLOURS[1], "linestyle": "--"},

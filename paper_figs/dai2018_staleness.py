@@ -114,6 +114,7 @@ def _sweep(model: Model, optimizer: str) -> dict[str, Any]:
 
 
 SWEEPS = {f"{name}-{optimizer}": _sweep(model, optimizer) for name, model in MODELS.items() for optimizer in OPTIMIZERS}
+EXTEND = tuple(SWEEPS)
 FULL = {f"mlp-{optimizer}": {"data": "mnist", "problem.hidden": [(256, 256, 256)]} for optimizer in OPTIMIZERS}
 ALIKE = 150  # updates that training without staleness takes, nearly, at the rate that is kept
 SAID = {"tuned": "rate tuned at each s", "kept": "one rate for all s"}

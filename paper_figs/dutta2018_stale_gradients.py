@@ -89,6 +89,7 @@ SWEEPS = {
     "race_single": _race(["async_sgd"], [0.05, 0.1, RATE]),
 }
 RACES = ("race", "race_single")
+EXTEND = RACES
 
 
 def expected(method: str, law: str, k: int) -> float | None:

@@ -65,6 +65,7 @@ SWEEPS = {
         "parameters": {**COMMON, **RACE},
     },
 }
+EXTEND = ("race",)
 LOOKS: dict[int, dict[str, Any]] = {
     1: {"color": style.COLOURS[0], "linestyle": "-"},
     SLOW: {"color": style.COLOURS[1], "linestyle": "--"},

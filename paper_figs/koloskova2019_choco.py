@@ -92,6 +92,7 @@ def _averaging(method: dict[str, Any]) -> dict[str, Any]:
 
 SWEEPS = {name: _training(method) for name, method in METHODS.items()}
 SWEEPS |= {f"averaging-{name}": _averaging(method) for name, method in METHODS.items()}
+EXTEND = tuple(METHODS)
 
 
 def table(results: Mapping[str, Results]) -> pd.DataFrame:

@@ -80,6 +80,7 @@ SWEEPS = {
         seed={"values": list(range(400))},
     ),
 }
+EXTEND = ("near", "far")
 
 
 def _histories(results: Mapping[str, Results], *parts: str) -> pd.DataFrame:

@@ -98,6 +98,7 @@ SWEEPS = {
         },
     },
 }
+EXTEND = ("synchronous", "asynchronous")
 LAWS = ("constant", "exponential")
 WIDTH = {1: 0.8, 10: 1.3, 100: 1.9}
 

@@ -73,6 +73,7 @@ SWEEPS = {
         },
     },
 }
+EXTEND = tuple(SWEEPS)
 PAPERS = {
     "problem.samples": [10_000],
     "problem.dim": [400],

@@ -78,6 +78,7 @@ def _tuned(n: int) -> dict[str, Any]:
 
 
 SWEEPS = {f"mean{n}": _mean(n) for n in SEEDS} | {f"tuned{n}": _tuned(n) for n in STEPS}
+EXTEND = tuple(f"tuned{n}" for n in STEPS)
 
 
 @lru_cache(maxsize=16)

@@ -64,6 +64,7 @@ def _part(partition: str) -> dict[str, Any]:
 
 
 SWEEPS = {"alike": _part("iid"), "split": _part("by_label")}
+EXTEND = tuple(SWEEPS)
 
 
 def reached(results: Results, target: float) -> pd.DataFrame:

@@ -114,6 +114,7 @@ SWEEPS |= {
         },
     },
 }
+EXTEND = ("local", "others")
 FULL = {"local": {H: [1, 2, 4, 8, 16, 32, 64]}, "noise": {"workers": [2, 4, 8, 16]}, "bias": {H: [2, 4, 8, 16, 32, 64]}}
 BURN_IN = 2048  # steps of "noise" until nothing is left of the start: 5 time constants 1/(α l2)
 POINTS = 40  # of a curve

@@ -84,6 +84,7 @@ SWEEPS = {
         },
     },
 }
+EXTEND = ("adaptive_tuned",)
 
 
 def sampled(results: Results, runs: pd.DataFrame, end: float) -> pd.DataFrame:

@@ -19,6 +19,8 @@ import pytest
 import yaml
 from small import small_sweep
 
+import dopt
+
 from . import require
 
 pytestmark = [
@@ -70,7 +72,8 @@ class Place(NamedTuple):
     env: dict[str, str]
 
     def command(self, results: str, *words: str) -> list[str]:
-        return [sys.executable, "job.py", "sweep", "small.yaml", f"--results={results}", "--wandb=off", *words]
+        logged = () if any(word.startswith("--wandb") for word in words) else ("--wandb=off",)
+        return [sys.executable, "job.py", "sweep", "small.yaml", f"--results={results}", *logged, *words]
 
     def start(self, results: str, *words: str) -> subprocess.Popen[str]:
         command, pipe = self.command(results, *words), subprocess.PIPE
@@ -213,6 +216,15 @@ def test_ray_of_our_own_leaves_nothing(place: Place, whole: dict[str, bytes]) ->
     assert done.stderr == ""
     assert place.slabs("results").items() >= before.items()
     assert place.tables("results") == whole
+
+
+def test_each_run_is_logged_once_by_the_driver(place: Place) -> None:
+    (place.folder / "small.yaml").write_text(yaml.safe_dump(small_sweep(seed=[0, 1, 2, 3], learning_rate=[0.1, 0.2])))
+    for _ in range(2):
+        done = place.run("results", "--engine=ray", "--wandb=offline")
+        assert done.returncode == 0, done.stderr
+        logged = [path.name for path in (place.folder / "results").glob("wandb/offline-run-*/*.wandb")]
+        assert sorted(name.split("-")[1] for name in logged) == sorted(dopt.load(place.folder / "results").runs["id"])
 
 
 def test_an_address_at_which_another_answers_is_one_line(place: Place) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dopt.engine.single import Result, run
     from dopt.sweeps.merge import merge
     from dopt.sweeps.results import Results, load
+    from dopt.sweeps.saved import save
     from dopt.sweeps.status import Status, status
     from dopt.sweeps.work import sweep
     from dopt.types import AXIS, Clock, Coordination, InputError, Layout, Problem
@@ -58,6 +59,7 @@ __all__ = [
     "problems",
     "register",
     "run",
+    "save",
     "schedule",
     "status",
     "sweep",
@@ -76,6 +78,7 @@ on_demand(
         "Checkpoints": "dopt.engine.checkpoints",
         "Run": "dopt.config.run",
         "merge": "dopt.sweeps.merge",
+        "save": "dopt.sweeps.saved",
         "sweep": "dopt.sweeps.work",
     },
 )

@@ -29,6 +29,7 @@ from dopt.devices import executors
 from dopt.figures import Claim, claims, fill, gallery
 from dopt.figures import files as figures
 from dopt.sweeps.show import Show
+from dopt.version import described
 
 ROOT = Path(__file__).parents[1]
 SHIPPED = ROOT / "benchmarks" / "connectivity_delay.yaml"
@@ -406,7 +407,7 @@ def test_version(capsys: pytest.CaptureFixture) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["--version"])
     assert stop.value.code == 0
-    assert capsys.readouterr().out == f"dopt {dopt.__version__}\n"
+    assert capsys.readouterr().out == f"dopt {described()}\n"
 
 
 def test_every_field_of_a_run_is_a_flag(capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:

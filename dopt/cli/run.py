@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dopt.cli import devices, dry_run, words
-from dopt.cli.command import Command, Dotted, Parser, Values, add_figures_folder, add_results_and_wandb
+from dopt.cli.command import Command, Dotted, Parser, Values, add_figures_folder, add_results_and_wandb, folder
 from dopt.cli.screen import complain, console, print_written
 from dopt.text import quoted
 from dopt.types import InputError
@@ -62,6 +62,12 @@ def add_flags(parser: Parser) -> None:
     how.add_argument("--dry-run", action="store_true", help="resolve and plan it, and stop")
     add_figures_folder(how)
     add_results_and_wandb(how)
+    how.add_argument(
+        "--save",
+        type=folder,
+        metavar="DIR",
+        help="keep its models (models.npz), history (history.parquet) and what it was (run.json)",
+    )
     how.add_argument(
         "--checkpoint-every", type=int, metavar="STEPS", help="keep checkpoints in --results; the same command resumes"
     )
@@ -192,6 +198,7 @@ def _made(one: Run, args: argparse.Namespace, checkpoint: Checkpoints | None, wr
     import dopt
     from dopt.devices import hosts
     from dopt.report.terminal import first_record
+    from dopt.sweeps import saved
     from dopt.sweeps.store import Store
 
     out = console()
@@ -202,6 +209,8 @@ def _made(one: Run, args: argparse.Namespace, checkpoint: Checkpoints | None, wr
     with hosts.together():
         if args.results and writes:
             Store(args.results).check_writable()
+        if args.save and writes:
+            saved.check(one.resolve().id, args.save)
         on = devices.chosen(args.devices)
         return dopt.run(one, devices=on, checkpoint=checkpoint, first=begun if writes else None)
 
@@ -222,10 +231,12 @@ def _print(out: PlainConsole, result: Result, left_out: Sequence[str]) -> None:
 
 
 def _keep(out: PlainConsole, result: Result, args: argparse.Namespace) -> None:
-    """Its tables and its W&B run, where they are asked for."""
+    """Its tables, its models and its W&B run, where they are asked for."""
+    from dopt.sweeps import saved
     from dopt.sweeps.work import keep_one
 
-    print_written(out, keep_one(result, args.results, args.wandb, say=complain))
+    paths = saved.save(result, args.save) if args.save else []
+    print_written(out, [*keep_one(result, args.results, args.wandb, say=complain), *paths])
 
 
 def _dotted(_: argparse.Namespace) -> Dotted:

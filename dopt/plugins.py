@@ -18,7 +18,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import NamedTuple
 
 from dopt.text import quoted
 from dopt.types import InputError
@@ -29,8 +29,8 @@ OWN = "dopt"
 MODULE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 FAILED: dict[str, str] = {}  # an entry point that could not be imported -> why
 _FILES: dict[str, str] = {}  # module -> the file that was named
-_modules: list[str] = []  # that were named
-_folders: list[str] = []  # in which they are found
+_noted: dict[str, Source] = {}  # module -> where it comes from, of all that registered something
+INSTALLED = {"site-packages", "dist-packages"}  # folders where Python finds modules by itself
 
 
 def words(said: object, what: str = "imports") -> list[str]:
@@ -50,6 +50,17 @@ def words(said: object, what: str = "imports") -> list[str]:
     return found
 
 
+def located(named: Sequence[str], folder: Path) -> list[str]:
+    """The same names, taken from any folder: files by absolute paths; modules are looked for in this folder, too."""
+    if not all(map(_is_file, named)):
+        _find_in(folder)
+    return [str(folder.absolute() / name) if _is_file(name) else name for name in named]
+
+
+def _is_file(name: str) -> bool:
+    return name.endswith(".py") or os.sep in name
+
+
 def load(named: Sequence[str], folder: str | Path = "", what: str = "imports") -> None:
     """Import files and modules; what was imported before is not imported again.
 
@@ -62,7 +73,7 @@ def load(named: Sequence[str], folder: str | Path = "", what: str = "imports") -
       InputError: one is missing, or raises something when it is imported: the line says in which file and line.
     """
     for name in named:
-        if name.endswith(".py") or os.sep in name:
+        if _is_file(name):
             _load_file(what, Path(folder, name))
         else:
             _load_module(what, name, Path(folder))
@@ -97,15 +108,46 @@ def environment() -> None:
     load(words(os.environ.get(VARIABLE, ""), VARIABLE), what=VARIABLE)
 
 
-def for_helpers() -> dict[str, str]:
-    """Variables by which a process that this one starts finds the same plug-ins."""
-    if not (_FILES or _modules):
-        return {}
-    path = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), *_folders)))
-    return {VARIABLE: ",".join([*_FILES.values(), *_modules]), "PYTHONPATH": path}
+class Source(NamedTuple):
+    """Where a plug-in can be imported from, as `load` takes it."""
+
+    folder: str
+    name: str  # a file in that folder, or a module that is found there
+
+    @property
+    def word(self) -> str:
+        """The name, wherever it is read."""
+        return os.path.join(self.folder, self.name) if _is_file(self.name) else self.name
 
 
-def origin(make: Callable[..., Any]) -> str:
+def note(make: Callable[..., object]) -> None:
+    """Remember where something that is registered comes from, for processes that this one starts."""
+    module = str(getattr(make, "__module__", None))
+    found = source(module)
+    if found is not None and module.partition(".")[0] != OWN:
+        _noted[module] = found
+
+
+def source(module: str) -> Source | None:
+    """Where a module that registered something can be imported from; None: nowhere, as a session."""
+    file = _FILES.get(module) or getattr(sys.modules.get(module), "__file__", None)
+    if module == "__main__" or not file:
+        return None
+    path, names = Path(file).absolute(), module.split(".")
+    is_package = path.stem == "__init__"
+    if names[-1] != (path.parent.name if is_package else path.stem):  # it was imported by its path
+        return Source(str(path.parent), path.name)
+    return Source(str(path.parents[len(names) - 1 + is_package]), module)
+
+
+def for_helpers() -> tuple[dict[str, str], list[str]]:
+    """How a process that this one starts finds what is registered here: (a variable, folders in which Python must look, too)."""
+    found = [one for one in _noted.values() if not INSTALLED & set(Path(one.folder).parts)]
+    folders = [one.folder for one in found]
+    return {VARIABLE: ",".join(one.word for one in _noted.values())} if _noted else {}, list(dict.fromkeys(folders))
+
+
+def origin(make: Callable[..., object]) -> str:
     """Where a plug-in's function comes from: dopt, a file, or a module."""
     name = getattr(make, "__module__", None) or "__main__"
     if name.partition(".")[0] == OWN:
@@ -114,12 +156,12 @@ def origin(make: Callable[..., Any]) -> str:
     return name if file is None else _short(file)
 
 
-def is_same_place(one: Callable[..., Any], other: Callable[..., Any]) -> bool:
+def is_same_place(one: Callable[..., object], other: Callable[..., object]) -> bool:
     """Whether two functions stand in one file, or in one session."""
     return _place(one) == _place(other)
 
 
-def _place(make: Callable[..., Any]) -> str:
+def _place(make: Callable[..., object]) -> str:
     name = getattr(make, "__module__", None) or "__main__"
     file = getattr(sys.modules.get(name), "__file__", None)
     return name if file is None else os.path.realpath(file)
@@ -180,12 +222,9 @@ def _load_module(what: str, name: str, folder: Path) -> None:
             ) from None
 
     try:
-        module = _run(what, None, imported)
+        _run(what, None, imported)
     except _MissingError as error:
         raise InputError(str(error)) from None
-    if name not in _modules:
-        _modules.append(name)
-    assert module is not None
 
 
 class _MissingError(Exception):
@@ -195,14 +234,12 @@ class _MissingError(Exception):
 def _find_in(folder: Path) -> None:
     """Let Python look for modules in a folder, too, after all others."""
     place = str(folder.absolute())
-    if place not in _folders:
-        _folders.append(place)
     if place not in sys.path:
         sys.path.append(place)
         importlib.invalidate_caches()
 
 
-def _run(what: str, file: str | None, work: Callable[[], Any]) -> Any:
+def _run(what: str, file: str | None, work: Callable[[], object]) -> object:
     """Import something of a user's; InputError with file and line where it raises anything."""
     try:
         return work()
@@ -221,6 +258,13 @@ def _said(error: BaseException, file: str | None) -> str:
     own = [frame for frame in frames if (frame.filename == file if file else _is_theirs(frame.filename))]
     where = f"{quoted(_short(own[-1].filename))}, line {own[-1].lineno}: " if own else ""
     return f"{where}{message if isinstance(error, InputError) else f'{type(error).__name__}: {message}'}"
+
+
+def line_of(error: BaseException) -> str | None:
+    """Where and why a plug-in failed as it was used; None: no line of one was running."""
+    files = {str(getattr(sys.modules.get(module), "__file__", None)) for module in _noted}
+    last = next((f for f in reversed(traceback.extract_tb(error.__traceback__)) if f.filename in files), None)
+    return None if last is None else _said(error, last.filename)
 
 
 def _is_theirs(file: str) -> bool:
@@ -250,4 +294,18 @@ def failures() -> str:
     return "".join(f"; {line}" for line in FAILED.values())
 
 
-__all__ = ["FAILED", "failures", "for_helpers", "load", "offered", "origin", "words"]
+__all__ = [
+    "FAILED",
+    "Source",
+    "environment",
+    "failures",
+    "for_helpers",
+    "line_of",
+    "load",
+    "located",
+    "note",
+    "offered",
+    "origin",
+    "source",
+    "words",
+]

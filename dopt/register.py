@@ -26,7 +26,7 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, overload
 
 from dopt import metrics
@@ -44,6 +44,7 @@ from dopt.topology import TOPOLOGIES
 from dopt.types import InputError
 
 Decorator = Callable[[Make], Make]
+Function = Callable[..., object]
 
 USUAL: dict[type, dict[str, Any]] = {  # what a method that exchanges so is told, where it says nothing else
     AllReduce: {"family": "synchronous"},
@@ -59,7 +60,7 @@ def method(
     sends: Sends | Callable[[of_methods.Options, int], Sends],
     name: str | None = None,
     source: str = "",
-    **told: Any,
+    **told: object,
 ) -> Callable[[Make], Make]:
     '''Register a method: a function that makes an optax transformation of one worker's view.
 
@@ -114,8 +115,8 @@ def method(
 @overload
 def topology(make: Make, /) -> Make: ...
 @overload
-def topology(*, name: str | None = None, source: str = "", **traits: Any) -> Decorator: ...
-def topology(make: Any = None, /, *, name: str | None = None, source: str = "", **traits: Any) -> Any:
+def topology(*, name: str | None = None, source: str = "", **traits: object) -> Decorator: ...
+def topology(make: Function | None = None, /, *, name: str | None = None, source: str = "", **traits: object) -> Any:
     '''Register a topology: (workers, *, options) -> a connected networkx graph of so many nodes.
 
     An edge (u, v) of a DiGraph says that u sends to v. A `dopt.topology.Periodic` of graphs is fine, too.
@@ -143,8 +144,8 @@ def topology(make: Any = None, /, *, name: str | None = None, source: str = "", 
 @overload
 def weights(make: Make, /) -> Make: ...
 @overload
-def weights(*, name: str | None = None, source: str = "", **traits: Any) -> Decorator: ...
-def weights(make: Any = None, /, *, name: str | None = None, source: str = "", **traits: Any) -> Any:
+def weights(*, name: str | None = None, source: str = "", **traits: object) -> Decorator: ...
+def weights(make: Function | None = None, /, *, name: str | None = None, source: str = "", **traits: object) -> Any:
     '''Register a rule for mixing weights: (graph, *, options) -> W [n, n], a NumPy or SciPy sparse array whose rows sum to one.
 
     W[i, j] is what worker i gives worker j's model: zero where j sends nothing to i.
@@ -172,7 +173,7 @@ def weights(make: Any = None, /, *, name: str | None = None, source: str = "", *
 def law(make: Make, /) -> Make: ...
 @overload
 def law(*, name: str | None = None, source: str = "") -> Decorator: ...
-def law(make: Any = None, /, *, name: str | None = None, source: str = "") -> Any:
+def law(make: Function | None = None, /, *, name: str | None = None, source: str = "") -> Any:
     '''Register a law of delays: (*, max, options) -> [max + 1] probabilities of 0..max steps, which sum to one.
 
     Example::
@@ -198,7 +199,9 @@ def compressor(make: Make, /) -> Make: ...
 def compressor(
     *, kind: Literal["contraction", "unbiased", "exact"], name: str | None = None, source: str = ""
 ) -> Decorator: ...
-def compressor(make: Any = None, /, *, kind: str = "contraction", name: str | None = None, source: str = "") -> Any:
+def compressor(
+    make: Function | None = None, /, *, kind: str = "contraction", name: str | None = None, source: str = ""
+) -> Any:
     '''Register an operator that shrinks messages: (*, options) -> `dopt.compression.Compressor`.
 
     Example::
@@ -227,9 +230,15 @@ def compressor(make: Any = None, /, *, kind: str = "contraction", name: str | No
 @overload
 def problem(make: Make, /) -> Make: ...
 @overload
-def problem(*, data: str | None = None, name: str | None = None, source: str = "", **traits: Any) -> Decorator: ...
+def problem(*, data: str | None = None, name: str | None = None, source: str = "", **traits: object) -> Decorator: ...
 def problem(
-    make: Any = None, /, *, data: str | None = None, name: str | None = None, source: str = "", **traits: Any
+    make: Function | None = None,
+    /,
+    *,
+    data: str | None = None,
+    name: str | None = None,
+    source: str = "",
+    **traits: object,
 ) -> Any:
     '''Register a problem: (shards, workers, *, options) -> `dopt.Problem`.
 
@@ -262,10 +271,20 @@ def problem(
 def data(make: Make, /) -> Make: ...
 @overload
 def data(
-    *, kind: Literal["classes", "text", "ratings"] = "classes", name: str | None = None, source: str = "", **traits: Any
+    *,
+    kind: Literal["classes", "text", "ratings"] = "classes",
+    name: str | None = None,
+    source: str = "",
+    **traits: object,
 ) -> Decorator: ...
 def data(
-    make: Any = None, /, *, kind: str = "classes", name: str | None = None, source: str = "", **traits: Any
+    make: Function | None = None,
+    /,
+    *,
+    kind: str = "classes",
+    name: str | None = None,
+    source: str = "",
+    **traits: object,
 ) -> Any:
     '''Register a set of data: (*, options) -> `dopt.data.Dataset` of train and test {"x", "y"} and the number of classes.
 
@@ -296,7 +315,7 @@ def data(
 def partition(make: Make, /) -> Make: ...
 @overload
 def partition(*, name: str | None = None, source: str = "") -> Decorator: ...
-def partition(make: Any = None, /, *, name: str | None = None, source: str = "") -> Any:
+def partition(make: Function | None = None, /, *, name: str | None = None, source: str = "") -> Any:
     '''Register a split of data over workers: (labels [N], workers, *, options) -> for each worker the indices of its samples.
 
     Every sample belongs to one worker, and no worker is empty.
@@ -317,7 +336,7 @@ def partition(make: Any = None, /, *, name: str | None = None, source: str = "")
 def metric(make: Make, /) -> Make: ...
 @overload
 def metric(*, of: Literal["mean", "models"] = "mean", name: str | None = None, source: str = "") -> Decorator: ...
-def metric(make: Any = None, /, *, of: str = "mean", name: str | None = None, source: str = "") -> Any:
+def metric(make: Function | None = None, /, *, of: str = "mean", name: str | None = None, source: str = "") -> Any:
     '''Register a metric: (models, problem) -> a scalar, traced by JAX; it is recorded where `metrics` names it.
 
     `problem` is the run's `dopt.Problem`: its `loss`, its `data`, its `test`.
@@ -345,7 +364,7 @@ def metric(make: Any = None, /, *, of: str = "mean", name: str | None = None, so
 def cluster(make: Make, /) -> Make: ...
 @overload
 def cluster(*, name: str | None = None, source: str = "") -> Decorator: ...
-def cluster(make: Any = None, /, *, name: str | None = None, source: str = "") -> Any:
+def cluster(make: Function | None = None, /, *, name: str | None = None, source: str = "") -> Any:
     '''Register a law of compute times: (u, *, options) -> seconds, the quantile function of a law of mean 1 s.
 
     u: uniform numbers in [0, 1), any shape; the same for all laws, so that they are compared on the same luck.
@@ -363,7 +382,12 @@ def cluster(make: Any = None, /, *, name: str | None = None, source: str = "") -
 
 
 def _registered(
-    registry: Registry, make: Any, takes: Sequence[str], name: str | None, source: str, traits: dict[str, Any]
+    registry: Registry,
+    make: Function | None,
+    takes: Sequence[str],
+    name: str | None,
+    source: str,
+    traits: Mapping[str, object],
 ) -> Any:
     """The function, registered; or, where there are parentheses, what registers it."""
 
@@ -374,7 +398,7 @@ def _registered(
     return add if make is None else add(make)
 
 
-def _takes(what: str, make: Any, takes: Sequence[str], keywords: Sequence[str]) -> None:
+def _takes(what: str, make: Function, takes: Sequence[str], keywords: Sequence[str]) -> None:
     """Refuse a function that cannot be called as dopt will call it."""
     wanted = f"({', '.join([*takes, '*', *keywords, 'options'])})"
     if not callable(make):

@@ -314,6 +314,7 @@ class Plugins(dict[str, Entry[T]]):
             raise InputError(
                 f"{self.what}: the name {quoted(entry.name)} is taken already, by {there.origin}; take another one"
             )
+        plugins.note(entry.make)
         self[entry.name] = entry
 
 

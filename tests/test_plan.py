@@ -209,7 +209,9 @@ def test_a_folder_loads_without_the_things_that_its_runs_stand_for(
     assert_frame_equal(found.history, swept.history, check_exact=True)
     run = found.run(found.runs["id"][0])
     assert (run.id, run.topology) == (found.runs["id"][0], "ring")
-    assert find(run.id, folder) == run
+    kept = find(run.id, folder)
+    assert kept is not None
+    assert kept == (run, [])
 
 
 def test_a_folder_without_its_plan_is_nobodys(folder: Path, nothing_runs: None) -> None:
@@ -247,7 +249,7 @@ def test_a_run_is_found_by_its_id_beside_what_cannot_be_read_and_only_as_it_was(
     identity = swept.runs["id"][0]
     found = find(identity, "results")
     assert found is not None
-    assert (found.id, digests(found)) == (identity, found.digests)
+    assert (found.run.id, digests(found.run)) == (identity, found.run.digests)
     ring = topology.TOPOLOGIES["ring"]
     monkeypatch.setitem(
         topology.TOPOLOGIES, "ring", dataclasses.replace(ring, make=topology.TOPOLOGIES["complete"].make)

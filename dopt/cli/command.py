@@ -91,6 +91,16 @@ def add_sweep_file(parser: Parser) -> None:
     )
 
 
+def add_import(parser: Flags) -> None:
+    """Flag of every command. Its words are taken before all others are read (`words.imported`); here stands what it is."""
+    parser.add_argument(
+        "--import",
+        dest="imports",
+        metavar="FILE",
+        help="import plug-ins: a .py file or a module, several with commas (also DOPT_IMPORT)",
+    )
+
+
 def add_set(parser: Flags) -> None:
     """Flag of what reads a sweep file."""
     parser.add_argument(

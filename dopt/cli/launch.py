@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dopt import plugins
 from dopt.cli import words
 from dopt.cli.command import Command, Dotted, Parser, Values, add_set, add_sweep_file, add_wandb, folder
 from dopt.cli.screen import complain, console, short
 from dopt.launch import share
 from dopt.launch.slurm import OPTIONS
 from dopt.sweeps.named import located
+from dopt.text import quoted
+from dopt.types import InputError
 
 if TYPE_CHECKING:
     from dopt.sweeps.spec import Sweep
@@ -74,9 +78,25 @@ def _asked(args: argparse.Namespace) -> Sweep:
     return spec.read(args.file, words.changes(args.set))
 
 
-def _same(args: argparse.Namespace) -> list[str]:
-    """The flags by which `dopt sweep` reads it so, too."""
-    return [f"--set={text}" for text in args.set]
+def _same(args: argparse.Namespace, folder: Path) -> list[str]:
+    """The flags by which `dopt sweep` reads it so, too; `folder`: where the files that are imported lie."""
+    named = plugins.located(args.imports, folder)
+    return [f"--set={text}" for text in args.set] + [f"--import={name}" for name in named]
+
+
+def _beside(file: Path, named: Sequence[str]) -> dict[str, str]:
+    """The files that a sweep and the command import, by their paths from here: text. Absolute ones the image has."""
+    from dopt.sweeps import plain
+    from dopt.sweeps.spec import imports_of
+
+    own = {name: file.parent / name for name in imports_of(plain.read(file))} | {name: Path(name) for name in named}
+    files = {name: path for name, path in own.items() if name.endswith(".py") and not Path(name).is_absolute()}
+    for name in files:
+        if ".." in Path(name).parts:
+            raise InputError(
+                f"imports: {quoted(name)} lies above the sweep file, where no pod has it; put it beside it"
+            )
+    return {str(Path(name)): path.read_text(encoding="utf-8") for name, path in files.items()}
 
 
 def _say_idle(sweep: Sweep, count: int, what: str) -> None:
@@ -98,7 +118,7 @@ def _slurm(args: argparse.Namespace, _: Values) -> int:
 
     results = Path(args.results or default_folder(sweep.name, words.changes(args.set))).absolute()
     command = [sys.executable, "-m", "dopt", "sweep", str(located(args.file).absolute()), f"--results={results}"]
-    command += [f"--wandb={args.wandb}", f"--jobs={given.get('cpus', 1)}", *_same(args)]
+    command += [f"--wandb={args.wandb}", f"--jobs={given.get('cpus', 1)}", *_same(args, Path())]
     text, logs = slurm.script(sweep.name, command, results, args.array, given), results / slurm.LOGS
     if args.print:
         print(text, end="")
@@ -127,10 +147,10 @@ def _kubernetes(args: argparse.Namespace, _: Values) -> int:
 
     given = {"name": kubernetes.default_name(sweep.name), "cpu": "1"} | given
     file, results = located(args.file), args.results or slug(sweep.name)
-    flags = ["--wandb=off", *_same(args)]  # a pod has no login; the next call of a machine that has logs what W&B lacks
-    objects = kubernetes.render(
-        file, file.read_text(encoding="utf-8"), flags, results, args.completions, not args.shard, given
-    )
+    # a pod has no login; the next call of a machine that has logs what W&B lacks
+    flags = ["--wandb=off", *_same(args, Path(kubernetes.FILES))]
+    text, beside = file.read_text(encoding="utf-8"), _beside(file, args.imports)
+    objects = kubernetes.render(file, text, flags, results, args.completions, not args.shard, given, beside)
     print(kubernetes.written(objects), end="")
     _say_idle(sweep, args.completions, "pods")
     return 0

@@ -7,8 +7,9 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from dopt import plugins
 from dopt.cli.command import Command, Parser, Values
-from dopt.cli.screen import console
+from dopt.cli.screen import complain, console
 from dopt.registry import Entry, did_you_mean
 from dopt.types import InputError
 
@@ -36,6 +37,7 @@ FAMILIES = ("synchronous", "asynchronous", "gossip")
 
 def registry(kind: str) -> Mapping[str, Entry]:
     """The plug-ins of a kind."""
+    plugins.offered()
     module, _, name = REGISTRIES[kind].partition(":")
     found: Mapping[str, Entry] = getattr(importlib.import_module(module), name)
     return found
@@ -67,6 +69,8 @@ def run(args: argparse.Namespace, _: Values) -> int:
             also = "and networkx:FUNCTION with its arguments as topology.*, or a file (edge list, GraphML)"
             out.print(also, highlight=False)
         out.print()
+    for line in plugins.FAILED.values():
+        complain(f"dopt: {line}")
     return 0
 
 
@@ -99,12 +103,29 @@ def _table(kind: str, entries: Mapping[str, Entry]) -> Table:
     columns: list[str] = ["name", "what it is", "source"]
     more: dict[str, tuple[Any, ...]] = {}
     if kind == "topologies":
-        from dopt.report.topology import WORKERS, glance
+        from dopt.report.topology import WORKERS
 
         columns += ["degree", f"gap at n = {WORKERS}"]
-        more = {name: tuple(glance(name)) for name in entries}
+        more = {name: _glance(entry) for name, entry in entries.items()}
+    if any(e.origin != plugins.OWN for e in entries.values()):
+        columns += ["from"]
+        more = {name: (*more.get(name, ()), e.origin) for name, e in entries.items()}
     rows = [[e.name, e.summary, e.source, *more.get(e.name, ())] for e in entries.values()]
     return table(kind, columns, rows)
+
+
+def _glance(entry: Entry) -> tuple[str, str]:
+    """Degree and gap; of a user's topology that cannot be made, nothing, and why."""
+    from dopt.report.topology import glance
+
+    try:
+        return glance(entry.name)
+    except Exception as error:
+        line = plugins.line_of(error)
+        if line is None:
+            raise
+        complain(f"dopt: topology {entry.name}: {line}")
+        return "-", "-"
 
 
 COMMAND = Command("what there is, a line each, with its source", add_flags, run)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import nullcontext
 
-from dopt import cores
+from dopt import cores, plugins
 from dopt.cli.parser import obey
 from dopt.cli.screen import complain
 from dopt.files import reason
@@ -38,6 +38,17 @@ def _code(given: Sequence[str]) -> int:
             return 141
         complain(f"dopt: {_machine_says(error)}")
         return 1
+    except Exception as error:
+        return _plugin_says(error)
+
+
+def _plugin_says(error: Exception) -> int:
+    """The exit code where a user's own plug-in failed, in one line; whatever else fails is dopt's fault, and is shown whole."""
+    line = plugins.line_of(error)
+    if line is None:
+        raise error
+    complain(f"dopt: {line}")
+    return 2
 
 
 def _machine_says(error: MemoryError | OSError) -> str:

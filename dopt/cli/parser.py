@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
+from dopt import plugins
 from dopt.cli import doctor, figures, launch, listing, merge, results, run, show, status, sweep, words
-from dopt.cli.command import Command, Parser
+from dopt.cli.command import Command, Parser, add_import
 from dopt.registry import did_you_mean
 from dopt.types import InputError
 from dopt.version import described
@@ -52,6 +53,7 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
     for name, command in COMMANDS.items():
         each[name] = all_of_them.add_parser(name, allow_abbrev=False, help=command.help, epilog=command.epilog)
         command.add_flags(each[name])
+        add_import(each[name])
     return top, each
 
 
@@ -61,10 +63,14 @@ def obey(arguments: Sequence[str]) -> int:
         from dopt.sweeps import helper
 
         return helper.main()
-    words.check_once(arguments)
+    named, others = words.imported(arguments)
+    words.check_once(others)
     top, each = parser()
-    known, rest = top.parse_known_args(words.joined(arguments) if arguments[:1] == ["show"] else arguments)
+    known, rest = top.parse_known_args(words.joined(others) if others[:1] == ["show"] else others)
     command = COMMANDS[known.command]
+    known.imports = named
+    plugins.environment()
+    plugins.load(named, what="import")
     if command.dotted is not None:
         return command.run(known, words.dotted(known.command, rest, command.dotted(known)))
     if rest:

@@ -11,16 +11,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dopt import plugins
 from dopt.cli import devices, dry_run, words
 from dopt.cli.command import Command, Dotted, Parser, Values, add_figures_folder, add_results_and_wandb, folder
-from dopt.cli.screen import complain, console, print_written
+from dopt.cli.screen import complain, console, print_written, short
 from dopt.text import quoted
 from dopt.types import InputError
 
 if TYPE_CHECKING:
     import jax
 
-    from dopt.config import Run
+    from dopt.config import Resolved, Run
     from dopt.engine.checkpoints import Checkpoints
     from dopt.engine.single import Result
     from dopt.report.terminal import PlainConsole
@@ -110,7 +111,7 @@ def run(args: argparse.Namespace, dotted: Values) -> int:
 def _asked_for(args: argparse.Namespace, dotted: Values) -> tuple[Run, Sequence[str]]:
     """The run, and the names of what was given and is left out."""
     given = _given(args, dotted)
-    return run_of(given) if args.id is None else (_by_id(args.id, given, args.figures, args.results), ())
+    return run_of(given) if args.id is None else (_by_id(args, given), ())
 
 
 def _given(args: argparse.Namespace, dotted: Values) -> dict[str, Any]:
@@ -134,25 +135,36 @@ def run_of(given: Mapping[str, Any]) -> tuple[Run, Sequence[str]]:
     return kept, [name for name in said if name not in flat or (name in default and flat[name] == default[name])]
 
 
-def _by_id(identity: str, given: Mapping[str, Any], named: str | None, own: str | None) -> Run:
+def _by_id(args: argparse.Namespace, given: Mapping[str, Any]) -> Run:
     """The run of that id: of the results below results/ or the user's own folder, or of the figures and sweep files there are."""
     from dopt.config.identity import check_same
     from dopt.figures import files
     from dopt.sweeps import results
 
+    identity, named = args.id, args.figures
     if given:
         raise InputError(f"{next(iter(given))}: an id says everything; leave it out")
     if not re.fullmatch("[0-9a-f]{16}", identity):  # which it takes a minute to find nowhere
         raise InputError(f"id: must be 16 hex digits, as in a table of results, got {quoted(identity)}")
-    folders = dict.fromkeys(filter(None, (own, "results")))
-    there = (found for folder in folders if (found := results.find(identity, folder)) is not None)
-    found = next(there, None) or files.find_run(identity, files.shipped() if named is None else Path(named))
+    folders = dict.fromkeys(filter(None, (args.results, "results")))
+    kept = next(filter(None, (results.find(identity, folder) for folder in folders)), None)
+    if kept is not None and not args.imports:  # else the user says where they are today
+        _import_again(kept.imports)
+    shown = files.shipped() if named is None else Path(named)
+    found: Resolved | None = files.find_run(identity, shown) if kept is None else kept.run
     if found is None:
         raise InputError(
             f"id: no run {identity!r} in {' and '.join(map(quoted, folders))}, nor in dopt's figures and sweep files (or give --figures DIR); their tables have the ids"
         )
     check_same(found)
     return found
+
+
+def _import_again(named: Sequence[tuple[str, str]]) -> None:
+    """Import the files and modules, each in its folder, from which the sweep of a run had its plug-ins."""
+    for place, name in named:
+        plugins.load([name], place, "import")
+        complain(f"dopt: imported {name} of {short(Path(place))}, as the sweep of this run did")
 
 
 def _without(left_out: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import shlex
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dopt import plugins
 from dopt.cli import listing
 from dopt.cli.command import Command, Parser, Values
 from dopt.cli.screen import console
@@ -52,11 +53,11 @@ def _run(kind: str, args: argparse.Namespace, _: Values) -> int:
 
     out = console()
     for where, entry in found:
-        _print(out, described(where, entry))
+        _print(out, described(where, entry), entry.origin)
     return 0
 
 
-def _print(out: PlainConsole, one: Described) -> None:
+def _print(out: PlainConsole, one: Described, origin: str) -> None:
     from rich.padding import Padding
     from rich.text import Text
 
@@ -70,7 +71,8 @@ def _print(out: PlainConsole, one: Described) -> None:
         table("", ["option", "type", "default", ""], one.options) if one.options else "it has no options",
         highlight=False,
     )
-    out.print(table("", ["", ""], [*one.facts, ("source", one.source)]), highlight=False)
+    facts = [*one.facts, ("source", one.source), *([("from", origin)] if origin != plugins.OWN else [])]
+    out.print(table("", ["", ""], facts), highlight=False)
     out.print(f"try: {shlex.join(one.example)}\n", highlight=False, soft_wrap=True)
 
 

@@ -5,10 +5,34 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dopt import plugins
 from dopt.cli.command import Dotted, Values
 from dopt.registry import did_you_mean
 from dopt.text import quoted, shown
 from dopt.types import InputError
+
+IMPORT = "--import"
+AGENTS = "--imports"  # as a W&B agent hands over a sweep's parameter, to a run
+
+
+def imported(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """(the files and modules that `--import` names, wherever it stands; all other words)."""
+    found: list[str] = []
+    others: list[str] = []
+    queue = list(arguments)
+    while queue:
+        word = queue.pop(0)
+        flag, equals, said = word.partition("=")
+        if flag not in (IMPORT, AGENTS):
+            others.append(word)
+            continue
+        if not equals:
+            said = queue.pop(0) if queue else ""
+        named = plugins.words(value(flag, said) if flag == AGENTS else said, flag)
+        if not named:
+            raise InputError(f"import: needs a file or a module, got {quoted(said)}")
+        found += named
+    return found, others
 
 
 def check_once(arguments: Sequence[str]) -> None:
@@ -16,7 +40,7 @@ def check_once(arguments: Sequence[str]) -> None:
     seen = set()
     for word in arguments:
         flag = word.partition("=")[0]
-        if flag in seen and flag != "--set":
+        if flag in seen and flag not in ("--set", IMPORT):
             raise InputError(f"{shown(flag.removeprefix('--'))}: is given twice; leave one out")
         if flag.startswith("--"):
             seen.add(flag)

@@ -21,7 +21,7 @@ import networkx as nx
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
-from dopt import cluster, code, compression, data, delays, files, mixing, topology
+from dopt import cluster, code, compression, data, delays, files, mixing, plugins, topology
 from dopt.algorithms import ALGORITHMS
 from dopt.config import matrices
 from dopt.config.run import OWN, Resolved, Run, options_of
@@ -30,6 +30,7 @@ from dopt.registry import Entry, Plugins, traits_by_name
 from dopt.types import InputError, Problem
 from dopt.version import SCHEMA
 
+CODE = "code of "  # begins the name of a digest of what was written outside dopt
 FRESH = "fresh "  # begins a digest of what has none, which is another one each time
 PLUGINS: tuple[tuple[str, Plugins[Any]], ...] = (  # fields and options that name what may be written outside dopt
     ("algorithm", ALGORITHMS),
@@ -118,9 +119,15 @@ def digests(resolved: Resolved, own: Mapping[str, Any] | None = None, memo: Memo
     return found
 
 
+def find_code(runs: Iterable[Resolved]) -> None:
+    """Import what DOPT_IMPORT names and installed packages offer, where runs that were resolved elsewhere rest on such code."""
+    if any(name.startswith(CODE) for run in runs for name in run.digests):
+        plugins.offered()
+
+
 def code_digests(resolved: Resolved, memo: Memo) -> dict[str, str]:
     """Of what was written outside dopt."""
-    return {f"code of {name}": _code(entry, memo) for name, entry in outside(resolved.to_dict())}
+    return {f"{CODE}{name}": _code(entry, memo) for name, entry in outside(resolved.to_dict())}
 
 
 def content_digests(resolved: Resolved) -> dict[str, str]:
@@ -155,6 +162,7 @@ def differences(before: Mapping[str, str], today: Mapping[str, str]) -> tuple[st
 
 def check_same(run: Resolved) -> None:
     """Refuse a run whose things are no longer what they were when its id was made."""
+    find_code([run])
     changed = differences(run.digests, digests(run))
     if changed:
         raise InputError(
@@ -183,6 +191,13 @@ def outside(fields: Mapping[str, object]) -> list[tuple[str, Entry[Any]]]:
     named = ((name, known, fields.get(name)) for name, known in PLUGINS)
     entries = ((name, known[value]) for name, known, value in named if isinstance(value, str) and value in known)
     return [(name, entry) for name, entry in entries if any(map(code.is_outside, _functions(entry)))]
+
+
+def modules_of(runs: Iterable[Resolved]) -> list[str]:
+    """The modules outside dopt that registered what runs name."""
+    entries = [entry for run in runs for _, entry in outside(run.to_dict())]
+    functions = [f for entry in entries for f in _functions(entry) if code.is_outside(f)]
+    return list(dict.fromkeys(f.__module__ for f in functions))
 
 
 def check_drawn(run: Run, made: Problem, again: Callable[[], Problem]) -> None:

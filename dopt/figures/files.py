@@ -27,7 +27,7 @@ from dopt.config import Resolved
 from dopt.figures.claims import Claim, of_fewer
 from dopt.paths import slug
 from dopt.registry import did_you_mean
-from dopt.sweeps import plain, spec
+from dopt.sweeps import spec
 from dopt.types import InputError
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def parts(name: str, module: ModuleType, folder: Path, root: Path, size: str = "
             content["metric"] = {"stays": False, **(source.get("metric") or {})}  # as papers count: the first time
         else:
             path = folder.resolve().parent / source
-            content, place = {"name": path.stem, **plain.read(path)}, root / slug(path.stem)
+            content, place = {"name": path.stem, **spec.content_of(path)}, root / slug(path.stem)
         changes = getattr(module, "FULL", {}).get(part, {}) if size == "full" else {}
         extend = "learning_rate" if part in getattr(module, "EXTEND", ()) else None
         where = place.with_name(f"{place.name}-{size}") if size else place
@@ -146,7 +146,7 @@ def find_run(identity: str, folder: Path) -> Resolved | None:
 def _all_asked(folder: Path) -> Iterator[Any]:
     """Sweep files, then figures' sweeps at their usual size, the smallest, and the largest, which are ten times as many runs."""
     for path in sorted((folder.resolve().parent / "benchmarks").glob("*.yaml")):
-        yield plain.read(path)
+        yield spec.content_of(path)
     modules = {name: find(name, folder) for name in available(folder)}
     for size in SIZES:
         for name, module in modules.items():

@@ -10,6 +10,7 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -50,13 +51,21 @@ def default_name(sweep: str) -> str:
 
 
 def render(
-    file: Path, text: str, arguments: Sequence[str], results: str, pods: int, is_shared: bool, given: Mapping[str, str]
+    file: Path,
+    text: str,
+    arguments: Sequence[str],
+    results: str,
+    pods: int,
+    is_shared: bool,
+    given: Mapping[str, str],
+    beside: Mapping[str, str] = MappingProxyType({}),
 ) -> list[dict[str, Any]]:
     """The ConfigMap and the Job.
 
     Args:
       file: the sweep file; pods see it under the same name.
       text: what it says.
+      beside: files that lie beside it, as those that it imports: relative path -> text.
       arguments: of `dopt sweep`, beside the file and the folder of results.
       results: the folder on the volume.
       pods: how many.
@@ -74,9 +83,11 @@ def render(
     words = ["sweep", f"{FILES}/{file.name}", *arguments]
     for word in words:
         check_line("kubernetes", word)
+    keys = {"sweep": file.name, **{f"import-{number}": path for number, path in enumerate(beside)}}
+    data = dict(zip(keys, [text, *beside.values()], strict=True))
     about = {"name": given["name"], **({"namespace": given["namespace"]} if "namespace" in given else {})}
     return [
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": dict(about), "immutable": True, "data": {"sweep": text}},
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": dict(about), "immutable": True, "data": data},
         {
             "apiVersion": "batch/v1",
             "kind": "Job",
@@ -87,7 +98,7 @@ def render(
                 "parallelism": pods,
                 "backoffLimitPerIndex": TRIES,
                 "podFailurePolicy": {"rules": _rules()},
-                "template": {"spec": _pod(file, _command(words, f"{RESULTS}/{place}", pods, is_shared), given)},
+                "template": {"spec": _pod(keys, _command(words, f"{RESULTS}/{place}", pods, is_shared), given)},
             },
         },
     ]
@@ -128,8 +139,9 @@ def _rules() -> list[dict[str, Any]]:
     ]
 
 
-def _pod(file: Path, command: Sequence[str], given: Mapping[str, str]) -> dict[str, Any]:
+def _pod(files: Mapping[str, str], command: Sequence[str], given: Mapping[str, str]) -> dict[str, Any]:
     # a limit of cores, too: by it dopt knows how many processes to start
+    items = [{"key": key, "path": path} for key, path in files.items()]
     named = {"cpu": "cpu", "memory": "memory", "gpus": "nvidia.com/gpu"}
     resources = {theirs: given[ours] for ours, theirs in named.items() if ours in given}
     return {
@@ -148,7 +160,7 @@ def _pod(file: Path, command: Sequence[str], given: Mapping[str, str]) -> dict[s
             }
         ],
         "volumes": [
-            {"name": "sweep", "configMap": {"name": given["name"], "items": [{"key": "sweep", "path": file.name}]}},
+            {"name": "sweep", "configMap": {"name": given["name"], "items": items}},
             {"name": "results", "persistentVolumeClaim": {"claimName": given["claim"]}},
         ],
     }

@@ -22,7 +22,7 @@ from operator import methodcaller
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dopt import cores
+from dopt import cores, plugins
 
 HOME = Path(__file__).parents[2]  # where dopt is
 COUNT = re.compile(r"\s*--xla_force_host_platform_device_count=\S*")
@@ -43,10 +43,11 @@ class Start(NamedTuple):
     def environment(self) -> dict[str, str]:
         """Before its backend starts."""
         flags = COUNT.sub("", os.environ.get("XLA_FLAGS", ""))
-        path = os.pathsep.join(filter(None, (str(HOME), os.environ.get("PYTHONPATH"))))
+        named, folders = plugins.for_helpers()
+        path = os.pathsep.join(filter(None, (str(HOME), os.environ.get("PYTHONPATH"), *folders)))
         virtual = min(self.virtual, self.threads)  # XLA has a thread for each of them at least
         own = {"XLA_FLAGS": flags, DEVICES: str(virtual), cores.THREADS: str(self.threads)}
-        return {**os.environ, **own, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
+        return {**os.environ, **own, **named, "JAX_PLATFORMS": "cpu", "PYTHONPATH": path}
 
 
 class Order(NamedTuple):

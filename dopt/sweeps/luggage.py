@@ -21,12 +21,11 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import NamedTuple
 
-from dopt import code, data, mixing, topology
+from dopt import code, data, mixing, plugins, topology
 from dopt.config import Resolved
-from dopt.config.identity import FILES, outside
+from dopt.config.identity import FILES, modules_of
 from dopt.config.run import options_of
 from dopt.data.files import cache_folder, own_folder
-from dopt.registry import traits_by_name
 from dopt.types import InputError
 
 DAY = 86400.0  # seconds after which what nobody used any more is thrown away
@@ -40,7 +39,7 @@ class Luggage(NamedTuple):
     files: Mapping[str, bytes]  # as runs name them
     data: Mapping[str, bytes]  # below DOPT_DATA_DIR
     code: Mapping[str, bytes]
-    modules: Sequence[str] = ()  # that register plug-ins
+    modules: Sequence[str] = ()  # that register plug-ins, or their files
     script: str | None = None  # that does, too
 
     @property
@@ -69,7 +68,8 @@ def packed(templates: Sequence[Resolved]) -> Luggage:
                 (sets if where[0] else files)[where[1]] = path.read_bytes()
     modules, script = _plugins(templates)
     sources = dict(_sources([*modules, *([] if script is None else ["__main__"])]))
-    return Luggage(files, sets, sources, modules, script)
+    named = [found.name for name in modules if (found := plugins.source(name)) is not None]
+    return Luggage(files, sets, sources, named, script)
 
 
 def _paths(like: Resolved) -> Iterator[Path]:
@@ -94,11 +94,9 @@ def _place(path: Path) -> tuple[bool, str] | None:
 
 def _plugins(templates: Sequence[Resolved]) -> tuple[list[str], str | None]:
     """The modules that register what runs name, and the script, where it does."""
-    entries = [entry for like in templates for _, entry in outside(like.to_dict())]
-    functions = [f for entry in entries for f in (entry.make, *traits_by_name(entry).values()) if callable(f)]
-    names = dict.fromkeys(f.__module__ for f in functions if code.is_outside(f))
+    names = modules_of(templates)
     if "__main__" not in names:
-        return list(names), None
+        return names, None
     file = getattr(sys.modules["__main__"], "__file__", None)
     if file is None:
         raise InputError("ray: a plug-in of this session stands in no file, and cannot travel; put it into a module")
@@ -136,8 +134,8 @@ def unpack(luggage: Luggage) -> None:
         os.environ["DOPT_DATA_DIR"] = str(folder / "data")
     sys.path.insert(0, str(folder / "code"))
     importlib.invalidate_caches()
-    for name in luggage.modules:
-        importlib.import_module(name)
+    os.environ.pop(plugins.VARIABLE, None)  # it names what may not be here; what is needed is
+    plugins.load(luggage.modules, folder / "code", what="ray")
     if luggage.script is not None:
         token = _reads_script.set(True)
         try:

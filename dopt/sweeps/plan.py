@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from dopt import engine
+from dopt import engine, plugins
 from dopt.config import UNTRACED, Resolved, Run, Runs
+from dopt.config.identity import modules_of
 from dopt.config.runs import bits, numbered
 from dopt.devices import memory as devices_memory
 from dopt.devices.executors import spread
@@ -157,6 +158,7 @@ def write(
         "order": sweep.runs.ids,
         "digests": list(number),
         "templates": templates,
+        "imports": [found for name in modules_of(sweep.runs.templates) if (found := plugins.source(name)) is not None],
         "groups": [
             {
                 "key": json.loads(p.key),
@@ -170,6 +172,15 @@ def write(
             for p in planned
         ],
     }
+
+
+def imports_of(plan: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
+    """(folder, file or module) of what its runs need from outside dopt."""
+    with damage(path):
+        found = [(folder, name) for folder, name in plan.get("imports", [])]
+        if not all(isinstance(word, str) for pair in found for word in pair):
+            raise ValueError("its imports are no words")
+        return found
 
 
 def counted(segments: Sequence[engine.Segment]) -> list[list[int]]:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -153,7 +153,7 @@ class Results:
         found = _of_id(identity, Store(self.folder))
         if found is None:
             raise InputError(f"id: no run {identity!r} in {str(self.folder)!r}; its tables have the ids")
-        return found
+        return found.run
 
     def to_xarray(self) -> xarray.Dataset:
         """The history as a Dataset [varied parameters..., record]; [run, record] where they are not a full grid."""
@@ -273,7 +273,14 @@ def notes_of(tables: Sequence[Results]) -> tuple[str, ...]:
     return mixes(made, {} if on_purpose else precisions)
 
 
-def find(identity: str, folder: str | Path) -> Resolved | None:
+class Found(NamedTuple):
+    """A run of a results folder."""
+
+    run: Resolved
+    imports: Sequence[tuple[str, str]]  # (folder, file or module) of the plug-ins that its sweep used
+
+
+def find(identity: str, folder: str | Path) -> Found | None:
     """The resolved run of that id that a results folder, or one below it, was asked for; None: there is none.
 
     Plans of other versions, and damaged ones, are passed over: they hold no run of this version.
@@ -288,10 +295,11 @@ def find(identity: str, folder: str | Path) -> Resolved | None:
     return None
 
 
-def _of_id(identity: str, store: Store) -> Resolved | None:
+def _of_id(identity: str, store: Store) -> Found | None:
     """The run of that id; None: no plan holds it."""
     for path in store.plan_paths():
         plan = store.plan(path)
         if any(identity in ids for _, ids in planning.index(plan, path)):
-            return next((found for p in planning.read(plan, path) if (found := p.runs.find(identity))), None)
+            runs = (found for p in planning.read(plan, path) if (found := p.runs.find(identity)))
+            return next((Found(run, planning.imports_of(plan, path)) for run in runs), None)
     return None

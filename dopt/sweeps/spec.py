@@ -15,18 +15,21 @@ from typing import Any
 import numpy as np
 import yaml
 
+from dopt import plugins
 from dopt.config import Run, Runs
 from dopt.data import SETS
 from dopt.metrics import CHOICES as METRICS
 from dopt.problems import PROBLEMS
 from dopt.registry import coerce, did_you_mean
 from dopt.sweeps import plain
+from dopt.sweeps.named import located
 from dopt.sweeps.points import Points, constant, listed, product, runs_of
 from dopt.text import quoted, shown
 from dopt.types import InputError
 
 KEYS = ("program", "command", "name", "description", "project", "entity", "method", "metric", "parameters", "run_cap")
 METRIC_KEYS = ("name", "goal", "target", "stays")
+IMPORTS = "sweep.parameters.imports"
 FIXED = ("value", "values", "probabilities")
 RANGE = ("min", "max")
 BELL = ("mu", "sigma")
@@ -62,7 +65,31 @@ def read(path: str | Path, changes: Mapping[str, Any] | None = None) -> Sweep:
     Raises:
       InputError: the file is missing, is not YAML, or says something that no run can mean.
     """
-    return parse(plain.read(path), default_name=Path(path).stem, changes=changes)
+    return parse(content_of(path), default_name=Path(path).stem, changes=changes)
+
+
+def content_of(path: str | Path) -> Any:
+    """What a sweep file says, wherever it is read again: the files that it imports are named by absolute paths.
+
+    Raises:
+      InputError: the file is missing, or is not YAML.
+    """
+    content, folder = plain.read(path), located(path).absolute().parent
+    named = imports_of(content)
+    if not named:
+        return content
+    value = {"value": plugins.located(named, folder)}
+    return {**content, "parameters": {**content["parameters"], "imports": value}}
+
+
+def imports_of(content: Any) -> list[str]:
+    """The files and modules that a sweep imports, as it names them."""
+    match content:
+        case {"parameters": {"imports": said}}:
+            if not isinstance(said, Mapping) or set(said) != {"value"}:
+                raise InputError(f"{IMPORTS}: must have one `value`, a list of files and modules that all runs share")
+            return plugins.words(said["value"], IMPORTS)
+    return []
 
 
 def written(source: str | Path | Mapping[str, object], changes: Mapping[str, object] | None = None) -> str:
@@ -94,6 +121,9 @@ def parse(content: Any, default_name: str = "sweep", changes: Mapping[str, Any] 
     name = _word("name", content.get("name"), default_name)
     project = _word("project", content.get("project"), "dopt")
     metric = metric_of(content.get("metric"))
+    if "imports" in (changes or {}):
+        raise InputError("imports: is no parameter of a run; name files and modules by --import")
+    plugins.load(imports_of(content))
     points = _points(content, _parameters(content.get("parameters"), changes or {}))
     runs = runs_of(points)
     if "name" in metric or "target" in metric:
@@ -157,6 +187,7 @@ def _parameters(given: Any, changes: Mapping[str, Any]) -> dict[str, Mapping[str
     if not isinstance(given, Mapping) or not given:
         raise InputError("sweep.parameters: must map each parameter to value, values or a distribution")
     parameters = {**given, **{name: choice(value) for name, value in changes.items()}}
+    parameters.pop("imports", None)  # it belongs to no run, and changes no id
     for name, parameter in parameters.items():
         if not isinstance(name, str):
             raise InputError(f"sweep.parameters: a name must be a word, got {quoted(name)}")

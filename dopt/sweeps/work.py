@@ -15,10 +15,7 @@ import jax
 
 from dopt import code, cores, engine, memory
 from dopt.config import Run, Runs, cost, matrices
-from dopt.config.identity import (
-    fresh,
-    identify,
-)
+from dopt.config.identity import find_code, fresh, identify
 from dopt.engine import Group
 from dopt.engine.single import Result
 from dopt.facts.problem import is_recorded
@@ -491,6 +488,7 @@ def help_with(order: Order, skipped: Collection[str], show: Show) -> None:
     """Do what is missing in a folder and nobody holds, until all is there; `skipped` may grow meanwhile."""
     store, names = Store(order.folder), set(order.slabs)
     planned = [p for path in store.plan_paths() for p in planning.read(store.plan(path), path)]
+    find_code(templates_of(planned))
     slabs = [todo for todo in todo_of(planned) if todo.name in names]
     if len(slabs) < len(names):
         raise MachineError(f"results: a plan of {store.folder} is gone")

@@ -52,10 +52,19 @@ def make(name: str, workers: int | None = None, **options: Any) -> Network:
             raise InputError(f"workers: {name} needs at least 1 worker, got {workers}")
         options = entry.options(options, "topology")
         memory.refuse_beyond([need(name, workers, options)])
-        return entry.make(workers, **options)
+        return _checked(name, entry.make(workers, **options), workers)
     if workers is not None and len(graph) != workers:
         raise InputError(f"workers: {name} has {len(graph)} nodes, got workers={workers}; set workers to {len(graph)}")
     return graph
+
+
+def _checked(name: str, made: Any, workers: int) -> Network:
+    """What a registered function made, which may be anybody's."""
+    if not isinstance(made, Network):
+        raise InputError(f"topology: {name} must give a networkx graph, got {type(made).__name__}; return one")
+    if len(made) != workers:
+        raise InputError(f"topology: {name} must give a graph of workers={workers} nodes, got {len(made)}")
+    return made
 
 
 def need(name: str, workers: int, options: Mapping[str, object]) -> memory.Need:

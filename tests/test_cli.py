@@ -574,9 +574,10 @@ def test_sweep_prints_the_table_and_the_paths(capsys: pytest.CaptureFixture) -> 
     ]
     assert [row[-2:] for row in rows] == [["1", "edge"]] * 3  # rate 30 diverged in each cell
     folder = Path("results") / "small_steps-200"
-    parts = (folder / name for name in ("plans", "slabs", "table.csv", "table.md"))
-    assert out.endswith("wrote\n" + "".join(f"  {part}\n" for part in parts))
-    for path in out.split("wrote\n")[1].split():
+    parts = (folder / name for name in ("plans", "slabs", "table.csv", "table.md", "plot.png"))
+    listed = "wrote\n" + "".join(f"  {part}\n" for part in parts)
+    assert listed + f"other pictures: dopt plot {folder} --kind curves" in out
+    for path in listed.split()[1:]:
         assert Path(path).exists()
 
     assert main(["sweep", file, "--wandb", "off", "--set", "steps=200"]) == 0

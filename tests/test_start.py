@@ -60,7 +60,7 @@ def test_help_version_and_what_is_refused_import_nothing_that_takes_time() -> No
         ["--version"],
         *(
             [c, "--help"]
-            for c in ("sweep", "merge", "run", "list", "show", "launch", "status", "watch", "figures", "doctor")
+            for c in ("sweep", "merge", "run", "list", "plot", "show", "launch", "status", "watch", "figures", "doctor")
         ),
     ]
     words += [

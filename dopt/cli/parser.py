@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from dopt import plugins
-from dopt.cli import doctor, figures, launch, listing, merge, results, run, show, status, sweep, words
+from dopt.cli import doctor, figures, launch, listing, merge, plot, results, run, show, status, sweep, words
 from dopt.cli.command import Command, Parser, add_import
 from dopt.registry import did_you_mean
 from dopt.types import InputError
@@ -19,6 +19,7 @@ COMMANDS: dict[str, Command] = {
     "list": listing.COMMAND,
     "merge": merge.COMMAND,
     "results": results.COMMAND,
+    "plot": plot.COMMAND,
     "show": show.COMMAND,
     "launch": launch.COMMAND,
     "status": status.STATUS,
@@ -42,7 +43,7 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
     """The parser of all words, and those of what follows each command."""
     top = Parser(
         prog="dopt",
-        description="The command `dopt`: sweep, merge, run, list, results, show, launch, status, watch, figures, doctor.",
+        description="The command `dopt`: sweep, merge, run, list, results, plot, show, launch, status, watch, figures, doctor.",
         allow_abbrev=False,
     )
     top.add_argument(

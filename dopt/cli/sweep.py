@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,9 +118,12 @@ def run(args: argparse.Namespace, _: Values) -> int:
         paths += _kept(results, cells, show)
     for line in results.notes:
         show.say(line)
-    if not results.missing:
-        paths += _pictures(results, args, show)
+    pictures = [] if results.missing else _pictures(results, args, show)
+    paths += pictures
     out.print("\n".join(["wrote", *(f"  {short(path)}" for path in paths)]), highlight=False, soft_wrap=True)
+    if pictures:
+        others = f"other pictures: dopt plot {shlex.quote(short(results.folder))} --kind curves -o curves.pdf"
+        out.print(f"{others} (see `dopt plot --help`)", highlight=False, soft_wrap=True)
     return 0
 
 
@@ -141,6 +145,21 @@ def _kept(results: Results, cells: pd.DataFrame, show: Show) -> list[Path]:
     return written
 
 
+def _picture(results: Results, show: Show) -> list[Path]:
+    """The picture that the sweep's parameters ask for, beside its table; it is drawn again, since what is asked for may be less."""
+    if not is_writable(results.folder):
+        return []
+    path = results.folder / "plot.png"
+    try:
+        from dopt import plot
+
+        plot.picture(results).save(path)
+    except Exception as error:  # whatever is wrong with a picture, the sweep is done
+        show.say(f"plot: no picture ({' '.join(str(error).split()) or type(error).__name__})")
+        return []
+    return [path]
+
+
 def _points(content: Any, changes: dict[str, Any]) -> int:
     """How many points a file lists, before anything of it is checked."""
     match content:
@@ -156,7 +175,7 @@ def _pictures(results: Results, args: argparse.Namespace, show: Show) -> list[Pa
     if no_picture:
         show.say(no_picture)
         return []
-    return _drawn(results, located(args.file), args.figures)
+    return [*_picture(results, show), *_drawn(results, located(args.file), args.figures)]
 
 
 def _drawn(results: Results, file: Path, named: str | None) -> list[Path]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -113,10 +114,12 @@ def gantt(axes: Axes, line: Schedule, failed: list[Outage] | None = None, stages
     axes.tick_params(axis="y", length=0)
 
 
-def legend(figure: Figure, axes: Axes) -> None:
-    """What the colours of `gantt` mean, below the figure."""
-    known = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))  # each once
-    figure.legend(known.values(), known, loc="outside lower center", ncols=len(known), frameon=False)
+def legend(figure: Figure, panels: Axes | Sequence[Axes]) -> None:
+    """What the colours of `gantt` mean, below the figure; each is said once."""
+    known: dict[str, Any] = {}
+    for axes in panels if isinstance(panels, Sequence) else [panels]:
+        known = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True)) | known
+    figure.legend(known.values(), known, loc="outside lower center", ncols=min(len(known), 5), frameon=False)
 
 
 def staleness(axes: Axes, line: Schedule) -> None:

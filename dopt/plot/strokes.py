@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from dopt.plot.style import MARKERS, looks, shade
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
+    from matplotlib.colors import Normalize
+    from matplotlib.image import AxesImage
+    from numpy.typing import ArrayLike
 
 
 def line(axes: Axes, x: str, rows: pd.DataFrame, look: Mapping[str, Any], label: str | None = None) -> None:
@@ -42,3 +47,92 @@ def ticks(axis: Axis, values: Sequence[float]) -> None:
     """Ticks of an axis at these values alone, written out: what a logarithmic one of few decades needs."""
     axis.set_ticks(values, [f"{value:g}" for value in values])
     axis.set_ticks([], minor=True)
+
+
+def told_apart(values: Sequence[Any], others: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """A look for each value of a parameter, and then for each other name: no two are alike.
+
+    Numbers go from dark to light in their order; names have the looks of `style.looks`.
+    """
+    from matplotlib import rcParams
+
+    size = rcParams["font.size"]
+    marks = {"markersize": 0.45 * size, "markeredgewidth": 0, "linewidth": 0.15 * size}
+    names = [str(value) for value in values]
+    numbers = [value for value in values if isinstance(value, int | float) and value == value]
+    if len(numbers) > 2 and not others:
+        lightness = np.linspace(0, 1, len(values))
+        return [{**shade(light), "marker": MARKERS[i % len(MARKERS)], **marks} for i, light in enumerate(lightness)]
+    found = looks([*names, *others])
+    return [{**found[name], **marks} for name in [*names, *others]]
+
+
+def logarithmic(values: ArrayLike) -> bool:
+    """Whether an axis of these values should be logarithmic: they are positive, and go over more than a decade and a half."""
+    there = np.asarray(values, float)
+    there = there[np.isfinite(there)]
+    return bool(len(there)) and bool(there.min() > 0) and bool(there.max() / there.min() > 30)
+
+
+def bars(axes: Axes, labels: Sequence[str], found: np.ndarray, colours: Sequence[str]) -> None:
+    """A lying bar for each label, the first on top, with an interval; of what is not finite it says so.
+
+    Args:
+      found: [bars, 3] value, and the interval's ends.
+    """
+    value, low, high = np.where(np.isfinite(found), found, np.nan).T
+    value_or_low = np.where(np.isfinite(value), value, low)  # where half of the seeds get there
+    log = logarithmic(value_or_low)
+    edge = float(np.nanmax([value_or_low, high], initial=0.0)) * (1.6 if log else 1.1) or 1.0
+    places = np.arange(len(labels))
+    shown = np.isfinite(value)
+    axes.barh(places[shown], value[shown], 0.75, color=np.asarray(colours, object)[shown].tolist(), alpha=0.85)
+    for place in places[np.isfinite(low)]:
+        end = high[place] if np.isfinite(high[place]) else edge
+        axes.plot([low[place], end], [place, place], color="black", linewidth=0.9)
+    for place in places[~shown]:
+        axes.text(edge, place, "not reached ", ha="right", va="center", fontsize="x-small", color="0.35")
+    axes.set_yticks(places, labels)
+    axes.tick_params(axis="y", length=0)
+    axes.set(ylim=(len(labels) - 0.4, -0.6), xscale="log" if log else "linear")
+    axes.set_xlim(None if log else min(0.0, float(np.nanmin([value_or_low, low], initial=0.0))), edge)
+
+
+def front(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
+    """The staircase below and left of which nothing is."""
+    order = np.argsort(x)
+    axes.step(x[order], y[order], where="post", color="0.5", linewidth=0.9, zorder=0, label="front")
+
+
+def grid(axes: Axes, cells: np.ndarray, texts: np.ndarray, norm: Normalize, dark_is_high: bool = True) -> AxesImage:
+    """Cells of a table as colours, with a text in each; what is not finite is grey.
+
+    Args:
+      cells: [rows, columns] float.
+      texts: [rows, columns] str.
+    """
+    from matplotlib import rcParams
+
+    image = axes.imshow(
+        np.ma.masked_invalid(cells), cmap="cividis_r" if dark_is_high else "cividis", norm=norm, aspect="auto"
+    )
+    axes.set_facecolor("0.85")
+    width, height = _inches(axes)
+    lines = max((str(text).count("\n") + 1 for text in texts.flat), default=1)
+    room = 72 * min(width / (cells.shape[1] * 5), 0.85 * height / (cells.shape[0] * 1.3 * lines))
+    size = min(rcParams["font.size"] * 0.82, room)
+    for (i, j), text in np.ndenumerate(texts):
+        dark = np.isfinite(cells[i, j]) and (norm(cells[i, j]) > 0.5) == dark_is_high
+        ink = "white" if dark else "black"
+        axes.text(j, i, text, ha="center", va="center", fontsize=size, color=ink, linespacing=1.1)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return image
+
+
+def _inches(axes: Axes) -> tuple[float, float]:
+    """About how wide and how tall a panel is, once names have their room."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    box = axes.get_position()
+    return 0.8 * float(figure.get_figwidth() * box.width), 0.9 * float(figure.get_figheight() * box.height)

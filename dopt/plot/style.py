@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dopt import extras
 from dopt.files import whole
+from dopt.text import quoted, shown
+from dopt.types import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +28,12 @@ class Size(NamedTuple):
     height: float | None = None  # inches; None: as what is drawn asks
 
 
+AXES = {  # what a picture counts: a column of a history, in words
+    "step": "steps",
+    "gradients": "gradients",
+    "time": "simulated seconds",
+    "bytes_sent": "bytes sent per worker",
+}
 SIZES = {**{name: Size(width, 8) for name, width in WIDTHS.items()}, "slide": Size(10, 14, 5.6)}
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # Okabe-Ito
 
@@ -78,6 +86,7 @@ METHODS = {  # method -> (colour, dashes)
     for dashes, names in FAMILIES
     for place, name in enumerate(names)
 }
+LONGEST = 40  # characters of a name in a picture
 Place = tuple[int, int]  # of a colour, and of dashes with their marker
 
 
@@ -142,6 +151,13 @@ def shade(share: float) -> dict[str, Any]:
     return {"color": colormaps["viridis"](0.9 * share), "linestyle": "-"}
 
 
+def said(value: Any) -> str:
+    """A value as a picture writes it: short, in one line, and never as mathematics."""
+    number = "none" if value != value else f"{value:g}" if isinstance(value, float) else None
+    text = shown(str(value)) if number is None else number
+    return (text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…").replace("$", r"\$")
+
+
 @contextmanager
 def style(size: str = "text") -> Iterator[None]:
     """The settings, for as long as a picture is drawn (by Figure itself: pyplot costs a second, and wants a display).
@@ -161,6 +177,15 @@ UNDATED: dict[str, dict[str, Any]] = {  # what a file says of itself, without th
     ".pdf": {"CreationDate": None},
     ".svg": {"Date": None},
 }
+
+
+ENDINGS = (*UNDATED, ".csv")  # .csv: the rows that are drawn
+
+
+def check_ending(path: str | Path) -> None:
+    """InputError where a picture cannot be written as such a file."""
+    if Path(path).suffix not in ENDINGS:
+        raise InputError(f"out: a picture's name must end in {', '.join(ENDINGS)}, got {quoted(str(path))}")
 
 
 def write(figure: Figure, path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,15 +17,20 @@ import pyarrow as pa
 from dopt import extras
 from dopt.config import Resolved
 from dopt.files import is_writable
+from dopt.registry import did_you_mean
 from dopt.sweeps import columns, compact, spec, where
 from dopt.sweeps import plan as planning
 from dopt.sweeps.records import Made, Records, RecordsError, Source, mixes
 from dopt.sweeps.store import HISTORY, RUNS, Reading, SlabError, Store
+from dopt.text import quoted
 from dopt.types import InputError, MachineError
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray
+    from matplotlib.figure import Figure
+
+PICTURES = "dopt.plot"
 
 
 @dataclass(frozen=True, repr=False)
@@ -154,6 +160,43 @@ class Results:
         if found is None:
             raise InputError(f"id: no run {identity!r} in {str(self.folder)!r}; its tables have the ids")
         return found.run
+
+    def tuned(self, over: str | Sequence[str] = "learning_rate", by: Sequence[str] | None = None) -> pd.DataFrame:
+        """The best of each cell, seeds together: one row for each (see `dopt.sweeps.cells.tuned`).
+
+        Args:
+          over: what is tuned, one parameter or several.
+          by: what makes a cell; all else that the sweep varies by default.
+
+        Raises:
+          InputError: no such parameter varies.
+        """
+        from dopt.sweeps import cells
+
+        over = [over] if isinstance(over, str) else list(over)
+        for name in [*over, *(by or ())]:
+            if name not in (*self.varied, *cells.TUNED):
+                raise InputError(
+                    f"tuned: {quoted(name)} is no parameter that varies{did_you_mean(name, self.varied) or '; none does'}"
+                )
+        return cells.tuned(self, by, over=over)
+
+    def plot(
+        self,
+        kind: str | None = None,
+        *,
+        x: str | None = None,
+        y: str | None = None,
+        by: str | Sequence[str] = (),
+        where: str = "",
+        add: str | Path | pd.DataFrame | None = None,
+        size: str | None = None,
+    ) -> Figure:
+        """A picture of it, which `save` writes: see `dopt.plot.picture` for what it can be asked."""
+        # Pictures stand above results, which do not know them: they are found by name, as pandas finds what draws its plots.
+        draw = import_module(PICTURES).picture
+        found: Figure = draw(self, kind, x=x, y=y, by=by, where=where, add=add, size=size)
+        return found
 
     def to_xarray(self) -> xarray.Dataset:
         """The history as a Dataset [varied parameters..., record]; [run, record] where they are not a full grid."""

@@ -1,0 +1,70 @@
+"""`dopt plot DIR...`: a picture of what is finished, of the kind that the sweep's parameters ask for, or of another one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dopt.cli import finished, words
+from dopt.cli.command import Command, Parser, Values
+from dopt.cli.screen import beside, complain_once, console, print_written
+from dopt.files import writing
+from dopt.plot import kind, style
+
+if TYPE_CHECKING:
+    from dopt.sweeps.results import Results
+
+
+def add_flags(parser: Parser) -> None:
+    """What `dopt plot` takes."""
+    finished.add_flags(parser)
+    parser.add_argument(
+        "--kind", choices=kind.names(), help="default: as the sweep's parameters ask, beside learning rate and seed"
+    )
+    parser.add_argument("--x", choices=[*style.AXES], help="what is counted (default: as the sweep's horizon)")
+    parser.add_argument("--y", metavar="METRIC", help="default: the sweep's metric")
+    parser.add_argument(
+        "--by",
+        metavar="NAME[,NAME]",
+        help="which parameters tell curves (and panels), bars or cells apart; all others are at their best",
+    )
+    parser.add_argument(
+        "--add", metavar="FILE.csv", help="a measured curve to lay over: columns named as --x and --y, and maybe label"
+    )
+    parser.add_argument("--size", choices=[*style.SIZES], help="of a paper's column, text or page, or of a slide")
+    parser.add_argument(
+        "-o", "--out", metavar="FILE", help="pdf, png or svg, or csv for what is drawn (default: plot.png in DIR)"
+    )
+
+
+def run(args: argparse.Namespace, _: Values) -> int:
+    """Draw and write the picture."""
+    conditions = finished.conditions(args)
+    by = words.names("by", args.by)
+    if args.out is not None:
+        style.check_ending(args.out)
+    sweeps = finished.read(args.folders, conditions)
+    from dopt.plot.picture import picture
+    from dopt.sweeps.results import notes_of
+
+    drawn = picture(sweeps, args.kind, x=args.x, y=args.y, by=by, add=args.add, size=args.size)
+    complain_once(notes_of(sweeps))
+    path = Path(args.out) if args.out is not None else _default(sweeps, args.kind)
+    with writing("out", path, "--out"):
+        drawn.save(path)
+    print_written(console(), [path])
+    return 0
+
+
+def _default(sweeps: Sequence[Results], kind: str | None) -> Path:
+    """Beside the results, if they are of one sweep; else here."""
+    return (beside(sweeps[0].folder) if len(sweeps) == 1 else Path()) / (
+        "plot.png" if kind is None else f"plot_{kind}.png"
+    )
+
+
+HELP = "a picture of what is finished: curves, heatmap, cells, pareto, profile, timeline, staleness"
+EPILOG = "As in: dopt plot results/stragglers --kind profile -o profile.pdf"
+COMMAND = Command(HELP, add_flags, run, epilog=EPILOG)

@@ -16,7 +16,7 @@ from dopt.data import SETS, Dataset, load
 from dopt.engine import group_of
 from dopt.problems import PROBLEMS
 from dopt.problems.networks import EVALUATED
-from dopt.report.terminal import PlainConsole, ProgressShow, first_record
+from dopt.sweeps.live import Lines, PlainConsole, Screen, first_record
 
 BASE: dict[str, Any] = {"algorithm": "allreduce_sgd", "workers": 2, "learning_rate": 0.1, "steps": 4, "batch_size": 4}
 NETWORKS = {"cnn", "mlp", "resnet", "transformer"}
@@ -77,12 +77,12 @@ def test_the_command_shows_it_above_the_history(capsys: pytest.CaptureFixture) -
 
 def test_a_sweep_shows_the_first_record_and_each_note_once() -> None:
     out = io.StringIO()
-    show = ProgressShow(PlainConsole(file=out, width=100, force_terminal=True, color_system=None))
+    show = Screen(PlainConsole(file=out, width=100, force_terminal=True, color_system=None))
     for _ in range(2):
         show.note("a [note]")
         show.first({"loss": np.array([1.0, 2.0, 4.0])})
     assert out.getvalue().splitlines() == ["a [note]", "step 0 (median of 3 runs): loss 2"]
     quiet = io.StringIO()
-    ProgressShow(PlainConsole(file=quiet)).first({"loss": np.array([1.0])})
+    Lines(PlainConsole(file=quiet)).first({"loss": np.array([1.0])})
     assert quiet.getvalue() == ""
     assert first_record({"loss": np.array([0.5]), "accuracy": np.array([0.1])}) == "step 0: loss 0.5, accuracy 0.1"

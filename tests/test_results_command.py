@@ -442,7 +442,7 @@ def test_parquet_goes_to_a_pipe_and_to_no_terminal(
         ([STORE, "--columns", "id,seed,id"], 2, "columns: 'id' is given twice"),
         ([STORE, "--best-over", "learning_rat"], 2, "best-over: 'learning_rat' is no parameter that is varied; did you mean"),
         ([STORE, "--best-over", "learning_rate", "--columns", "id"], 2, "columns: no column 'id'"),
-        ([STORE, "--format", "xml"], 2, "argument --format: invalid choice"),
+        ([STORE, "--format", "xml"], 2, "argument --format: unknown name 'xml'; known: csv"),
         ([STORE, "--out", "nowhere/t.csv"], 1, "out: cannot write"),
         ([], 2, "the following arguments are required: DIR"),
     ],

@@ -24,10 +24,9 @@ from small import small_sweep
 import dopt
 from dopt.cli import main
 from dopt.cli import status as command
-from dopt.report.status import span
-from dopt.report.terminal import PlainConsole
 from dopt.sweeps import claims, plan, seal, status
 from dopt.sweeps.claims import BEAT, STALE
+from dopt.sweeps.live import PlainConsole, span
 from dopt.sweeps.show import Show
 from dopt.sweeps.status import SAMPLE, Count, Watch
 from dopt.sweeps.store import MANIFEST, Reading, Store

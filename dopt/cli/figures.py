@@ -17,7 +17,7 @@ from dopt.types import InputError
 if TYPE_CHECKING:
     from dopt.figures.claims import Claim
     from dopt.figures.files import Part
-    from dopt.report.terminal import PlainConsole
+    from dopt.sweeps.live import PlainConsole
     from dopt.sweeps.results import Results
 
 SIZES = {

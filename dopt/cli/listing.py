@@ -16,7 +16,7 @@ from dopt.types import InputError
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from dopt.report.terminal import PlainConsole
+    from dopt.sweeps.live import PlainConsole
 
 REGISTRIES = {  # kind -> where its registry lies; only what is asked for is imported
     "algorithms": "dopt.algorithms:ALGORITHMS",

@@ -16,7 +16,7 @@ from dopt.types import InputError
 if TYPE_CHECKING:
     import pandas as pd
 
-    from dopt.report.terminal import PlainConsole
+    from dopt.sweeps.live import PlainConsole
 
 FORMATS = ("table", "csv", "parquet", "latex", "json")
 ENDINGS = {".csv": "csv", ".parquet": "parquet", ".tex": "latex", ".json": "json"}
@@ -99,7 +99,7 @@ def _print(table: pd.DataFrame, out: PlainConsole) -> None:
 
 def _text(table: pd.DataFrame) -> str:
     """What a terminal would show, if it were wide enough."""
-    from dopt.report.terminal import PlainConsole
+    from dopt.sweeps.live import PlainConsole
 
     found = io.StringIO()
     _print(table, PlainConsole(file=found, width=WIDEST))

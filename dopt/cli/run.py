@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dopt.config import Resolved, Run
     from dopt.engine.checkpoints import Checkpoints
     from dopt.engine.single import Result
-    from dopt.report.terminal import PlainConsole
+    from dopt.sweeps.live import PlainConsole
 
 AGENT = "WANDB_SWEEP_ID"  # W&B sets it where one of its agents calls us
 
@@ -209,8 +209,8 @@ def _made(one: Run, args: argparse.Namespace, checkpoint: Checkpoints | None, wr
     """What the run gave; its first record is printed as soon as it is there."""
     import dopt
     from dopt.devices import hosts
-    from dopt.report.terminal import first_record
     from dopt.sweeps import saved
+    from dopt.sweeps.live import first_record
     from dopt.sweeps.store import Store
 
     out = console()

@@ -12,22 +12,21 @@ from dopt.files import is_writable
 from dopt.text import shown
 
 if TYPE_CHECKING:
-    from dopt.report.terminal import PlainConsole, ProgressShow
+    from dopt.sweeps.live import PlainConsole, Tally
 
 
 def console(stderr: bool = False) -> PlainConsole:
     """Where a command prints: as wide as the terminal, or wide where there is none."""
-    from dopt.report.terminal import PlainConsole
+    from dopt.sweeps import live
 
-    made = PlainConsole(stderr=stderr)
-    return made if made.is_terminal else PlainConsole(stderr=stderr, width=140)
+    return live.console(stderr)
 
 
-def progress(what: str = "") -> ProgressShow:
-    """A progress display on stderr."""
-    from dopt.report.terminal import ProgressShow
+def progress(what: str = "", quiet: bool = False) -> Tally:
+    """A progress display on stderr; `quiet`: one that counts, and says nothing."""
+    from dopt.sweeps import live
 
-    return ProgressShow(console(stderr=True), what)
+    return live.Tally() if quiet else live.display(live.console(stderr=True), what)
 
 
 def complain(line: str) -> None:

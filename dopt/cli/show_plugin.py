@@ -17,7 +17,7 @@ from dopt.types import InputError
 
 if TYPE_CHECKING:
     from dopt.report.plugins import Described
-    from dopt.report.terminal import PlainConsole
+    from dopt.sweeps.live import PlainConsole
 
 KINDS = {  # what is shown -> what that is, and where names are looked up
     "method": ("a method", ("algorithms",)),

@@ -13,10 +13,11 @@ from dopt.types import InputError
 from dopt.watch import check
 
 if TYPE_CHECKING:
-    from dopt.report.terminal import PlainConsole
+    from dopt.sweeps.live import PlainConsole
     from dopt.sweeps.status import Status, Watch
 
 SLOWEST = 3600.0  # seconds between two looks
+JUDGED = 16  # slabs that are read for their best run, at each look
 WAIT = 0.1  # seconds after which a command that nobody waits for ends
 
 
@@ -44,17 +45,18 @@ def _watch(args: argparse.Namespace, _: Values) -> int:
         raise InputError(f"every: must be above 0 and at most {SLOWEST:.0f} seconds, got {args.every:g}")
     from dopt.sweeps.status import Watch
 
-    looks, out = _looks(Watch(args.folder), args.every), console()
+    watch, out = Watch(args.folder), console()
     if out.is_terminal and not out.is_dumb_terminal:
-        _live(looks, out)
+        _live(_looks(watch, args.every, judged=JUDGED), out)
     else:
-        _lines(looks, out)
+        _lines(_looks(watch, args.every), out)
     return 0
 
 
-def _looks(watch: Watch, every: float) -> Iterator[Status]:
-    """How far the sweep is, every so many seconds until all is done."""
+def _looks(watch: Watch, every: float, judged: int = 0) -> Iterator[Status]:
+    """How far the sweep is, every so many seconds until all is done. `judged`: slabs in which the best run is looked for, each time."""
     while True:
+        watch.judge(judged)
         found = watch.look()
         yield found
         if not found.left.slabs:

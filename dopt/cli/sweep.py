@@ -30,6 +30,7 @@ def add_flags(parser: Parser) -> None:
     """What `dopt sweep` takes."""
     add_sweep_file(parser)
     add_set(parser)
+    parser.add_argument("--quiet", action="store_true", help="print the result and errors only")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     parser.add_argument(
         "--jobs",
@@ -93,7 +94,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
         from dopt.sweeps.cells import tuned
         from dopt.sweeps.work import sweep
 
-        out, show = console(), progress()
+        out, show = console(), progress(quiet=args.quiet)
         results = sweep(
             args.file,
             results=args.results,

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import jax
@@ -86,6 +87,22 @@ def device_memory(device: jax.Device) -> int | None:
     except jax.errors.JaxRuntimeError:  # a device that is only described, to compile for
         return None
     return int(0.9 * stats["bytes_limit"]) if stats and "bytes_limit" in stats else None
+
+
+class Held(NamedTuple):
+    """Bytes."""
+
+    used: int
+    limit: int
+
+
+def held() -> Held | None:
+    """What this process holds of its accelerators, all together; None: they are none, or do not say it."""
+    stats = [device.memory_stats() for device in jax.local_devices() if device.platform != "cpu"]
+    told = [one for one in stats if one and {"bytes_in_use", "bytes_limit"} <= one.keys()]
+    if not told:
+        return None
+    return Held(sum(one["bytes_in_use"] for one in told), sum(one["bytes_limit"] for one in told))
 
 
 def room_of_slab(device: jax.Device) -> int | None:

@@ -7,11 +7,11 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rich.console import Group, RenderableType
-from rich.padding import Padding
-from rich.progress_bar import ProgressBar
 from rich.text import Text
 
 from dopt.report.terminal import table
+from dopt.sweeps import live
+from dopt.sweeps.live import span
 from dopt.sweeps.status import Status
 from dopt.text import shown
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from dopt.sweeps.claims import Claim
 
 BAR = 60  # columns
-UNITS = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
 
 
 def screen(status: Status, bar: bool = False) -> RenderableType:
@@ -30,8 +29,9 @@ def screen(status: Status, bar: bool = False) -> RenderableType:
         whole = f" ({_many(hidden.slabs, 'whole slab')})" if hidden.slabs else ""
         parts.append(_line(f"{_many(hidden.runs, 'run')} hidden, since nobody asks for them now{whole}"))
     if bar:
-        made = ProgressBar(status.asked.runs, status.done.runs, width=BAR)
-        parts.insert(1, Padding(made, 0, expand=False))  # a bar alone does not end its line
+        parts.insert(1, live.bar(status.done.runs, status.asked.runs, BAR))
+    if bar and status.groups:
+        parts.append(live.rows(status.groups))
     work = [*_rows("running", status.running), *_rows("stale", status.stale)]
     if work:
         parts += ["", table("", ["slab", "state", "host", "process", "since"], work)]
@@ -57,18 +57,6 @@ def counts(status: Status) -> str:
     done, asked = status.done, status.asked
     said = [f"{done.slabs} of {asked.slabs} slabs done ({done.runs} of {asked.runs} runs)"]
     return ", ".join([*said, *(f"{number} {state}" for state, number in rest.items() if number)])
-
-
-def span(seconds: float) -> str:
-    """A time in its two largest units, as `3 h 20 min`; below ten seconds with two digits."""
-    if seconds < 10:
-        return f"{seconds:.2g} s"
-    rest, said = round(seconds), list[str]()
-    for unit, size in UNITS:
-        if rest >= size or said:
-            said.append(f"{rest // size} {unit}")
-            rest %= size
-    return " ".join(part for part in said[:2] if not part.startswith("0 "))
 
 
 def _head(status: Status) -> str:

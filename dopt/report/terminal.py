@@ -1,20 +1,12 @@
-"""The terminal: one progress display, and tables."""
+"""Tables for the terminal."""
 
 from __future__ import annotations
 
 import math
-import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
-from rich.text import Text
-
-from dopt.sweeps.show import Show
-from dopt.text import lines
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,94 +16,6 @@ if TYPE_CHECKING:
 COARSE = 0.1  # of the answer: records that lie further apart are told
 
 
-class PlainConsole(Console):
-    """A console to which text is text: no markup, no emoji by name, nothing in it that steers the terminal."""
-
-    def __init__(self, **options: Any):
-        super().__init__(**options, markup=False, emoji=False)
-
-    def render_str(self, text: str, **options: Any) -> Text:
-        return super().render_str(lines(text), **options)
-
-
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f} runs/s" if task.speed else "- runs/s")
-
-
-class ProgressShow(Show):
-    """Runs done of all, rate, time left, diverged so far, current slab; on a terminal only."""
-
-    def __init__(self, console: PlainConsole, what: str = ""):
-        self.console = console
-        self.what = what
-        self.progress = Progress(
-            *([TextColumn("{task.fields[what]}", markup=False)] if what else []),
-            TextColumn("{task.completed:.0f} of {task.total:.0f} runs"),
-            BarColumn(bar_width=30),
-            _Rate(),
-            TimeRemainingColumn(compact=True),
-            TextColumn("{task.fields[diverged]} diverged"),
-            TextColumn("{task.fields[slab]}", markup=False),
-            console=console,
-            disable=not console.is_terminal,
-        )
-        self.task: Any = None
-        self.whole = 0.0  # runs of finished slabs
-        self.size = 0
-        self.diverged = 0
-        self.new = 0
-        self.started = False
-        self.lock = threading.Lock()  # slabs are done by the thread that writes, and by other processes
-        self.noted: set[str] = set()
-
-    def start(self, total: int, finished: int) -> None:
-        self.whole = finished
-        if finished == total:
-            return
-        if self.task is not None:  # a grid has grown
-            self._update(total=total, completed=finished)
-            return
-        self.task = self.progress.add_task(
-            "", total=total, completed=finished, diverged=0, slab="compiling", what=lines(self.what)
-        )
-        self.progress.start()
-
-    def slab(self, name: str, runs: int) -> None:
-        self.size = runs
-        self._update(slab=lines(name))
-
-    def note(self, line: str) -> None:
-        if line not in self.noted:
-            self.say(line)
-        self.noted.add(line)
-
-    def first(self, record: Mapping[str, Any]) -> None:
-        if self.console.is_terminal and not self.started:  # of the first slab alone: it says that something happens
-            self.say(first_record(record))
-        self.started = True
-
-    def chunk(self, share: float) -> None:
-        self._update(completed=self.whole + share * self.size)
-
-    def done(self, name: str, runs: int, diverged: int) -> None:
-        with self.lock:
-            self.whole += runs
-            self.new += runs
-            self.diverged += diverged
-        self._update(completed=self.whole, diverged=self.diverged)
-
-    def _update(self, **fields: Any) -> None:
-        if self.task is not None:
-            self.progress.update(self.task, **fields)
-
-    def say(self, line: str) -> None:
-        self.console.print(line, highlight=False, soft_wrap=True)
-
-    def stop(self) -> None:
-        self.progress.stop()
-
-
 def number(value: Any) -> str:
     """A table's way to write a value."""
     if isinstance(value, float):
@@ -119,16 +23,6 @@ def number(value: Any) -> str:
             return "not reached"
         return "-" if math.isnan(value) else f"{value:.4g}"
     return str(value)
-
-
-def first_record(record: Mapping[str, Any]) -> str:
-    """One line of the metrics at step 0; of several runs the medians."""
-    runs = max((len(values) for values in record.values()), default=0)
-    said = ", ".join(
-        f"{name} {number(float(np.median(values)))}"
-        for name, values in sorted(record.items(), key=lambda one: one[0] != "loss")
-    )
-    return f"step 0{f' (median of {runs} runs)' * (runs > 1)}: {said or 'no metrics'}"
 
 
 def table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> Table:

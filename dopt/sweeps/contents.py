@@ -31,6 +31,34 @@ def slabs(plan: Mapping[str, Any], path: Path) -> list[tuple[str, list[str]]]:
         return found
 
 
+def groups(plan: Mapping[str, Any], path: Path) -> list[tuple[Mapping[str, Any], list[str]]]:
+    """(the key of its program, its slabs) of each group of a plan.
+
+    Raises:
+      InputError: it is no plan, whatever its checksum says.
+    """
+    with damage(path):
+        keys = [group["key"] if isinstance(group.get("key"), dict) else {} for group in plan["groups"]]
+        return [
+            (key, [slab["name"] for slab in group["slabs"]]) for key, group in zip(keys, plan["groups"], strict=True)
+        ]
+
+
+TELLING = ("mix", "delays", "clock", "problem", "data", "workers", "steps", "batch_size", "precision", "executor")
+LONGEST = 60  # characters of a label
+
+
+def labels(keys: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What groups are called: by their method, and by what else tells them apart. `keys`: of their programs."""
+    methods = [str(key.get("algorithm")) for key in keys]
+    varied = [name for name in TELLING if len({str(key.get(name)) for key in keys}) > 1]
+    found = []
+    for method, key in zip(methods, keys, strict=True):
+        more = [f"{name}={key.get(name)}" for name in varied] if methods.count(method) > 1 else []
+        found.append(" ".join([method, *more])[:LONGEST])
+    return found
+
+
 @contextmanager
 def damage(path: Path) -> Iterator[None]:
     """InputError, in one line, for whatever a reader of a plan meets that nobody can have written."""

@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from typing import Any, NamedTuple, Protocol
 
 from dopt.files import write, writing
+from dopt.sweeps.best import Judge
 from dopt.sweeps.pipeline import Todo, log
 from dopt.sweeps.remote import Failed, Made
 from dopt.sweeps.show import Show
@@ -55,6 +56,7 @@ class Driver:
 
     def __init__(self, machines: Machines, store: Store, tracker: Tracker, show: Show) -> None:
         self.machines, self.store, self.tracker, self.show = machines, store, tracker, show
+        self.judge = Judge(store)
         self.out: dict[Task, _Out] = {}
         self.tries: Counter[str] = Counter()
         self.left: dict[str, str] = {}  # slabs that failed too often -> why
@@ -133,10 +135,13 @@ class Driver:
 
     def _done(self, todo: Todo) -> None:
         """Look whether a slab is there whole, log it, and say so."""
-        runs, _ = self.store.read_slab(todo.name, todo.runs.ids)
+        runs, history = self.store.read_slab(todo.name, todo.runs.ids)
         log(self.store, self.tracker, todo.name, todo.runs)
         with writing("results", self.store.folder, "--results"):
             self.store.failed_path(todo.name).unlink(missing_ok=True)
+        found = self.judge(runs, history)
+        if found is not None:
+            self.show.best(todo.name, found)
         self.show.done(todo.name, len(todo.runs), sum(runs["diverged"].to_pylist()))
 
     def _leave(self, todo: Todo, error: str) -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, BinaryIO
 
 from dopt import cores
-from dopt.sweeps.show import Show
+from dopt.sweeps.show import Best, Show
 from dopt.types import InputError, MachineError
 
 
@@ -48,6 +48,9 @@ class Told(Show):
     def done(self, name: str, runs: int, diverged: int) -> None:
         self._tell("done", name, runs, diverged)
 
+    def best(self, slab: str, found: Best) -> None:
+        self._tell("best", slab, *found)
+
     def note(self, line: str) -> None:
         self._tell("note", line)
 
@@ -84,7 +87,7 @@ def main() -> int:
     else:
         for content, folder in order:
             with suppress(InputError, OSError, MemoryError):
-                work.sweep(content, results=folder)
+                work.sweep(content, results=folder, progress=False)
     return 0
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -18,7 +18,7 @@ from dopt import cores, memory
 from dopt.devices import host
 from dopt.sweeps import hired
 from dopt.sweeps.hired import Helper, Order, Start
-from dopt.sweeps.show import Show
+from dopt.sweeps.show import Best, Part, Show
 from dopt.types import InputError, MachineError
 
 TRIES = 2  # processes that may die at a slab before it is left
@@ -173,6 +173,8 @@ class Team:
             case "done", str(name), int(runs), int(diverged) if name not in self.told:
                 self.told.add(name)
                 self.show.done(name, runs, diverged)
+            case "best", str(name), float(score) | int(score), str(label), list(curve):
+                self.show.best(name, Best(score, label, curve))
             case "note", str(line):
                 self.show.note(line)
             case "say", str(line):
@@ -209,6 +211,15 @@ class Together(Show):
     def __init__(self, team: Team) -> None:
         self.team, self.inner = team, team.show
 
+    def plan(self, parts: Sequence[Part], there: Collection[str]) -> None:
+        self.inner.plan(parts, there)
+
+    def compiling(self, label: str) -> None:
+        self.inner.compiling(label)
+
+    def compiled(self, seconds: float) -> None:
+        self.inner.compiled(seconds)
+
     def start(self, total: int, finished: int) -> None:
         self.inner.start(total, finished)
 
@@ -225,6 +236,9 @@ class Together(Show):
     def chunk(self, share: float) -> None:
         self.team.look()
         self.inner.chunk(share)
+
+    def best(self, slab: str, found: Best) -> None:
+        self.inner.best(slab, found)
 
     def done(self, name: str, runs: int, diverged: int) -> None:
         self.inner.done(name, runs, diverged)

@@ -11,6 +11,8 @@ from contextlib import ExitStack
 from functools import cache, cached_property, partial
 from typing import Any, NamedTuple
 
+import pyarrow as pa
+
 from dopt import engine
 from dopt.config import Runs
 from dopt.config.identity import fresh
@@ -19,6 +21,7 @@ from dopt.memory import SMALL
 from dopt.sweeps import columns
 from dopt.sweeps import plan as planning
 from dopt.sweeps.agreement import compare
+from dopt.sweeps.best import Judge
 from dopt.sweeps.contents import damage
 from dopt.sweeps.show import Show
 from dopt.sweeps.states import States
@@ -83,6 +86,7 @@ class Pipeline:
         self.pack, self.write = pack, write
         self.ahead: tuple[str, Future[engine.Slab]] | None = None  # what is being packed
         self.behind: Future[None] | None = None  # what is being written
+        self.judge = Judge(store)
         self.taken = 0  # bytes of a device, by the slab that goes on it, and that is then read
         self.first: engine.First | None = show.first  # until a first record was seen
 
@@ -116,7 +120,7 @@ class Pipeline:
         """Whether somebody else has done the slab."""
         there = self.store.has(todo.name) and self.store.finished(todo.name, todo.runs.ids, self.show.say)
         if there:
-            self._show_done(todo, sum(self.store.read_slab(todo.name, todo.runs.ids)[0]["diverged"].to_pylist()))
+            self._show_done(todo, *self.store.read_slab(todo.name, todo.runs.ids))
         return there
 
     def log(self, todo: Todo) -> None:
@@ -148,10 +152,12 @@ class Pipeline:
         width = math.ceil(p.width / p.group.spread) * p.group.spread
         if width not in p.compiled:
             begin = time.perf_counter()
+            self.show.compiling(todo.name)
             with damage(p.path or self.store.folder):
                 calls = p.calls(p.group)
             p.compiled[width] = engine.compile(p.group, width, calls)
             p.compile_seconds = time.perf_counter() - begin
+            self.show.compiled(p.compile_seconds)
         return p.compiled[width]
 
     def _make_room(self, compiled: engine.Compiled) -> None:
@@ -184,7 +190,7 @@ class Pipeline:
         self.store.check_slab(todo.name, todo.runs.ids)
         if is_unlogged(self.store, self.tracker, todo.name, todo.runs):
             self.tracker.log(columns.frame(runs), columns.frame(history), self.store.marks_path(todo.name))
-        self._show_done(todo, int((found.diverged >= 0).sum()))
+        self._show_done(todo, runs, history)
 
     def _manifest(self, todo: Todo, compiled: engine.Compiled, seconds: float, notes: Sequence[str]) -> dict[str, Any]:
         """What made a slab. `notes`: of its runs, beside those of the group."""
@@ -208,8 +214,11 @@ class Pipeline:
         """Looked up once for all slabs: XLA keeps its threads."""
         return host.threads()
 
-    def _show_done(self, todo: Todo, diverged: int) -> None:
-        self.show.done(todo.name, len(todo.runs), diverged)
+    def _show_done(self, todo: Todo, runs: pa.Table, history: pa.Table) -> None:
+        found = self.judge(runs, history)
+        if found is not None:
+            self.show.best(todo.name, found)
+        self.show.done(todo.name, len(todo.runs), sum(runs["diverged"].to_pylist()))
 
 
 @cache

@@ -7,15 +7,17 @@ import os
 import statistics
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dopt.files import reason
 from dopt.sweeps import claims, contents, seal
+from dopt.sweeps.best import Judge
 from dopt.sweeps.claims import Claim
+from dopt.sweeps.show import Best, Part, Row
 from dopt.sweeps.store import SlabError, Store
 from dopt.types import InputError, MachineError
 
@@ -52,6 +54,7 @@ class Status:
       stale: claims of slabs, by processes that do not: the next one that works in the folder takes them over.
       failed: slabs with an error that nobody tries again now; the next `dopt sweep` does.
       waiting: how many slabs nobody has begun.
+      groups: how far each group of runs that share a program is, in runs.
       hidden: what lies in plans, and is not asked for now.
       workers: how many processes hold the claims of `running`.
       seconds: that a slab takes: the median of at most `SAMPLE` that are done, spread evenly over the plans. None: none is done.
@@ -71,6 +74,7 @@ class Status:
     workers: int
     seconds: float | None
     compile_seconds: float | None
+    groups: tuple[Row, ...] = ()
 
     @property
     def left(self) -> Count:
@@ -100,6 +104,8 @@ class _Planned(NamedTuple):
     plans: int
     asked: Mapping[str, int]  # slab -> how many of its runs are asked for, where that is any
     hidden: Count
+    groups: tuple[Part, ...]  # with the slabs that are asked for
+    ids: Mapping[str, Sequence[str]]  # of each slab's runs
 
 
 class Watch:
@@ -109,6 +115,7 @@ class Watch:
         self.store = Store(folder)
         self._planned: tuple[object, _Planned] | None = None  # and the state of the files that say so
         self._seen: dict[Claim, _Seen] = {}  # claims without their counters
+        self._judge, self._bests = Judge(self.store), dict[str, Best | None]()
 
     def look(self) -> Status:
         """How far the sweep is now.
@@ -145,7 +152,20 @@ class Watch:
             workers=len({(claim.node, claim.system, claim.pid) for claim in running}),
             seconds=seconds,
             compile_seconds=compile_seconds,
+            groups=tuple(self._row(part, there) for part in planned.groups),
         )
+
+    def judge(self, slabs: int) -> None:
+        """Look for the best runs in so many more slabs that are done, the newest first; what is found stands in `groups` from then on."""
+        names = [name for name in self._plans().asked if name not in self._bests and self.store.has(name)]
+        for name in names[::-1][:slabs]:
+            with suppress(SlabError):  # damaged, or set aside just now
+                self._bests[name] = self._judge(*self.store.read_slab(name, self._plans().ids[name]))
+
+    def _row(self, part: Part, there: Collection[str]) -> Row:
+        done = sum(runs for name, runs in part.slabs.items() if name in there)
+        known = [found for name in part.slabs if (found := self._bests.get(name)) is not None]
+        return Row(part.label, done, sum(part.slabs.values()), min(known, key=lambda best: best.score, default=None))
 
     def is_in_doubt(self, claim: Claim) -> bool:
         """Whether a claim looks as if its process were dead, and nobody can tell before we have watched it for a while.
@@ -214,8 +234,17 @@ def _planned(store: Store) -> _Planned:
     wanted = None if order is None else set(order)
     asked = {name: len(ids) if wanted is None else len(wanted.intersection(ids)) for name, ids in slabs.items()}
     hidden = Count(sum(not runs for runs in asked.values()), sum(map(len, slabs.values())) - sum(asked.values()))
-    name = list(plans.values())[-1]["name"]
-    return _Planned(name, len(plans), {name: runs for name, runs in asked.items() if runs}, hidden)
+    kept = {name: runs for name, runs in asked.items() if runs}
+    return _Planned(list(plans.values())[-1]["name"], len(plans), kept, hidden, _parts(plans, kept), slabs)
+
+
+def _parts(plans: Mapping[Path, Mapping[str, Any]], asked: Mapping[str, int]) -> tuple[Part, ...]:
+    """The groups of all plans that have a slab that is asked for; those of one label are one."""
+    every = [group for path, plan in plans.items() for group in contents.groups(plan, path)]
+    found: dict[str, dict[str, int]] = {}
+    for label, (_, names) in zip(contents.labels([key for key, _ in every]), every, strict=True):
+        found.setdefault(label, {}).update({name: asked[name] for name in names if name in asked})
+    return tuple(Part(label, slabs) for label, slabs in found.items() if slabs)
 
 
 def _state(path: Path) -> tuple[int, ...] | None:

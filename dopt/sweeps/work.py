@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -21,7 +22,7 @@ from dopt.engine.single import Result
 from dopt.facts.problem import is_recorded
 from dopt.files import whole, writing
 from dopt.paths import slug
-from dopt.sweeps import columns, engines, knee, luggage, on_ray, spec, states
+from dopt.sweeps import columns, contents, engines, knee, luggage, on_ray, spec, states
 from dopt.sweeps import extend as extending
 from dopt.sweeps import plan as planning
 from dopt.sweeps.agreement import Held, by_digest, solved, templates_of
@@ -31,7 +32,7 @@ from dopt.sweeps.knee import Ask
 from dopt.sweeps.pipeline import Pipeline, Todo, is_unlogged, log, todo_of, with_next
 from dopt.sweeps.results import Results, read
 from dopt.sweeps.shard import Shard
-from dopt.sweeps.show import Show
+from dopt.sweeps.show import Part, Show
 from dopt.sweeps.store import Reading, Store
 from dopt.sweeps.tables import of_result
 from dopt.sweeps.tracking import Tracker
@@ -68,6 +69,7 @@ def sweep(
     set: Mapping[str, Any] | None = None,
     wandb: str = "off",
     devices: Sequence[Any] | None = None,
+    progress: str | bool = "auto",
     show: Show | None = None,
     jobs: int | None = 1,
     extend: str | None = None,
@@ -88,6 +90,8 @@ def sweep(
       wandb: auto, online, offline or off.
       devices: JAX devices to use, over which the runs are split; by default all of this process, on a CPU (where they
         are virtual) one.
+      progress: "auto": a bar in a notebook, elsewhere a line on stderr every half minute; True: as the command shows it; False: nothing.
+      show: who is told instead.
       jobs: processes that share the work on a CPU, each on one thread and one core; None: one for each core. 1: this
         process alone, with the threads that it has, which decide about last bits: so a folder is gone on with on as many
         as it was begun with, if need be by another process.
@@ -116,7 +120,11 @@ def sweep(
     _check_source(source)
     luggage.check_script()
     share, every = None if shard is None else Shard.read(shard), states.check(checkpoint_every)
-    show, far = show or Show(), engines.Asked(address, cpus_per_slab, gpus_per_slab, kind)
+    if show is None:
+        from dopt.sweeps import live  # rich, which a run does not need
+
+        show = live.chosen(progress)
+    far = engines.Asked(address, cpus_per_slab, gpus_per_slab, kind)
     engines.check(engine, far, devices, None if jobs == 1 else jobs, every)
     crews = _crews(engine, far, devices, jobs, show, every)
     return in_thread(lambda: _sweep(source, results, set, wandb, show, crews, extend, share))
@@ -324,8 +332,10 @@ def prepare(
     team.expect(
         sum(math.ceil(len(runs) / planning.width_of(len(runs), made.devices[: made.spread])) for _, runs, made in built)
     )
+    labels = contents.labels([json.loads(key) for key, _, _ in built])
     for number, (key, runs, made) in enumerate(built):
         begin = time.perf_counter()
+        team.show.compiling(f"{labels[number]} ({number + 1} of {len(built)})")
         known = None if planning.is_fixed(made.devices) else ask(made, runs, key)
         after, why_not = (0, "") if shorter is None else states.begins(made, runs, shorter)
         if why_not:
@@ -339,6 +349,7 @@ def prepare(
         )
         one.group, one.compiled, one.knee = made, {width: compiled}, known
         one.compile_seconds = time.perf_counter() - begin
+        team.show.compiled(one.compile_seconds)
         planned.append(one)
     return planned
 
@@ -404,6 +415,9 @@ def _work(planned: Sequence[planning.Planned], store: Store, tracker: Tracker, c
     there = [todo for todo in slabs if store.finished(todo.name, todo.runs.ids, show.say)]
     names = {todo.name for todo in there}
     missing = [todo for todo in slabs if todo.name not in names]
+    labels = contents.labels([json.loads(p.key) for p in planned])
+    parts = [Part(label, {name: len(runs) for name, runs in p.slabs}) for label, p in zip(labels, planned, strict=True)]
+    show.plan(parts, names)
     show.start(sum(len(todo.runs) for todo in slabs), sum(len(todo.runs) for todo in there))
     busy = _log_finished(there, store, tracker, show, wait=False)
     if missing:  # a finished folder may be one that nobody can write

@@ -1,4 +1,4 @@
-# make sweep: the main job. make test: all checks, make check: the quick ones. make figures, faults, cluster, fuzz, mutants: longer ones. PYTHON=python3.12 takes another interpreter, and its own environment.
+# make sweep: the main job, make sweeps: all questions of benchmarks/. make test: all checks, make check: the quick ones. make figures, faults, cluster, fuzz, mutants: longer ones. PYTHON=python3.12 takes another interpreter, and its own environment.
 PYTHON ?= python3
 VENV ?= .venv$(if $(filter-out python3,$(notdir $(PYTHON))),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
@@ -11,10 +11,14 @@ BITS := tests/test_engine.py tests/test_store.py tests/test_checkpoints.py
 QUICK := $(patsubst %,tests/test_%.py,agents barriers cells cluster columns cost curves delays files graphs identity \
 	memory names options plain plan readers results_command runs sequences sound spectrum stairs start style topology weights where)
 
-.PHONY: sweep test check style types bits quick figures faults cluster fuzz mutants speed ahead ahead-h100 ahead-v5e clean
+.PHONY: sweep sweeps test check style types bits quick figures faults cluster fuzz mutants speed ahead ahead-h100 ahead-v5e clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/dopt sweep benchmarks/connectivity_delay.yaml --extend learning_rate
+
+# every question in benchmarks/, a few minutes in all; no cell that reaches its target has its best rate at the edge of its grid
+sweeps: $(VENV)/.installed
+	for file in benchmarks/*.yaml; do $(BIN)/dopt sweep $$file --extend learning_rate || exit; done
 
 test: style
 	+$(MAKE) --no-print-directory --jobs=2 types bits

@@ -17,7 +17,7 @@ sweep: $(VENV)/.installed
 	$(BIN)/dopt sweep benchmarks/connectivity_delay.yaml --extend learning_rate
 
 # every question in benchmarks/, a few minutes in all; no cell that reaches its target has its best rate at the edge of its grid
-sweeps: $(VENV)/.installed
+sweeps: $(VENV)/.installed-weights
 	for file in benchmarks/*.yaml; do $(BIN)/dopt sweep $$file --extend learning_rate || exit; done
 
 test: style

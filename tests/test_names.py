@@ -11,8 +11,9 @@ import yaml
 from dopt import text
 from dopt.cli import main
 from dopt.figures import files as figures
+from dopt.report.terminal import table
 from dopt.sweeps import spec
-from dopt.sweeps.live import PlainConsole, table
+from dopt.sweeps.live import PlainConsole
 
 PARAMETERS = spec.grid(
     {"algorithm": "allreduce_sgd", "workers": 4, "learning_rate": 0.1, "problem": "consensus", "steps": 10}

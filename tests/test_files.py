@@ -14,7 +14,7 @@ from refusals import refused
 import dopt
 from dopt import files
 from dopt.cli.parser import COMMANDS
-from dopt.report import topology
+from dopt.plot import topology
 from dopt.sweeps.store import Store
 from dopt.types import InputError, MachineError
 
@@ -67,7 +67,7 @@ def test_a_name_that_is_too_long_is_refused_by_the_system_in_one_line(tmp_path: 
 @pytest.mark.parametrize("name", ["a\0b", "a\ud800"])
 def test_a_name_that_no_file_can_have_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"^out: a path holds no NUL and no surrogate, got .*; choose .* with --out"):
-        topology.save(np.eye(2), "ring", "", tmp_path / name)
+        topology.save(np.eye(2), "", tmp_path / name)
     with pytest.raises(InputError, match=r"^results: a path holds no NUL and no surrogate"):
         Store(tmp_path / name).create()
     with pytest.raises(InputError, match=r"^results: a path holds no NUL and no surrogate"):

@@ -17,8 +17,8 @@ from refusals import refused
 
 from dopt import mixing, topology
 from dopt.cli import main
-from dopt.report import topology as report
-from dopt.report.topology import Facts, draw, facts, glance, verdicts
+from dopt.plot import topology as picture
+from dopt.report.topology import Facts, facts, glance, verdicts
 from dopt.topology import TOPOLOGIES, sequences
 
 N, DECAY = 16, 0.9
@@ -124,7 +124,7 @@ def test_matchings_that_are_active_now_and_then_leave_workers_alone() -> None:
 def test_one_worker_has_numbers_and_a_picture(name: str) -> None:
     found = facts_of(name, 1)
     assert (found.workers, found.degree, found.diameter, found.time, found.connected) == (1, (0, 0), 0, 0, True)
-    draw(mixing.weights(topology.make(name, 1)))
+    picture.draw(mixing.weights(topology.make(name, 1)))
 
 
 # -- who accepts it ---------------------------------------------------------------------------------------------------
@@ -195,10 +195,27 @@ def test_show_writes_a_picture_and_says_where(
     assert [path.name for path in Path.cwd().iterdir()] == [file]
 
 
+@pytest.mark.parametrize("ending", ["pdf", "svg", "png"])
+def test_a_picture_is_what_its_ending_says_and_the_same_bytes_each_time(
+    ending: str, capsys: pytest.CaptureFixture
+) -> None:
+    for place in ("one", "two"):
+        _, out = shown(capsys, "torus", "--workers=9", "-o", f"{place}/torus.{ending}")
+        assert out.endswith(f"wrote {place}/torus.{ending}\n")
+    one, two = (Path(place, f"torus.{ending}").read_bytes() for place in ("one", "two"))
+    assert one == two
+    assert {"pdf": b"%PDF", "svg": b"<svg", "png": b"\x89PNG"}[ending] in one[:500]
+
+
+def test_a_picture_of_another_kind_is_refused_before_anything_is_made(capsys: pytest.CaptureFixture) -> None:
+    assert main(["show", "topology", "torus", "--out=torus.jpg"]) == 2
+    assert capsys.readouterr().err == "dopt: out: must end in .png, .pdf, .svg, or be a folder, got 'torus.jpg'\n"
+
+
 @pytest.fixture
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures without anything on them, which take no time."""
-    monkeypatch.setattr(report, "draw", lambda w, title: Figure())
+    monkeypatch.setattr(picture, "draw", lambda *_: Figure())
 
 
 @pytest.mark.usefixtures("blank")

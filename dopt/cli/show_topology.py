@@ -8,10 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from dopt.cli.command import Command, Dotted, Parser, Values, folder
 from dopt.cli.screen import console, finite, print_written
+from dopt.paths import slug
+from dopt.text import quoted
+from dopt.types import InputError
 
 if TYPE_CHECKING:
     from dopt.report.topology import Facts
 
+ENDINGS = (".png", ".pdf", ".svg")
 YES = {True: "yes", False: "no"}
 
 
@@ -22,25 +26,35 @@ def add_flags(parser: Parser) -> None:
         "--workers", type=int, metavar="N", help="default: 16, or as many as networkx or the file gives"
     )
     parser.add_argument("--weights", metavar="RULE", help="default: what the graph and the method ask for")
-    parser.add_argument("--out", type=folder, default=".", metavar="DIR", help="where the picture goes (default: here)")
+    parser.add_argument(
+        "-o",
+        "--out",
+        type=folder,
+        default=".",
+        metavar="FILE",
+        help="the picture, .png, .pdf or .svg, or a folder for it (default: topology_NAME.png, here)",
+    )
 
 
 def run(args: argparse.Namespace, dotted: Values) -> int:
     """Print a topology's numbers and who refuses it, and draw it."""
+    name = Path(args.name).name if "/" in args.name else args.name
+    path = _picture(args.out, name)
     from dopt import mixing, topology
+    from dopt.plot import places
+    from dopt.plot import topology as picture
     from dopt.report import topology as report
     from dopt.report.terminal import table
 
     options = _by_prefix(dotted)
-    is_file = topology.is_file(args.name)
-    own = args.name.startswith("networkx:") or is_file  # brings its number of workers
+    own = topology.is_generator(args.name) or topology.is_file(args.name)  # brings its number of workers
     workers = report.WORKERS if args.workers is None and not own else args.workers
     network = topology.make(args.name, workers, **options["topology"])
     w = mixing.dense(mixing.as_matrix(mixing.weights(network, args.weights, **options["weights"]), len(network)))
     rule = args.weights or mixing.default_rule(network) or "its own"
     facts, verdicts = report.facts(w), report.verdicts(network, args.weights, options["weights"])
-    name = Path(args.name).name if is_file else args.name
-    path = report.save(w, name, f"{name}, {len(network)} workers, {rule} weights", Path(args.out))
+    layout = places.layout(args.name, options["topology"], mixing.union(w))
+    picture.save(w, f"{name}, {len(network)} workers, {rule} weights", path, layout)
 
     out = console()
     rows = _rows(facts, rule, isinstance(network, topology.Periodic | topology.Matchings))
@@ -53,6 +67,16 @@ def run(args: argparse.Namespace, dotted: Values) -> int:
         out.print(note, highlight=False, soft_wrap=True)
     print_written(out, [path])
     return 0
+
+
+def _picture(out: str, name: str) -> Path:
+    """Where the picture goes: a file, by its ending, or into a folder."""
+    path = Path(out)
+    if path.suffix in ENDINGS:
+        return path
+    if path.suffix[1:].isalpha() and not path.is_dir():
+        raise InputError(f"out: must end in {', '.join(ENDINGS)}, or be a folder, got {quoted(out)}")
+    return path / f"topology_{slug(name)}.png"
 
 
 def _by_prefix(dotted: Values) -> dict[str, dict[str, Any]]:

@@ -20,9 +20,11 @@ from dopt.mixing.spectrum import (
     is_doubly_stochastic,
     is_stochastic,
     is_symmetric,
+    mean,
     second_modulus,
     smallest_eigenvalue,
     spectral_gap,
+    union,
 )
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "is_symmetric",
     "links",
     "loss_options",
+    "mean",
     "messages",
     "mix",
     "need",
@@ -65,5 +68,6 @@ __all__ = [
     "spanning_tree",
     "spectral_gap",
     "stays_sparse",
+    "union",
     "weights",
 ]

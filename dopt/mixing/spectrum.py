@@ -86,6 +86,19 @@ def second_modulus(w: Matrix) -> float:
     return _modulus(matrix) if len(matrix) < LARGE else _kept(matrix.astype(np.float64).tobytes(), len(matrix))
 
 
+def mean(w: Matrix) -> np.ndarray:
+    """[n, n]: W, the product of a period, or E[W]."""
+    if isinstance(w, Matchings):
+        return w.moments()[0]
+    return w if w.ndim == 2 else _product(w)
+
+
+def union(w: Matrix) -> np.ndarray:
+    """[n, n] bool: which links carry something at some step; [i, j]: j sends to i."""
+    links = w.moments()[0] != 0 if isinstance(w, Matchings) else (w != 0).reshape(-1, *w.shape[-2:]).any(0)
+    return links & ~np.eye(len(links), dtype=bool)
+
+
 def _product(w: np.ndarray) -> np.ndarray:
     """W_T ... W_1, of a static W itself."""
     return w if w.ndim == 2 else reduce(lambda done, step: step @ done, w)

@@ -41,37 +41,37 @@ def _at_least(name: str, workers: int, least: int) -> None:
         raise InputError(f"workers: {name} needs at least {least}, got {workers}")
 
 
-@topology(source="cycle graph Cₙ")
+@topology(source="cycle graph Cₙ", layout="circle")
 def ring(workers: int) -> Graph:
     """A cycle: each worker talks to two neighbours."""
     return nx.Graph((i, (i + 1) % workers) for i in range(workers)) if workers > 2 else path(workers)
 
 
-@topology(source="path graph Pₙ")
+@topology(source="path graph Pₙ", layout="line")
 def path(workers: int) -> Graph:
     """A line: the ends have one neighbour."""
     return nx.path_graph(workers)
 
 
-@topology(source="star graph", degree=lambda n: n - 1)
+@topology(source="star graph", degree=lambda n: n - 1, layout="star")
 def star(workers: int) -> Graph:
     """Everyone talks to worker 0 alone."""
     return nx.star_graph(workers - 1)
 
 
-@topology(source="complete graph Kₙ", bytes=lambda n: EDGE * n**2 / 4)
+@topology(source="complete graph Kₙ", bytes=lambda n: EDGE * n**2 / 4, layout="circle")
 def complete(workers: int) -> Graph:
     """Everyone talks to everyone."""
     return nx.complete_graph(workers)
 
 
-@topology(source="grid graph")
+@topology(source="grid graph", layout="grid")
 def grid(workers: int, *, shape: list[int] | None = None) -> Graph:
     """A mesh without wrap-around, as square as n allows."""
     return nx.convert_node_labels_to_integers(nx.grid_graph(sides(workers, shape, 2, "grid")), ordering="sorted")
 
 
-@topology(source="torus grid graph")
+@topology(source="torus grid graph", layout="torus")
 def torus(workers: int, *, shape: list[int] | None = None) -> Graph:
     """A mesh with wrap-around, as square as n allows; k-dimensional by `shape`."""
     return nx.convert_node_labels_to_integers(
@@ -79,7 +79,7 @@ def torus(workers: int, *, shape: list[int] | None = None) -> Graph:
     )
 
 
-@topology(source="hypercube graph Q_k")
+@topology(source="hypercube graph Q_k", layout="cubes")
 def hypercube(workers: int) -> Graph:
     """Workers whose numbers differ in one bit are neighbours."""
     dimension = workers.bit_length() - 1
@@ -94,7 +94,7 @@ def hypercube(workers: int) -> Graph:
     )
 
 
-@topology(source="Ying et al. 2021, 2110.13363", directed=True)
+@topology(source="Ying et al. 2021, 2110.13363", directed=True, layout="circle")
 def exponential(workers: int) -> Graph:
     """Static exponential graph: i receives from i + 2^k, so log n neighbours and a gap of order 1 / log n."""
     hops = [2**k for k in range((workers - 1).bit_length())]
@@ -121,13 +121,13 @@ def erdos_renyi(workers: int, *, probability: float | None = None, seed: int = 0
     return nx.gnp_random_graph(workers, p, seed=seed)
 
 
-@topology(source="complete binary tree")
+@topology(source="complete binary tree", layout="tree")
 def binary_tree(workers: int) -> Graph:
     """A tree in which i's parent is (i - 1) // 2."""
     return _with_nodes(workers, ((i, (i - 1) // 2) for i in range(1, workers)))
 
 
-@topology(source="barbell graph", bytes=lambda n: EDGE * n**2 / 8)
+@topology(source="barbell graph", bytes=lambda n: EDGE * n**2 / 8, layout="cliques")
 def barbell(workers: int) -> Graph:
     """Two cliques joined by one edge."""
     _at_least("barbell", workers, 4)
@@ -137,7 +137,7 @@ def barbell(workers: int) -> Graph:
     return cliques
 
 
-@topology(source="lollipop graph", bytes=lambda n: EDGE * n**2 / 16)
+@topology(source="lollipop graph", bytes=lambda n: EDGE * n**2 / 16, layout="clique and tail")
 def lollipop(workers: int) -> Graph:
     """A clique of half the workers with a tail of the others."""
     _at_least("lollipop", workers, 3)
@@ -145,7 +145,7 @@ def lollipop(workers: int) -> Graph:
     return nx.lollipop_graph(clique, workers - clique)
 
 
-@topology(source="ladder graph")
+@topology(source="ladder graph", layout="ladder")
 def ladder(workers: int) -> Graph:
     """Two paths side by side, with rungs."""
     if workers < 4 or workers % 2:
@@ -155,7 +155,11 @@ def ladder(workers: int) -> Graph:
     return nx.ladder_graph(workers // 2)
 
 
-@topology(source="Watts-Strogatz 1998 (networkx)", bytes=lambda n, degree, **_: EDGE * n * min(degree, n) / 2)
+@topology(
+    source="Watts-Strogatz 1998 (networkx)",
+    bytes=lambda n, degree, **_: EDGE * n * min(degree, n) / 2,
+    layout="small world",
+)
 def watts_strogatz(workers: int, *, degree: int = 4, probability: float = 0.1, seed: int = 0) -> Graph:
     """A small world: a ring of `degree` neighbours, of whose edges some lead elsewhere; drawn until it is connected."""
     _probability(probability)
@@ -232,7 +236,7 @@ def boyd(workers: int) -> Graph:
     return _with_nodes(workers, (divmod(edge - 11, 10) for edge in BOYD))
 
 
-@topology(source="directed cycle", directed=True)
+@topology(source="directed cycle", directed=True, layout="circle")
 def directed_ring(workers: int) -> Graph:
     """Each sends to the next one alone."""
     return _with_nodes(workers, ((i, (i + 1) % workers) for i in range(workers) if workers > 1), nx.DiGraph)
@@ -257,7 +261,13 @@ def random_digraph(workers: int, *, probability: float | None = None, seed: int 
 # -- sequences --------------------------------------------------------------------------------------------------------
 
 
-@topology(source="Ying et al. 2021, 2110.13363", directed=True, sequence="periodic", phases=lambda n: math.log2(n + 1))
+@topology(
+    source="Ying et al. 2021, 2110.13363",
+    directed=True,
+    sequence="periodic",
+    phases=lambda n: math.log2(n + 1),
+    layout="circle",
+)
 def one_peer_exponential(workers: int) -> Periodic:
     """One neighbour a step: i receives from i + 2^k; exact after log₂ n steps where n is a power of two."""
     hops = [2**k for k in range((workers - 1).bit_length())] or [0]
@@ -268,7 +278,7 @@ def one_peer_exponential(workers: int) -> Periodic:
     )
 
 
-@topology(source="matchings of the cycle", sequence="periodic", phases=3)
+@topology(source="matchings of the cycle", sequence="periodic", phases=3, layout="circle")
 def one_peer_ring(workers: int) -> Periodic:
     """A ring whose neighbours meet in turn, pair by pair: two phases, three where n is odd and one is left alone in each."""
     starts = range(2 + workers % 2 if workers > 2 else 1)
@@ -282,6 +292,7 @@ def one_peer_ring(workers: int) -> Periodic:
     weighted=True,
     phases=lambda n: 2 * math.log2(n + 1),
     bytes=lambda n, degree: EDGE * n * min(degree, n) * 2 * math.log2(n + 1),
+    layout="circle",
 )
 def base_k(workers: int, *, degree: int = 1) -> Periodic:
     """Base-(k+1) graphs: at most k = `degree` neighbours a step, and exact after a period, for every n."""
@@ -295,7 +306,12 @@ def base_k(workers: int, *, degree: int = 1) -> Periodic:
     return Periodic(tuple(graphs))
 
 
-@topology(source="Boyd et al. 2006, randomized gossip algorithms", sequence="random", bytes=lambda n: 4 * PAIR * n**2)
+@topology(
+    source="Boyd et al. 2006, randomized gossip algorithms",
+    sequence="random",
+    bytes=lambda n: 4 * PAIR * n**2,
+    layout="circle",
+)
 def random_matching(workers: int) -> Matchings:
     """At each step everyone meets one other, all matchings alike; of an odd number one stays alone."""
     return Matchings(workers, None, np.ones(1), 0.5)
@@ -309,7 +325,7 @@ def _matcha_bytes(n: float, base: str, **_: object) -> float:
     return graph + 2 * PAIR * n**2 * (3 + graph / (EDGE * n))
 
 
-@topology(source="Wang et al. 2019, 1905.09435", sequence="random", bytes=_matcha_bytes)
+@topology(source="Wang et al. 2019, 1905.09435", sequence="random", bytes=_matcha_bytes, layout="base")
 def matcha(workers: int, *, base: str = "ring", budget: float = 0.5) -> Matchings:
     """MATCHA: matchings of a base graph, each active now and then, links that hold it together more often."""
     _at_least("matcha", workers, 2)

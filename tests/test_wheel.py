@@ -91,9 +91,11 @@ def test_an_installed_wheel_knows_its_commit_and_its_sweeps_and_figures_in_any_f
     assert (version, number) == ("dopt", VERSION)
     assert commit.startswith(found.strip("()"))
     assert "choco_sgd" in dopt("list", "algorithms")
-    sweeps = dopt("sweep", "--help")
-    for name in named.available():
-        assert name in sweeps
+    sweeps = dopt("list", "sweeps")
+    for name, path in named.available().items():
+        assert f"{name} " in sweeps
+        assert named.question(path)[:20] in sweeps
+        assert named.question(path).endswith("?")
     assert dopt("sweep", "connectivity_delay", "--dry-run").startswith("connectivity_delay: 1600 runs")
     figures = dopt("figures", "--list")
     for name in files.available(ROOT / "paper_figs"):

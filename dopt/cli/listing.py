@@ -30,8 +30,8 @@ REGISTRIES = {  # kind -> where its registry lies; only what is asked for is imp
     "data": "dopt.data:SETS",
     "partitions": "dopt.data:PARTITIONS",
 }
-
-
+SWEEPS = "sweeps"  # which are no plug-ins
+KINDS = (*REGISTRIES, SWEEPS)
 FAMILIES = ("synchronous", "asynchronous", "gossip")
 
 
@@ -45,8 +45,7 @@ def registry(kind: str) -> Mapping[str, Entry]:
 
 def add_flags(parser: Parser) -> None:
     """What `dopt list` takes."""
-    kinds = "algorithms, topologies, weights, compressors, delays, clusters, problems, data, partitions"
-    parser.add_argument("what", nargs="?", help=kinds)
+    parser.add_argument("what", nargs="?", help=", ".join(KINDS))
     parser.add_argument("--family", metavar="NAME", help=f"algorithms of a family: {', '.join(FAMILIES)}")
     parser.add_argument(
         "--accepts",
@@ -57,14 +56,14 @@ def add_flags(parser: Parser) -> None:
 
 def run(args: argparse.Namespace, _: Values) -> int:
     """Print all plug-ins, or those of a kind, or some algorithms."""
-    if args.what is not None and args.what not in REGISTRIES:
-        raise InputError(f"list: unknown kind {args.what!r}{did_you_mean(args.what, REGISTRIES)}")
+    if args.what is not None and args.what not in KINDS:
+        raise InputError(f"list: unknown kind {args.what!r}{did_you_mean(args.what, KINDS)}")
     out = console()
     if args.family is not None or args.accepts is not None:
         _print_accepting(out, args.what, args.family, args.accepts)
         return 0
-    for kind in [args.what] if args.what else REGISTRIES:
-        out.print(_table(kind, registry(kind)))
+    for kind in [args.what] if args.what else KINDS:
+        out.print(_sweeps() if kind == SWEEPS else _table(kind, registry(kind)))
         if kind == "topologies":
             also = "and networkx:FUNCTION with its arguments as topology.*, or a file (edge list, GraphML)"
             out.print(also, highlight=False)
@@ -94,6 +93,16 @@ def _print_accepting(out: PlainConsole, what: str | None, family: str | None, ac
         out.print(_table("algorithms", kept))
     else:
         out.print(f"no {f'{family} ' if family else ''}algorithm accepts {' and '.join(parts)}", highlight=False)
+
+
+def _sweeps() -> Table:
+    """The sweeps that come with dopt."""
+    from dopt.report.terminal import table
+    from dopt.sweeps import named
+
+    return table(
+        SWEEPS, ["name", "question"], [[name, named.question(path)] for name, path in named.available().items()]
+    )
 
 
 def _table(kind: str, entries: Mapping[str, Entry]) -> Table:

@@ -17,6 +17,12 @@ def available() -> dict[str, Path]:
     return {path.stem: path for path in sorted(shipped("benchmarks").glob("*.yaml"))}
 
 
+def question(path: Path) -> str:
+    """What a sweep file asks: the first line of its comment."""
+    with path.open(encoding="utf-8") as file:
+        return file.readline().lstrip("# ").strip()
+
+
 def located(file: str | Path) -> Path:
     """The file that is meant: a word names one that comes with dopt, what ends in .yaml or holds a "/" is a path, as is a `Path`.
 

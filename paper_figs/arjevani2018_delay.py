@@ -18,12 +18,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.figures import Claim, over
 from dopt.plot import seeds, strokes
-from dopt.plot.style import COLOURS, WIDTHS, look, shade
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import COLOURS, look, shade
 from dopt.sweeps.cells import best, scores
 
 DELAYS = [0, 1, 2, 5, 10, 20, 50, 100]
@@ -133,17 +133,17 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     )
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Stability limit; steps to the target against the delay; steps at a fixed rate against ατL."""
     rows = dict(tuple(table(results).groupby("kind", sort=False)))
-    figure = Figure(figsize=(WIDTHS["page"], 2.5))
+    figure = blank("page", 2.5)
     left, middle, right = figure.subplots(1, 3)
 
     for name, style in (("theory", {"color": "0.5", "linestyle": "-"}), ("largest stable rate", {"color": "black"})):
         part = rows[name]
         mark = {} if name == "theory" else {"marker": "o", "linestyle": "none", "markersize": 3.5}
         label = "$2\\,\\sin(\\pi/(2(2\\tau+1)))$" if name == "theory" else "measured, ±1 %"
-        left.plot(part["delay"], part["learning_rate"], label=label, **style, **mark)
+        strokes.path(left, part["delay"], part["learning_rate"], label=label, **style, **mark)
     left.set_yscale("log")
     left.set_ylabel("largest stable rate, $\\alpha L$")
     left.set_title("stability", loc="left")
@@ -159,8 +159,8 @@ def draw(results: Mapping[str, Results]) -> Figure:
         f"noise, $\\alpha$ tuned (n = {seeds})",
     )
     long = calm[calm["delay"] >= LONG]
-    middle.plot(long["delay"], 1.9 * long["median"].iloc[0] * long["delay"] / LONG, color="0.5", linewidth=0.8)
-    middle.text(20, 3400, "slope 1", color="0.4", ha="right")
+    strokes.path(middle, long["delay"], 1.9 * long["median"].iloc[0] * long["delay"] / LONG, color="0.5", linewidth=0.8)
+    strokes.note(middle, 20, 3400, "slope 1", color="0.4", ha="right")
     middle.set_yscale("log")
     middle.set_ylim(25, 40_000)
     middle.set_ylabel("steps to $f - f^* \\leq 10^{-3}$")
@@ -177,16 +177,16 @@ def draw(results: Mapping[str, Results]) -> Figure:
         part = rows["with noise, fixed rate, over no delay"].query("learning_rate == @rate")
         mark = {"marker": "osv^Dx"[i % 6], "markersize": 3}
         strokes.line(right, "product", part, shade(i / (len(rates) - 1)) | mark, f"$\\alpha$ = {rate:g}")
-    right.axvline(FLAT, color="0.5", linestyle=":")
-    right.axvline(np.pi / 2, color="0.5", linestyle="--")
-    right.text(np.pi / 2 * 0.9, 2.75, "unstable", rotation=90, ha="right", va="top", color="0.4")
+    strokes.mark(right, FLAT, color="0.5", linestyle=":", linewidth=1.5)
+    strokes.mark(right, np.pi / 2, color="0.5", linestyle="--", linewidth=1.5)
+    strokes.note(right, np.pi / 2 * 0.9, 2.75, "unstable", rotation=90, ha="right", va="top", color="0.4")
     right.set_xscale("log")
     right.set_ylim(0.85, 2.8)
     right.set_xlabel("$\\alpha\\tau L$")
     right.set_ylabel("steps, over those at $\\tau = 0$")
     right.set_title("noise, fixed rate", loc="left")
     for axes in (left, middle, right):
-        axes.legend(frameon=False, fontsize=6, loc="upper left" if axes is not left else "lower left")
+        strokes.key(axes, frameon=False, fontsize=6, loc="upper left" if axes is not left else "lower left")
     figure.suptitle(
         "Delayed SGD, quadratic, d = 100, κ = 100, noise E‖ξ‖² = 0.1 or none; median and quartiles of "
         f"{seeds} seeds; a cross ends what does not arrive",

@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.cluster import LAWS
 from dopt.figures import Claim, over
 from dopt.plot import seeds, strokes, style
+from dopt.plot.sheet import Picture, blank
 from dopt.sweeps import cells
 
 N, TARGET = 100, 0.03
@@ -113,22 +113,24 @@ def _round(law: str, k: int) -> float:
     return theory.order_statistic_mean(LAWS[law].make, N, k)
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Three panels over b: seconds of a round, updates to the target, seconds to the target."""
     rows = table(results)
-    figure = Figure(figsize=(style.WIDTHS["page"], 2.5))
+    figure = blank("page", 2.5)
     panels = dict(zip(("round", "updates", "seconds"), figure.subplots(1, 3), strict=True))
     for (panel, kind, law, rate), own in rows.groupby(["panel", "kind", "law", "rate"], sort=False, dropna=False):
         axes, look = panels[panel], LAW_LOOKS[law]
         if kind == "theory":
-            axes.plot(own["backups"], own["median"], linewidth=1, label=NAMES[law], **look)
+            strokes.path(axes, own["backups"], own["median"], linewidth=1, label=NAMES[law], **look)
         elif panel == "round":
-            axes.plot(own["backups"], own["median"], marker="o", markersize=3.5, color=look["color"], linestyle="none")
+            strokes.path(
+                axes, own["backups"], own["median"], marker="o", markersize=3.5, color=look["color"], linestyle="none"
+            )
         else:
             thin = {"marker": "o", "markersize": 3.5} if rate == "tuned" else {"linewidth": 0.8}
             strokes.line(axes, "backups", own, {**look, **thin})
             for at in own[own["edge"].astype(bool)].itertuples():
-                axes.annotate("*", (at.backups, at.median))
+                strokes.note(axes, at.backups, at.median, "*")
     for axes, unit, marks in zip(panels.values(), UNITS, MARKS, strict=True):
         axes.set(yscale="log", xlabel=f"backup workers b (of {N})", ylabel=unit)
         strokes.ticks(axes.yaxis, marks)
@@ -136,7 +138,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
     panels["round"].set_title("points: measured, lines: theory", loc="left", fontsize=7)
     panels["updates"].set_title("the two laws nearly coincide", loc="left", fontsize=7)
     panels["seconds"].set_title("thin: at the rate of b = 0", loc="left", fontsize=7)
-    panels["round"].legend(frameon=False, loc="lower left")
+    strokes.key(panels["round"], frameon=False, loc="lower left")
     edges = "; *: rate at the edge of its grid" if rows["edge"].fillna(False).astype(bool).any() else ""
     said = "softmax regression on digits, single samples, rate tuned for each b"
     figure.suptitle(f"{N} workers, {said}; median and quartiles of {rows['n'].max():.0f} seeds{edges}", fontsize=8)

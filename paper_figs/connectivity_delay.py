@@ -10,11 +10,11 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.figures import Claim, over
-from dopt.plot.style import WIDTHS
+from dopt.plot import strokes
+from dopt.plot.sheet import Picture, blank
 from dopt.sweeps.cells import tuned
 
 SWEEPS = {"main": "benchmarks/connectivity_delay.yaml"}
@@ -29,33 +29,27 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     return cells.sort_values(["spectral_gap", "topology", "delay"], kind="stable").reset_index(drop=True)
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Heatmap: graphs by spectral gap against delay; each cell says its steps and best rate."""
     cells = table(results)
     graphs = cells.drop_duplicates("topology")[["topology", "spectral_gap"]]
     steps = cells.pivot(index="topology", columns="delay", values="to_target").loc[graphs["topology"]]
     rates = cells.pivot(index="topology", columns="delay", values="learning_rate").loc[graphs["topology"]]
     edges = cells.pivot(index="topology", columns="delay", values="edge").loc[graphs["topology"]]
-    values = np.ma.masked_invalid(steps.to_numpy(float))
+    values, texts = steps.to_numpy(float), np.full(steps.shape, "", object)
+    for (i, j), value in np.ndenumerate(values):
+        said = f"{value:.0f}" if np.isfinite(value) else "not\nreached"
+        texts[i, j] = f"{said}\nrate {rates.iloc[i, j]:g}{'*' if edges.iloc[i, j] else ''}"
 
-    figure = Figure(figsize=(WIDTHS["text"], 3.0))
+    figure = blank("text", 3.0)
     axes = figure.subplots()
-    image = axes.imshow(values, cmap="cividis_r", aspect="auto")
-    axes.set_facecolor("0.85")
+    image = strokes.grid(axes, values, texts, size=6.5)
     axes.set_xticks(range(len(steps.columns)), [str(delay) for delay in steps.columns])
     axes.set_yticks(range(len(graphs)), [f"{name}\ngap {gap:.2f}" for name, gap in graphs.itertuples(index=False)])
     axes.set_xlabel("age of the neighbours' models (steps, constant)")
-    middle = (values.min() + values.max()) / 2 if values.count() else 0
-    for (i, j), value in np.ndenumerate(steps.to_numpy(float)):
-        mark = "*" if edges.iloc[i, j] else ""
-        said = f"{value:.0f}" if np.isfinite(value) else "not\nreached"
-        colour = "white" if np.isfinite(value) and value > middle else "black"
-        axes.text(
-            j, i, f"{said}\nrate {rates.iloc[i, j]:g}{mark}", ha="center", va="center", fontsize=6.5, color=colour
-        )
     main = results["main"]
     name, target = main.metric.get("name", "loss"), main.metric.get("target")
-    figure.colorbar(image, label=f"steps to {name} {target}")
+    strokes.scale(figure, image, f"steps to {name} {target}")
     one = main.runs.iloc[0]
     seeds = main.runs["seed"].nunique()
     title = f"{one['workers']} workers, {one['problem']} on {one['data']}, {one['partition']}; median of {seeds} seeds"

@@ -22,13 +22,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.figures import Claim, over
+from dopt.plot import strokes
 from dopt.plot.seeds import quartiles
-from dopt.plot.strokes import line
-from dopt.plot.style import COLOURS, WIDTHS
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import COLOURS
 from dopt.sweeps.cells import scores
 from dopt.sweeps.spec import grid
 
@@ -161,10 +161,10 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True).rename(columns={"optimizer_": "optimizer"})
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Slowdown over staleness: a column for each model, rate tuned anew above and kept below."""
     rows = table(results)
-    figure = Figure(figsize=(WIDTHS["page"], 3.9))
+    figure = blank("page", 3.9)
     axes = figure.subplots(2, len(MODELS), sharex=True, sharey=True)
     dashes = dict(zip(OPTIMIZERS, ["-", "--", "-.", ":"], strict=True))
     for (i, kind), (j, (name, model)) in itertools.product(enumerate(SAID), enumerate(MODELS.items())):
@@ -175,8 +175,8 @@ def draw(results: Mapping[str, Results]) -> Figure:
             cell[["median", "low", "high"]] /= alone
             mark = "*" if cell["edge"].fillna(False).any() else ""
             look = {"color": colour, "linestyle": dash, "marker": "o", "ms": 2.5}
-            line(ax, "delay.high", cell, look, f"{NAMES[optimizer]}: {alone:.0f}{mark}")
-        ax.legend(frameon=False, fontsize=6, title="updates at s = 0", title_fontsize=6, loc="upper left")
+            strokes.line(ax, "delay.high", cell, look, f"{NAMES[optimizer]}: {alone:.0f}{mark}")
+        strokes.key(ax, frameon=False, fontsize=6, title="updates at s = 0", title_fontsize=6, loc="upper left")
         ax.set(yscale="log", ylim=(0.7, 60))
         ax.set_xscale("symlog", linthresh=2)
         ax.set_xticks([0, 2, 8, 32], ["0", "2", "8", "32"])

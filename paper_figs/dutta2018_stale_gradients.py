@@ -25,12 +25,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.cluster import LAWS
 from dopt.figures import Claim
 from dopt.plot import seeds, strokes, style
+from dopt.plot.sheet import Picture, blank
 from dopt.sweeps import cells
 
 N, K, RATE, TARGET, SECONDS = 8, 4, 0.2, 0.02, 720
@@ -157,35 +157,35 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)[[*order, "median", "low", "high", "mean", "n", "ids"]]
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """For each law: above the mean seconds between updates, over K; below f - f*, over seconds."""
     rows = table(results)
-    figure = Figure(figsize=(style.WIDTHS["page"], 3.2))
+    figure = blank("page", 3.2)
     grid = figure.subplots(2, len(TIMES), sharey="row")
     above, below = (dict(zip(TIMES, line, strict=True)) for line in grid)
     groups = rows.groupby(["panel", "kind", "cluster", "algorithm"], sort=False)
     for (panel, kind, law, method), own in groups:
         look = style.look(method)
         if kind == "theory":
-            above[law].plot(own["k"], own["median"], linewidth=1, **look)
+            strokes.path(above[law], own["k"], own["median"], linewidth=1, **look)
         elif panel == "between":
             marks = {"marker": MARKS[method], "linestyle": "none", "color": look["color"], **HOLLOW}
-            above[law].plot(own["k"], own["mean"], **marks)
+            strokes.path(above[law], own["k"], own["mean"], **marks)
         elif panel == "loss":
             name = {**RULES, **ENDS}[method]
             strokes.line(below[law], "seconds", own, {**look, "linewidth": 1.2})
-            below[law].plot([], [], marker=MARKS[method], label=name, **look, **HOLLOW)
+            strokes.path(below[law], [], [], marker=MARKS[method], label=name, **look, **HOLLOW)
         else:
             marks = {"marker": MARKS[method], "linestyle": "none", "color": look["color"], **HOLLOW, "zorder": 5}
-            below[law].plot(own["median"], [TARGET] * len(own), **marks)
+            strokes.path(below[law], own["median"], [TARGET] * len(own), **marks)
             if own["edge"].any():
-                below[law].annotate("*", (own["median"].iloc[0], TARGET))
+                strokes.note(below[law], own["median"].iloc[0], TARGET, "*")
     for law, name in TIMES.items():
         above[law].set(xscale="log", yscale="log", xlabel="K")
         strokes.ticks(above[law].xaxis, [1, 2, 4, 8])
         strokes.ticks(above[law].yaxis, [0.1, 0.3, 1, 3])
         above[law].set_title(name, loc="left")
-        below[law].axhline(TARGET, color="0.6", linewidth=0.6, zorder=0)
+        strokes.level(below[law], TARGET, zorder=0)
         below[law].set(yscale="log", xlabel="simulated seconds", xlim=(0, SECONDS))
         for axes in (above[law], below[law]):
             axes.spines[["top", "right"]].set_visible(False)
@@ -193,7 +193,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
     above[first].set_ylabel("seconds between\nupdates, mean")
     below[first].set_ylabel(f"f - f* at rate {RATE:g}")
     handles, labels = below[first].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False)
+    strokes.key(figure, handles, labels, loc="outside lower center", ncols=6, frameon=False)
     edges = "; *: at the edge of its grid" if rows["edge"].fillna(False).astype(bool).any() else ""
     said = f"{N} workers; lines above: theory; below: softmax regression on digits, K = {K}"
     said += f", markers: time to {TARGET:g} at tuned rates"

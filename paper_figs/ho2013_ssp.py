@@ -24,11 +24,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.figures import Claim, over
 from dopt.plot import seeds, strokes, style
+from dopt.plot.sheet import Picture, blank
 from dopt.sweeps import cells
 
 N, SLOW, TARGET = 8, 4, 0.02
@@ -104,10 +104,10 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     return rows.sort_values(by[:3], kind="stable").reset_index(drop=True)
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Three panels over s: throughput, gradients to the target, seconds to the target."""
     rows = table(results)
-    figure = Figure(figsize=(style.WIDTHS["page"], 2.5))
+    figure = blank("page", 2.5)
     panels = dict(zip(("pace", "gradients", "time"), figure.subplots(1, 3), strict=True))
     slacks = sorted(rows["slack"].unique())
     places = {s: i for i, s in enumerate(slacks)}
@@ -116,15 +116,15 @@ def draw(results: Mapping[str, Results]) -> Figure:
         look = {**LOOKS[straggler], "marker": "o", "markersize": 3.5}
         strokes.line(panels[panel], "place", at, look, NAMES[straggler])
         for cell in at[at["edge"]].itertuples():
-            panels[panel].annotate("*", (cell.place, cell.median))
+            strokes.note(panels[panel], cell.place, cell.median, "*")
     for value, words in (
         (1 / theory.barrier_time(N), "1/H₈"),
         (1, "1"),
         (1 / SLOW, f"1/{SLOW}"),
         (_asynchronous(), ""),
     ):
-        panels["pace"].axhline(value, color="0.6", linewidth=0.6, zorder=0)
-        panels["pace"].annotate(words, (2.5, value), (0, 2), textcoords="offset points", fontsize=6, ha="center")
+        strokes.level(panels["pace"], value, zorder=0)
+        strokes.note(panels["pace"], 2.5, value, words, up=2, fontsize=6, ha="center")
     panels["pace"].set(ylabel="pushes a second and worker", ylim=(0, 1.1))
     panels["gradients"].set(ylabel=f"gradients to f - f* = {TARGET:g}", ylim=(0, None))
     panels["time"].set(ylabel=f"seconds to f - f* = {TARGET:g}", ylim=(0, None))
@@ -132,7 +132,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
         axes.set_xticks(range(len(slacks)), ["∞" if math.isinf(s) else f"{s:g}" for s in slacks])
         axes.set_xlabel("slack s")
         axes.spines[["top", "right"]].set_visible(False)
-    panels["gradients"].legend(frameon=False, loc="lower right")
+    strokes.key(panels["gradients"], frameon=False, loc="lower right")
     edges = "; *: rate at the edge of its grid" if rows["edge"].any() else ""
     said = f"{N} workers, exponential times; softmax regression on digits, rate tuned for each s"
     figure.suptitle(f"{said}; median and quartiles of {rows['n'].max()} seeds{edges}", fontsize=8)

@@ -23,14 +23,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.figures import Claim
 from dopt.figures import over as ratio
+from dopt.plot import strokes
 from dopt.plot.seeds import history, quartiles
-from dopt.plot.strokes import line
-from dopt.plot.style import COLOURS, WIDTHS, look
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import COLOURS, look
 from dopt.sweeps.cells import tuned
 from dopt.sweeps.spec import grid
 
@@ -139,21 +139,21 @@ def targets(results: Mapping[str, Results]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Three panels: training over epochs and over bits, and averaging alone."""
     rows = table(results)
-    figure = Figure(figsize=(WIDTHS["page"], 2.5))
+    figure = blank("page", 2.5)
     panels = figure.subplots(1, 3)
     best = rows[rows["kind"] == "target"].set_index("method")
     for name in METHODS:
         own = rows[rows["method"] == name]
         training, averaging = own[own["kind"] == "training"], own[own["kind"] == "averaging"]
         label = f"{NAMES[name]}, rate {best.loc[name, 'learning_rate']:g}" + "*" * bool(best.loc[name, "edge"])
-        line(panels[0], "epoch", training, LOOKS[name], label)
-        line(panels[1], "megabits", training[training["step"] > 0], LOOKS[name])
-        line(panels[2], "step", averaging, LOOKS[name], NAMES[name])
+        strokes.line(panels[0], "epoch", training, LOOKS[name], label)
+        strokes.line(panels[1], "megabits", training[training["step"] > 0], LOOKS[name])
+        strokes.line(panels[2], "step", averaging, LOOKS[name], NAMES[name])
     for axes in panels[:2]:
-        axes.axhline(TARGET, color="0.6", linewidth=0.6)
+        strokes.level(axes, TARGET)
         axes.set_ylim(4e-4, 2)
     for axes in panels:
         axes.set_yscale("log")
@@ -168,7 +168,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
     panels[1].set_title(f"the same; {int(best['n'].iloc[0])} seeds, quartiles", loc="left")
     panels[2].set_title("25 workers average, d = 2000", loc="left")
     for axes in (panels[0], panels[2]):
-        axes.legend(loc="upper right", fontsize=6, handlelength=2.4, borderaxespad=0.2)
+        strokes.key(axes, loc="upper right", fontsize=6, handlelength=2.4, borderaxespad=0.2)
     edge = "; * edge of the grid" * bool(best["edge"].any())
     figure.suptitle(f"ring, no delay, {SAMPLES} made samples (epsilon has 400000){edge}", fontsize=8)
     return figure

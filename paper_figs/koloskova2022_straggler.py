@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.figures import Claim, over
 from dopt.plot import seeds, strokes, style
+from dopt.plot.sheet import Picture, blank
 
 N, TARGET = 20, 1e-6
 LABELS = {
@@ -131,10 +131,10 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     return pd.concat([settled, shown])[[*order, "median", "low", "high", "n", "ids"]].reset_index(drop=True)
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Left the curves without a straggler and with the slowest; right the gradients until settled, over k."""
     rows = table(results)
-    figure = Figure(figsize=(style.WIDTHS["text"], 2.7))
+    figure = blank("text", 2.7)
     left, right = figure.subplots(1, 2)
     for (method, k), own in rows[rows["panel"] == "curve"].groupby(["algorithm", "cluster.straggler"], sort=False):
         look = {**style.look(method), "linewidth": 0.8 if k == 1 else 1.8}
@@ -143,17 +143,17 @@ def draw(results: Mapping[str, Results]) -> Figure:
         strokes.line(
             right, "cluster.straggler", own, {**style.look(method), "marker": "o", "markersize": 3.5}, LABELS[method]
         )
-    left.axhline(TARGET, color="0.6", linewidth=0.6)
+    strokes.level(left, TARGET)
     left.set(xscale="log", yscale="log", xlabel="gradients", ylabel="largest f - f* from then on")
     left.set_title("thin: all alike; thick: one 1000 times slower", loc="left", fontsize=7)
     right.set(xscale="log", yscale="log", xlabel="the straggler is k times slower")
     right.set_ylabel("gradients until settled below $10^{-6}$")
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
-    right.legend(frameon=False, loc="upper left")
+    strokes.key(right, frameon=False, loc="upper left")
     edges = "; *: at the edge of its grid" if rows["edge"].any() else ""
     for at in rows[(rows["panel"] == "settled") & rows["edge"]].itertuples():
-        right.annotate("*", (at._3, at.median))
+        strokes.note(right, at._3, at.median, "*")
     said = f"{N} workers, exponential times, quadratic; rates tuned for each method and k"
     figure.suptitle(f"{said}; median and quartiles of {rows['n'].max()} seeds{edges}", fontsize=7)
     return figure

@@ -25,11 +25,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.figures import Claim, over
-from dopt.plot.style import WIDTHS, look
+from dopt.plot import strokes
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import look
 from dopt.sweeps.cells import scores
 from dopt.sweeps.spec import grid
 
@@ -137,16 +138,16 @@ def reached(results: Mapping[str, Results], part: str) -> float:
     return float(scores(results[part])["to_target"].fillna(np.inf).median())
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Epoch time against latency, and against the seconds that a megabit takes."""
     rows = table(results)
-    figure = Figure(figsize=(WIDTHS["page"], 2.5))
+    figure = blank("page", 2.5)
     left, right = figure.subplots(1, 2)
     for axes, axis in ((left, "latency"), (right, "bandwidth")):
         for name, style in LOOKS.items():
             of = rows[(rows["axis"] == axis) & (rows["setting"] == name)]
             x = 1e3 * of["latency"] if axis == "latency" else 1e9 / (8 * of["bandwidth"])
-            axes.plot(x, of["epoch_seconds"], label=name, marker=".", markersize=4, linewidth=1.2, **style)
+            strokes.path(axes, x, of["epoch_seconds"], label=name, marker=".", markersize=4, linewidth=1.2, **style)
         axes.spines[["top", "right"]].set_visible(False)
         axes.set(ylabel="seconds an epoch", xlim=(0, None))
     left.set(xlabel="latency (ms)", ylim=(0, None))
@@ -156,10 +157,10 @@ def draw(results: Mapping[str, Results]) -> Figure:
     top = 1.12 * rows.loc[(rows["axis"] == "bandwidth") & (rows["setting"] != SERVER), "epoch_seconds"].max()
     right.set(xlabel="1/bandwidth (ms per Mb; 100: 10 Mb/s)", ylim=(0, top))
     server = rows[(rows["axis"] == "bandwidth") & (rows["setting"] == SERVER)]["epoch_seconds"].max()
-    right.annotate(f"to {server:.0f} s", (8.5, 0.9 * top), fontsize=7, color=LOOKS[SERVER]["color"])
+    strokes.note(right, 8.5, 0.9 * top, f"to {server:.0f} s", fontsize=7, color=LOOKS[SERVER]["color"])
     right.set_title(f"the same; latency {1e3 * FAST_LATENCY:g} ms", loc="left")
-    figure.legend(
-        *left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, handlelength=2.6
+    strokes.key(
+        figure, *left.get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False, handlelength=2.6
     )
     return figure
 

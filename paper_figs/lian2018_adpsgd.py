@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.facts import make_problem, wiring
 from dopt.figures import Claim, over
 from dopt.plot import seeds, strokes, style
+from dopt.plot.sheet import Picture, blank
 from dopt.sweeps import cells
 
 N, TARGET = 16, 0.02
@@ -140,15 +140,15 @@ def expected(method: str, k: float) -> float:
     return 1 / k if method == "allreduce_sgd" else (N - 1 + 1 / k) / N
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Three panels: throughput over k; the loss over gradients; the loss over seconds."""
     rows = table(results)
-    figure = Figure(figsize=(style.WIDTHS["page"], 2.6))
+    figure = blank("page", 2.6)
     pace, updates, seconds = figure.subplots(1, 3)
     line = np.geomspace(1, 100, 50)
     for method, name in METHODS.items():
         look = style.look(method)
-        pace.plot(line, [expected(method, k) for k in line], linewidth=1, label=name, **look)
+        strokes.path(pace, line, [expected(method, k) for k in line], linewidth=1, label=name, **look)
         for law, fill in zip(LAWS, (look["color"], "white"), strict=True):
             own = rows[(rows["panel"] == "pace") & (rows["cluster"] == law) & (rows["algorithm"] == method)]
             marks = {
@@ -158,7 +158,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
                 "markerfacecolor": fill,
                 "color": look["color"],
             }
-            pace.plot(own["cluster.straggler"], own["median"], **marks)
+            strokes.path(pace, own["cluster.straggler"], own["median"], **marks)
     shown = rows[(rows["panel"] == "loss") & (rows["rate"] == "tuned")]
     for (method, k), own in shown.groupby(["algorithm", "cluster.straggler"], sort=False):
         look = {**style.look(method), "linewidth": WIDTH[k]}
@@ -173,7 +173,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
         strokes.ticks(axes.yaxis, [0.7, 1, 1.5, 2])
     for axes in (pace, updates, seconds):
         axes.spines[["top", "right"]].set_visible(False)
-    pace.legend(frameon=False, loc="lower left")
+    strokes.key(pace, frameon=False, loc="lower left")
     edges = "; some rates at the edge of their grid" if rows["edge"].any() else ""
     said = f"ring of {N} workers, softmax regression on digits, rate tuned for each method and k"
     figure.suptitle(f"{said}; median and quartiles of {rows['n'].max()} seeds{edges}", fontsize=8)

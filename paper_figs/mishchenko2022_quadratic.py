@@ -19,13 +19,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.facts.timetable import timetable
 from dopt.figures import Claim
 from dopt.plot import seeds, strokes
-from dopt.plot.style import COLOURS, WIDTHS, look
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import COLOURS, look
 from dopt.sweeps.cells import best, scores
 
 WORKERS = 40
@@ -167,11 +167,11 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Loss against gradients; staleness; final loss against the rate."""
     rows = table(results)
     parts = dict(tuple(rows.groupby("kind", sort=False)))
-    figure = Figure(figsize=(WIDTHS["page"], 2.9))
+    figure = blank("page", 2.9)
     left, middle, right = figure.subplots(1, 3)
     start = rows["median"][rows["gradients"] == 0].iloc[0]
 
@@ -191,12 +191,12 @@ def draw(results: Mapping[str, Results]) -> Figure:
     for name, own in parts["staleness"].groupby("case", sort=False):
         at, style = own["staleness"] + (BINS - 1) / 2, LOOKS[name]
         mark = {"marker": "o", "markersize": 3} if len(own) < 12 else {}
-        middle.plot(at, own["share"], **style, **mark)
+        strokes.path(middle, at, own["share"], **style, **mark)
     tau = np.arange(300)
-    middle.plot(tau, theory.geometric_staleness(WORKERS, 300), color="black", linewidth=0.6)
-    middle.text(120, 2.4e-3, "geometric", fontsize=6)
-    middle.axvline(WORKERS - 1, color="0.6", linewidth=0.6)
-    middle.text(WORKERS + 3, 0.4, "mean of all: n - 1", fontsize=6, color="0.4", va="top")
+    strokes.path(middle, tau, theory.geometric_staleness(WORKERS, 300), color="black", linewidth=0.6)
+    strokes.note(middle, 120, 2.4e-3, "geometric", fontsize=6)
+    strokes.mark(middle, WORKERS - 1)
+    strokes.note(middle, WORKERS + 3, 0.4, "mean of all: n - 1", fontsize=6, color="0.4", va="top")
     middle.set_yscale("log")
     middle.set_ylim(1e-6, 0.6)
     middle.set_xlim(0, 300)
@@ -209,8 +209,8 @@ def draw(results: Mapping[str, Results]) -> Figure:
         strokes.line(right, "rate", own, LOOKS[name] | {"marker": "o", "markersize": 2.5})
     limits = {"0.4": theory.stability_limit(1.0, WORKERS - 1), "0.7": theory.memoryless_mean_square_limit(WORKERS)}
     for shade, limit in limits.items():
-        right.axvline(4 * limit, color=shade, linewidth=0.8)
-    right.axhline(start, color="0.8", linewidth=0.6, zorder=0)
+        strokes.mark(right, 4 * limit, color=shade, linewidth=0.8)
+    strokes.level(right, start, color="0.8", zorder=0)
     right.set_xscale("log")
     right.set_yscale("log")
     right.set_xticks([0.1, 0.3, 1, 2], ["0.1", "0.3", "1", "2"])
@@ -218,7 +218,9 @@ def draw(results: Mapping[str, Results]) -> Figure:
     right.set_ylabel("loss at the end")
     right.set_title("×: beyond, it diverges", loc="left")
     one, seeds = results["regular"].runs.iloc[0], results["regular"].runs["seed"].nunique()
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=6.5)
+    strokes.key(
+        figure, *left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=6.5
+    )
     figure.suptitle(
         f"Least squares, N = {one['problem.samples']}, d = {one['problem.dim']}, batch {one['batch_size']}"
         + (" (a quarter of the paper's)" if one["problem.dim"] < 400 else "")

@@ -24,13 +24,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy.optimize import least_squares, minimize_scalar
 
 from dopt import Results, cluster, schedule, theory
 from dopt.figures import Claim
 from dopt.plot import seeds, strokes
-from dopt.plot.style import COLOURS, WIDTHS, shade
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import COLOURS, shade
 from dopt.sweeps.cells import best
 from dopt.sweeps.spec import grid
 
@@ -204,33 +204,34 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Means over schedules and theory; fitted momentum; steps against explicit momentum."""
     rows = table(results)
     parts = dict(tuple(rows.groupby("kind", sort=False)))
-    figure = Figure(figsize=(WIDTHS["page"], 2.5))
+    figure = blank("page", 2.5)
     left, middle, right = figure.subplots(1, 3)
     shades = {n: shade(math.log2(n) / 5) for n in SEEDS}
 
     for n, own in parts["mean over schedules"].groupby("workers"):
         at = own["step"] / n
-        left.plot(at, own["mean"], label=f"{n}", linewidth=2.2, alpha=0.75, **shades[n])
-        left.fill_between(
-            at, own["mean"] - own["error"], own["mean"] + own["error"], linewidth=0, alpha=0.3, **_fill(n)
+        strokes.path(left, at, own["mean"], label=f"{n}", linewidth=2.2, alpha=0.75, **shades[n])
+        strokes.band(
+            left, at, own["mean"] - own["error"], own["mean"] + own["error"], linewidth=0, alpha=0.3, **_fill(n)
         )
-        left.plot(at, own["theory"], color="black", linewidth=0.7, linestyle="--")
-    left.axhline(0, color="0.8", linewidth=0.6, zorder=0)
+        strokes.path(left, at, own["theory"], color="black", linewidth=0.7, linestyle="--")
+    strokes.level(left, 0, color="0.8", zorder=0)
     left.set_xlabel("updates / n (exponential times)")
     left.set_ylabel("mean of $(x^k - x^*)/(x^0 - x^*)$")
-    left.legend(title="workers n", ncols=2, frameon=False, fontsize=6, title_fontsize=6)
+    strokes.key(left, title="workers n", ncols=2, frameon=False, fontsize=6, title_fontsize=6)
     counts = [results[f"mean{n}"].runs["seed"].nunique() for n in (32, 2)]
     left.set_title(f"mean of {counts[0]}-{counts[1]} schedules", loc="left")
-    left.text(4.5, 0.45, "dashed: heavy ball,\n$1-1/n$, $\\alpha/n$", fontsize=6)
+    strokes.note(left, 4.5, 0.45, "dashed: heavy ball,\n$1-1/n$, $\\alpha/n$", fontsize=6)
 
     found = parts["fitted heavy ball"]
     n = np.geomspace(1, 32, 60)
-    middle.plot(n, 1 - 1 / n, color="black", linewidth=0.7, linestyle="--", label="$1 - 1/n$")
-    middle.plot(
+    strokes.path(middle, n, 1 - 1 / n, color="black", linewidth=0.7, linestyle="--", label="$1 - 1/n$")
+    strokes.path(
+        middle,
         found["workers"],
         found["momentum"],
         color=COLOURS[0],
@@ -240,7 +241,8 @@ def draw(results: Mapping[str, Results]) -> Figure:
         label="fitted",
     )
     expected, measured = parts["theory: best explicit momentum"], parts["best explicit momentum"]
-    middle.plot(
+    strokes.path(
+        middle,
         expected["workers"],
         expected["momentum"],
         color="black",
@@ -249,16 +251,16 @@ def draw(results: Mapping[str, Results]) -> Figure:
         label="theory, 2nd moments",
     )
     square = {"color": COLOURS[1], "marker": "s", "markersize": 4, "linestyle": "none"}
-    middle.plot(measured["workers"], measured["momentum"], label="tuned", **square)
-    middle.axhline(0, color="0.8", linewidth=0.6, zorder=0)
+    strokes.path(middle, measured["workers"], measured["momentum"], label="tuned", **square)
+    strokes.level(middle, 0, color="0.8", zorder=0)
     middle.set_xscale("log", base=2)
     middle.set_xticks(list(SEEDS), list(map(str, SEEDS)))
     middle.set_xlabel("workers n")
     middle.set_ylabel("momentum")
     middle.set_ylim(-1.5, 1.1)
-    middle.legend(frameon=False, fontsize=6, loc="lower left")
-    middle.text(5, 0.62, "implicit", color=COLOURS[0], fontsize=6)
-    middle.text(3, 0.14, "best explicit", color=COLOURS[1], fontsize=6)
+    strokes.key(middle, frameon=False, fontsize=6, loc="lower left")
+    strokes.note(middle, 5, 0.62, "implicit", color=COLOURS[0], fontsize=6)
+    strokes.note(middle, 3, 0.14, "best explicit", color=COLOURS[1], fontsize=6)
     middle.set_title("begotten, and left to add", loc="left")
 
     steps = parts["tuned steps"]
@@ -267,11 +269,12 @@ def draw(results: Mapping[str, Results]) -> Figure:
         strokes.line(right, "momentum", own, shades[n] | mark, f"{n}")
         top = own.loc[own["median"].idxmin()]
         if top["edge"]:
-            right.text(top["momentum"], top["median"] * 0.8, "* rate at edge", fontsize=6)
+            strokes.note(right, top["momentum"], top["median"] * 0.8, "* rate at edge", fontsize=6)
     right.set_yscale("log")
     right.set_xlabel("explicit momentum")
     right.set_ylabel("updates to $f - f^* \\leq 10^{-6}$")
-    right.text(
+    strokes.note(
+        right,
         0.95,
         0.95,
         "colours as left\n×: 0.9 does not\narrive",

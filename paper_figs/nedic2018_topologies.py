@@ -21,12 +21,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.facts import wiring
 from dopt.figures import Claim
-from dopt.plot.style import COLOURS, WIDTHS
+from dopt.plot import strokes
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import COLOURS
 from dopt.sweeps.cells import first_at
 
 POWERS = [2**k for k in range(3, 9)]
@@ -116,17 +117,41 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values(["topology", "workers"], key=lambda c: c.replace(order), kind="stable")
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Gap, and steps to consensus, against the number of workers."""
     rows = table(results)
-    figure = Figure(figsize=(WIDTHS["page"], 2.6))
+    figure = blank("page", 2.6)
     left, right = figure.subplots(1, 2)
     for name, look in LOOKS.items():
         of = rows[rows["topology"] == name]
-        left.loglog(of["workers"], of["spectral_gap"], label=NAMES.get(name, name), markersize=3.5, linewidth=1, **look)
-        right.loglog(of["workers"], of["expected_steps"], color=look["color"], linestyle=look["linestyle"], linewidth=1)
-        right.loglog(
-            of["workers"], of["steps"], color=look["color"], linestyle="none", marker=look["marker"], markersize=3.5
+        strokes.path(
+            left,
+            of["workers"],
+            of["spectral_gap"],
+            label=NAMES.get(name, name),
+            markersize=3.5,
+            linewidth=1,
+            **look,
+            log="xy",
+        )
+        strokes.path(
+            right,
+            of["workers"],
+            of["expected_steps"],
+            color=look["color"],
+            linestyle=look["linestyle"],
+            linewidth=1,
+            log="xy",
+        )
+        strokes.path(
+            right,
+            of["workers"],
+            of["steps"],
+            color=look["color"],
+            linestyle="none",
+            marker=look["marker"],
+            markersize=3.5,
+            log="xy",
         )
     left.set(ylabel="spectral gap, 1 - ‖W - J‖₂")
     right.set(ylabel=f"steps to {TARGET:g} of the distance")
@@ -137,7 +162,8 @@ def draw(results: Mapping[str, Results]) -> Figure:
         axes.set_xticks([4, 8, 16, 32, 64, 128, 256], ["4", "8", "16", "32", "64", "128", "256"])
         axes.minorticks_off()
         axes.spines[["top", "right"]].set_visible(False)
-    figure.legend(
+    strokes.key(
+        figure,
         *left.get_legend_handles_labels(),
         loc="outside lower center",
         ncols=7,

@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.figures import Claim
 from dopt.figures import over as ratio
+from dopt.plot import strokes
 from dopt.plot.seeds import history, quartiles
-from dopt.plot.strokes import line
-from dopt.plot.style import COLOURS, WIDTHS
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import COLOURS
 from dopt.sweeps.cells import first_at, tuned
 
 WORKERS = 16
@@ -106,18 +106,18 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Loss over iterations and over seconds, for data alike and split."""
     rows = table(results)
     rows = rows[(rows["kind"] == "curve") & (rows["step"] > 0)]
-    figure = Figure(figsize=(WIDTHS["page"], 2.4))
+    figure = blank("page", 2.4)
     panels = figure.subplots(1, 4, sharey=True)
     places = [(part, axis) for part in PARTS for axis in ("step", "time")]
     for axes, (part, axis) in zip(panels, places, strict=True):
         for name, look in LOOKS.items():
             own = rows[(rows["part"] == part) & (rows["topology"] == name)]
-            line(axes, axis, own, look, f"{NAMES[name]}, rate {own['learning_rate'].iloc[0]:g}")
-        axes.axhline(DRAWN[part], color="0.6", linewidth=0.6)
+            strokes.line(axes, axis, own, look, f"{NAMES[name]}, rate {own['learning_rate'].iloc[0]:g}")
+        strokes.level(axes, DRAWN[part])
         axes.set_xscale("log")
         axes.set_yscale("log")
         axes.set_ylim(0.22, 4.5)
@@ -127,7 +127,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
     panels[0].minorticks_off()
     panels[0].set_ylabel("loss of the mean model")
     for axes in panels[::2]:
-        axes.legend(loc="upper right", handlelength=2.0, borderaxespad=0.2, fontsize=6)
+        strokes.key(axes, loc="upper right", handlelength=2.0, borderaxespad=0.2, fontsize=6)
     seeds = int(rows["n"].iloc[0])
     edge = any(reached(results[part], DRAWN[part])["edge"].any() for part in PARTS)
     figure.suptitle(

@@ -24,13 +24,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from dopt import Results, cluster, theory
 from dopt.figures import Claim, over
+from dopt.plot import strokes
 from dopt.plot.seeds import quartiles
-from dopt.plot.style import WIDTHS, look
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import look
 from dopt.sweeps.cells import scores, tuned
 from dopt.sweeps.spec import grid
 
@@ -119,11 +119,11 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     return rows.drop(columns=["median", "stalled"])
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """A map for each split: straggler by bandwidth; a cell has the colour of who is first, its seconds, and who is next."""
     rows = table(results)
     severities, costs = (sorted(rows[name].unique()) for name in ("cluster.straggler", "seconds_of_a_model"))
-    figure = Figure(figsize=(WIDTHS["page"], 3.6))
+    figure = blank("page", 3.6)
     axes = figure.subplots(1, len(SPLITS), sharey=True)
     for ax, (split, said) in zip(axes, TITLES.items(), strict=True):
         for (k, bandwidth), cell in rows[rows["split"] == split].groupby(CELL):
@@ -155,18 +155,17 @@ def _cell(axes: Any, x: int, y: int, cell: pd.DataFrame) -> None:
     entrant = ENTRANTS[first["algorithm"]]
     colour = look(first["algorithm"])["color"] if reached else "0.5"
     hatch = HATCHES[entrant.family] if reached else ""
-    box = {"xy": (x - 0.5, y - 0.5), "width": 1, "height": 1}
-    axes.add_patch(Rectangle(**box, facecolor=colour, alpha=0.3, linewidth=0))
-    axes.add_patch(Rectangle(**box, fill=False, edgecolor=colour, alpha=0.35, hatch=hatch, linewidth=0))
-    axes.add_patch(Rectangle(**box, fill=False, edgecolor="white", linewidth=1.5))
+    strokes.tile(axes, x, y, colour, hatch)
     if not reached:
-        axes.text(x, y, f"none in\n{HORIZON} s", ha="center", va="center", fontsize=6.5)
+        strokes.note(axes, x, y, f"none in\n{HORIZON} s", ha="center", va="center", fontsize=6.5)
         return
     mark = "*" if first["edge"] else ""
-    axes.text(x, y + 0.14, f"{entrant.label}\n{first['to_target']:.0f} s{mark}", ha="center", va="center", fontsize=6.5)
+    strokes.note(
+        axes, x, y + 0.14, f"{entrant.label}\n{first['to_target']:.0f} s{mark}", ha="center", va="center", fontsize=6.5
+    )
     after = f"{100 * (second['over_best'] - 1):.0f} %" if np.isfinite(second["to_target"]) else ""
     said = f"{ENTRANTS[second['algorithm']].label}\n+{after}" if after else "no other"
-    axes.text(x, y - 0.28, said, ha="center", va="center", fontsize=5, color="0.25")
+    strokes.note(axes, x, y - 0.28, said, ha="center", va="center", fontsize=5, color="0.25")
 
 
 def claims(results: Mapping[str, Results]) -> list[Claim]:

@@ -20,15 +20,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import pandas as pd
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from dopt import Results
 from dopt.facts import make_problem
 from dopt.figures import Claim
+from dopt.plot import strokes
 from dopt.plot.seeds import history, quartiles
-from dopt.plot.strokes import line
-from dopt.plot.style import WIDTHS, shade
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import shade
 
 DENSITIES = [0.03, 0.1, 0.3, 1.0]
 DELAYS = [0, 16, 64, 256]
@@ -121,10 +120,10 @@ def spread(results: Results) -> tuple[float, float]:
     return float(summed[COORDINATES] / summed[1]), float((weights**2).sum())
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Error over delay, and over delay x density; loss over updates of the sparsest and the densest set."""
     rows = table(results)
-    figure = Figure(figsize=(WIDTHS["page"], 2.7))
+    figure = blank("page", 2.7)
     left, middle, right = figure.subplots(1, 3)
     densities = sorted(rows["data.density"].unique())
     dashes = ["-", "--", "-.", ":"]
@@ -134,26 +133,29 @@ def draw(results: Mapping[str, Results]) -> Figure:
         tuned = of_density[of_density["kind"] == "tuned"].copy()
         tuned[["median", "low", "high"]] /= tuned.loc[tuned["delay.high"] == 0, "median"].iloc[0]
         tuned["pending"] = tuned["delay.high"] * density
-        line(left, "delay.high", tuned, {**how, "marker": "o", "ms": 3}, f"{100 * density:g} %")
-        line(middle, "pending", tuned[tuned["delay.high"] > 0], {**how, "marker": "o", "ms": 3})
+        strokes.line(left, "delay.high", tuned, {**how, "marker": "o", "ms": 3}, f"{100 * density:g} %")
+        strokes.line(middle, "pending", tuned[tuned["delay.high"] > 0], {**how, "marker": "o", "ms": 3})
         for at in tuned[tuned["edge"]].itertuples():
-            left.annotate("*", (at[tuned.columns.get_loc("delay.high") + 1], at.median), fontsize=9)
+            strokes.note(left, at[tuned.columns.get_loc("delay.high") + 1], at.median, "*", fontsize=9)
         for delay, curve in of_density[of_density["kind"] == "curve"].groupby("delay.high"):
             dash = dashes[DELAYS.index(int(delay))]
-            line(right, "step", curve, {**shade(place / (len(densities) - 1)), "linestyle": dash, "linewidth": 1})
+            strokes.line(
+                right, "step", curve, {**shade(place / (len(densities) - 1)), "linestyle": dash, "linewidth": 1}
+            )
     left.set_xscale("symlog", linthresh=16)
     left.set_xticks(DELAYS, [str(delay) for delay in DELAYS])
     left.minorticks_off()
     left.set(xlabel="delay τ (updates; uniform on 0..τ)", ylabel="error, over that at τ = 0")
-    left.legend(title="features of a sample", title_fontsize=7, frameon=False)
+    strokes.key(left, title="features of a sample", title_fontsize=7, frameon=False)
     middle.set(xscale="log", xlabel="τ x density")
     for axes in (left, middle):
         axes.set(ylim=(0.93, 1.8), title="rate tuned in each point")
     right.set(yscale="log", ylim=(0.25, 6), xlabel="updates", ylabel="loss", title="rate as tuned at τ = 0")
     right.set_yticks([0.3, 1, 3], ["0.3", "1", "3"])
     right.minorticks_off()
-    handles = [Line2D([], [], color="0.3", linestyle=d, label=f"τ = {t}") for t, d in zip(DELAYS, dashes, strict=True)]
-    right.legend(handles=handles, frameon=False, loc="upper right", ncols=2, handlelength=2, columnspacing=1)
+    for delay, dash in zip(DELAYS, dashes, strict=True):
+        strokes.path(right, [], [], color="0.3", linestyle=dash, label=f"τ = {delay}")
+    strokes.key(right, frameon=False, loc="upper right", ncols=2, handlelength=2, columnspacing=1)
     edge = "; *: best rate at the edge of its grid" if rows["edge"].fillna(False).any() else ""
     figure.suptitle(
         "Hogwild: logistic regression on made sparse samples (scaled down from RCV1), batch 1. Error: mean loss of the last\n"

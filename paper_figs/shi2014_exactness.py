@@ -26,15 +26,15 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.config import Run
 from dopt.facts import make_problem, wiring
 from dopt.figures import Claim
+from dopt.plot import strokes
 from dopt.plot.seeds import history
-from dopt.plot.strokes import line
-from dopt.plot.style import WIDTHS, look, shade
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import look, shade
 from dopt.sweeps.cells import first_at
 
 EXACT = ("extra", "gradient_tracking", "d2", "exact_diffusion", "nids")
@@ -302,57 +302,61 @@ def roots(results: Results) -> list[dict[str, float]]:
     return found
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Three panels: distance over steps, where gossip stops over its rate, D²'s growth over the edge weight."""
     rows = table(results)
     kind = dict(iter(rows.groupby("kind")))
-    figure = Figure(figsize=(WIDTHS["page"], 2.7))
+    figure = blank("page", 2.7)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1.5, 1, 1))
     edges = set(kind["best"].loc[kind["best"]["edge"].astype(bool), "algorithm"])
     for (name, rate), own in kind["steps"].groupby(["algorithm", "learning_rate"], sort=False):
         gossips = name == "gossip_sgd"
-        line(left, "step", own, look(name), None if gossips else f"{NAMES[name]}, {rate:g}" + "*" * (name in edges))
+        strokes.line(
+            left, "step", own, look(name), None if gossips else f"{NAMES[name]}, {rate:g}" + "*" * (name in edges)
+        )
         if gossips:
             up = rate == max(DRAWN)
             at, side = own["median"].iloc[-1] * (1.6 if up else 0.5), "bottom" if up else "top"
-            left.text(35_000, at, f"gossip, {rate:g}", ha="right", va=side, fontsize=6)
-    left.axhline(CLOSE, color="0.6", linewidth=0.6)
+            strokes.note(left, 35_000, at, f"gossip, {rate:g}", ha="right", va=side, fontsize=6)
+    strokes.level(left, CLOSE)
     left.set_xscale("log")
     left.set_yscale("log")
     left.set_xlim(10, 40_000)
     left.set_ylim(1e-16, 1e2)
     left.set_xlabel("steps")
     left.set_ylabel("distance to the optimum (bound)")
-    left.legend(
-        loc="center right", fontsize=6, handlelength=2.4, borderaxespad=0.2, title="best rate", title_fontsize=6
+    strokes.key(
+        left, loc="center right", fontsize=6, handlelength=2.4, borderaxespad=0.2, title="best rate", title_fontsize=6
     )
     left.set_title("10 workers, random graph", loc="left")
 
     stop, gossip = kind["stop"], look("gossip_sgd")
-    middle.plot(stop["learning_rate"], stop["theory"], label="fixed point", color="black", linewidth=0.9)
-    middle.plot(stop["learning_rate"], stop["median"], "o", ms=4, color=gossip["color"], label="gossip, measured")
+    strokes.path(middle, stop["learning_rate"], stop["theory"], label="fixed point", color="black", linewidth=0.9)
+    strokes.path(
+        middle, stop["learning_rate"], stop["median"], "o", ms=4, color=gossip["color"], label="gossip, measured"
+    )
     first = stop.iloc[0]
     guide = first["median"] * stop["learning_rate"] / first["learning_rate"]
-    middle.plot(stop["learning_rate"], guide, color="0.6", linestyle=":", label="slope 1")
+    strokes.path(middle, stop["learning_rate"], guide, color="0.6", linestyle=":", label="slope 1")
     middle.set_xscale("log")
     middle.set_yscale("log")
     middle.set_xlabel("learning rate of gossip")
     middle.set_ylabel("distance where it stops")
-    middle.legend(loc="upper left", fontsize=6)
+    strokes.key(middle, loc="upper left", fontsize=6)
     middle.set_title("the same", loc="left")
 
     for step, share in CURVATURES.items():
         colour = shade(share)["color"]
         lines = kind["theory"][kind["theory"]["step_curvature"] == step].sort_values("edge_weight")
         points = kind["factor"][kind["factor"]["step_curvature"] == step]
-        right.plot(lines["edge_weight"], lines["median"], color=colour, linewidth=0.9)
-        right.plot(points["edge_weight"], points["median"], "o", ms=3, color=colour, label=f"αμ = {step:g}")
-        right.plot(limit(step), 1, marker="|", color=colour, ms=12)
-    right.axhline(1, color="0.6", linewidth=0.6)
+        strokes.path(right, lines["edge_weight"], lines["median"], color=colour, linewidth=0.9)
+        strokes.path(right, points["edge_weight"], points["median"], "o", ms=3, color=colour, label=f"αμ = {step:g}")
+        strokes.path(right, limit(step), 1, marker="|", color=colour, ms=12)
+    strokes.level(right, 1)
     right.set_ylim(0.8, 1.3)
     right.set_xlabel("edge weight, ring of 8")
     right.set_ylabel("growth a step")
-    right.legend(loc="upper left", fontsize=6)
+    strokes.key(right, loc="upper left", fontsize=6)
     right.set_title("D²; lines: theory", loc="left")
     starred = "; * best rate at the edge of its grid" * bool(edges)
     figure.suptitle(f"full gradients, no delay, nothing drawn by chance (n = 1){starred}", fontsize=8)

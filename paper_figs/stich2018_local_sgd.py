@@ -23,15 +23,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.config import Run
 from dopt.facts import make_problem
 from dopt.figures import Claim, over
+from dopt.plot import strokes
 from dopt.plot.seeds import history, quartiles
-from dopt.plot.strokes import line
-from dopt.plot.style import WIDTHS, look, shade
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import look, shade
 from dopt.sweeps.cells import best
 
 H = "algorithm.local_steps"
@@ -207,9 +207,9 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     return pd.concat([curves(results), floors(results), biases(results)], ignore_index=True)
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Curves along steps and messages for both splits; variance over the number of workers, bias over H."""
-    rows, figure = table(results), Figure(figsize=(WIDTHS["page"], 3.9))
+    rows, figure = table(results), blank("page", 3.9)
     axes = figure.subplots(2, 3)
     edges = bool(rows["edge"].fillna(False).any())
     for row, (partition, said) in enumerate(SPLITS.items()):
@@ -219,12 +219,12 @@ def draw(results: Mapping[str, Results]) -> Figure:
             how = shade(np.log2(h) / 6) if local else look(str(method))
             label = f"local SGD, H = {h:.0f}" if local else f"{'EASGD' if method == 'easgd' else 'DiLoCo'}, H = {h:.0f}"
             label += "*" if cell["edge"].any() else ""
-            line(steps, "step", cell, how, label)
+            strokes.line(steps, "step", cell, how, label)
             exchanged = cell[(cell["step"] % h == 0) & (cell["rounds"] > 0)]
-            line(rounds, "rounds", exchanged, {**how, "marker": ".", "markersize": 2.5})
+            strokes.line(rounds, "rounds", exchanged, {**how, "marker": ".", "markersize": 2.5})
         for ax in (steps, rounds):
             ax.set(xscale="log", yscale="log", ylim=(6e-4, 0.8))
-            ax.axhline(METRIC["target"], color="0.6", linewidth=0.6, linestyle=":", zorder=0)
+            strokes.level(ax, METRIC["target"], linestyle=":", zorder=0)
         steps.set(xlabel="steps", ylabel="f(x̄) - f*", title=f"{said}: steps")
         rounds.set(
             xlabel="rounds of messages",
@@ -234,11 +234,13 @@ def draw(results: Mapping[str, Results]) -> Figure:
         top = rounds.secondary_xaxis("top", functions=(lambda x, e=each: x * e, lambda x, e=each: x / e))
         top.set_xlabel("bytes sent by each worker", fontsize=7, labelpad=1)
         top.tick_params(labelsize=6, pad=0)
-        rounds.text(0.97, 0.95, said, transform=rounds.transAxes, ha="right", va="top", fontsize=7)
+        strokes.note(rounds, 0.97, 0.95, said, transform=rounds.transAxes, ha="right", va="top", fontsize=7)
     _variance(axes[0, 2], rows[rows["kind"] == "variance"])
     _bias(axes[1, 2], rows[rows["kind"] == "bias"])
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=6, fontsize=6.5, handlelength=1.8, columnspacing=1)
+    strokes.key(
+        figure, handles, labels, loc="outside lower center", ncols=6, fontsize=6.5, handlelength=1.8, columnspacing=1
+    )
     seeds, star = int(rows["n"].max()), "; * best rate at the edge of its grid" if edges else ""
     figure.suptitle(
         "8 workers, logistic regression on digits (scaled down from w8a), batch 16; rate tuned for each curve to reach the\n"
@@ -251,10 +253,12 @@ def draw(results: Mapping[str, Results]) -> Figure:
 def _variance(axes: Any, rows: pd.DataFrame) -> None:
     for (h, dash), mark in zip(((1, "-"), (16, "--")), "os", strict=True):
         cell = rows[rows[H] == h]
-        line(axes, "workers", cell, {**shade(np.log2(h) / 6), "linestyle": dash, "marker": mark, "ms": 3}, f"H = {h}")
+        strokes.line(
+            axes, "workers", cell, {**shade(np.log2(h) / 6), "linestyle": dash, "marker": mark, "ms": 3}, f"H = {h}"
+        )
     n = np.array([1, 16])
     alone = rows.loc[rows["workers"] == 1, "median"].iloc[0]
-    axes.plot(n, alone / n, color="0.5", linewidth=0.8, linestyle=":", label="1/n")
+    strokes.path(axes, n, alone / n, color="0.5", linewidth=0.8, linestyle=":", label="1/n")
     axes.set(
         xscale="log",
         yscale="log",
@@ -264,17 +268,25 @@ def _variance(axes: Any, rows: pd.DataFrame) -> None:
     )
     axes.set_xticks([1, 4, 16], ["1", "4", "16"])
     axes.minorticks_off()
-    axes.legend(frameon=False, handlelength=2)
+    strokes.key(axes, frameon=False, handlelength=2)
 
 
 def _bias(axes: Any, rows: pd.DataFrame) -> None:
     for (rate, cell), mark, share in zip(rows.groupby("learning_rate"), "os^", (0.0, 0.5, 1.0), strict=False):
-        axes.plot(cell[H] - 1, cell["theory"], linewidth=1, **shade(share))
-        axes.plot(cell[H] - 1, cell["median"], mark, ms=3.5, color=shade(share)["color"], label=f"α = {rate:g}")
+        strokes.path(axes, cell[H] - 1, cell["theory"], linewidth=1, **shade(share))
+        strokes.path(
+            axes, cell[H] - 1, cell["median"], mark, ms=3.5, color=shade(share)["color"], label=f"α = {rate:g}"
+        )
     axes.set(xscale="log", yscale="log", xlabel="H - 1", ylabel="lasting f(x̄) - f*", title="unlike quadratics: bias")
     axes.set_ylim(1e-11, 0.1)
-    axes.legend(
-        frameon=False, handletextpad=0.2, title="lines: closed form", fontsize=6, title_fontsize=6, loc="lower right"
+    strokes.key(
+        axes,
+        frameon=False,
+        handletextpad=0.2,
+        title="lines: closed form",
+        fontsize=6,
+        title_fontsize=6,
+        loc="lower right",
     )
 
 

@@ -18,14 +18,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results, cluster, theory
 from dopt.facts import wiring
 from dopt.facts.timetable import timetable
 from dopt.figures import Claim
-from dopt.plot import gantt
-from dopt.plot.style import WIDTHS
+from dopt.plot import gantt, strokes
+from dopt.plot.sheet import Picture, blank
 from dopt.schedule import Schedule, intervals
 from dopt.schedule import table as kinds
 from dopt.sweeps.spec import grid
@@ -90,10 +89,10 @@ def shares(worked: pd.DataFrame) -> pd.Series:
     return spent.reindex(STATES, fill_value=0.0) / spent.sum()
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """A Gantt chart for each method, and the shares of time of all."""
     rows = table(results)
-    figure = Figure(figsize=(WIDTHS["page"], 3.2))
+    figure = blank("page", 3.2)
     (first, bars), *below = figure.subplots(3, 2)
     panels = [first, *np.ravel(below)]
     figure.draw_without_rendering()  # the charts' rims and ticks are as fine as their panels are wide
@@ -106,21 +105,8 @@ def draw(results: Mapping[str, Results]) -> Figure:
         axes.set_xlabel("simulated seconds" if axes in panels[3:] else "")
         axes.tick_params(labelbottom=axes in panels[3:])
     for place, method in enumerate(METHODS):
-        left = 0.0
-        for state, share in shares(rows[rows["method"] == method]).items():
-            bars.barh(place, share, 0.86, left=left, edgecolor="white", linewidth=0.5, **gantt.LOOKS[str(state)])
-            if share >= 0.05:
-                ink = "black" if state != kinds.COMPUTING else "white"
-                bars.text(
-                    left + share / 2,
-                    place,
-                    f"{100 * share:.0f}",
-                    ha="center",
-                    va="center_baseline",
-                    fontsize=6,
-                    color=ink,
-                )
-            left += share
+        parts = {str(state): float(share) for state, share in shares(rows[rows["method"] == method]).items()}
+        strokes.shares(bars, place, parts, gantt.LOOKS, {kinds.COMPUTING: "white"})
     bars.set_yticks(
         range(len(METHODS)), [name.split(" on ")[0].split(",")[0] for name, _ in METHODS.values()], fontsize=6.5
     )

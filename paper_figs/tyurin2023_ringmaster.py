@@ -21,12 +21,12 @@ from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results
 from dopt.figures import Claim, over
 from dopt.plot import seeds, strokes
-from dopt.plot.style import WIDTHS, look
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import look
 from dopt.sweeps.cells import best, scores, tuned
 
 DRAWS = list(range(10))  # of the cluster
@@ -183,10 +183,10 @@ def descent() -> int:
     return dim
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Loss against seconds; what B costs; what the rate costs."""
     rows = table(results)
-    figure = Figure(figsize=(WIDTHS["page"], 3.0))
+    figure = blank("page", 3.0)
     left, middle, right = figure.subplots(1, 3, width_ratios=[1.5, 1.1, 1])
     rennala, adaptive = look("rennala_sgd"), look("delay_adaptive_sgd")
     curve = rows[rows["kind"] == "f - f*"]
@@ -194,7 +194,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
     looks = [look("ringmaster_sgd"), {**rennala, "linestyle": "-"}, rennala, adaptive, {**adaptive, "linestyle": ":"}]
     for name, style in zip(names, looks, strict=False):
         strokes.line(left, "time", curve[curve["case"] == name], style, name)
-    left.axhline(1, color="0.7", linewidth=0.6)
+    strokes.level(left, 1, color="0.7")
     left.set_xscale("log")
     left.set_yscale("log")
     left.set_xlabel("simulated seconds")
@@ -206,12 +206,13 @@ def draw(results: Mapping[str, Results]) -> Figure:
     for stop, style, words in ((True, looks[1], "stops stale work"), (False, looks[2], "finishes it")):
         own = seconds[seconds["algorithm.stop"] == stop]
         strokes.line(middle, "algorithm.batch", own, style | {"marker": "o", "markersize": 3}, words)
-    middle.axhline(seconds["median"][seconds["case"] == "Ringmaster"].iloc[0], **looks[0])
+    strokes.level(middle, seconds["median"][seconds["case"] == "Ringmaster"].iloc[0], **looks[0], linewidth=1.5)
     middle.set_xlabel("batch B of Rennala")
     middle.set_ylabel("seconds to $f - f^* \\leq 1$")
     middle.set_ylim(0, SHORT)
     middle.set_title("Rennala, and Ringmaster", loc="left")
-    middle.text(
+    strokes.note(
+        middle,
         0.97,
         0.04,
         "×: larger B not in 90 s\nbest B at the grid's edge",
@@ -224,11 +225,17 @@ def draw(results: Mapping[str, Results]) -> Figure:
     few = results["adaptive_tuned"].runs["seed"].nunique()
     strokes.line(right, "learning_rate", rates, looks[4] | {"marker": "o", "markersize": 3})
     for rate in (ORIGINAL, NEXT):
-        right.axvline(rate, color="0.6", linewidth=0.6)
-    right.text(
-        ORIGINAL * 1.06, 0.97, "edge of the\nauthors' grid", fontsize=6, va="top", transform=right.get_xaxis_transform()
+        strokes.mark(right, rate)
+    strokes.note(
+        right,
+        ORIGINAL * 1.06,
+        0.97,
+        "edge of the\nauthors' grid",
+        fontsize=6,
+        va="top",
+        transform=right.get_xaxis_transform(),
     )
-    right.axhline(1, color="0.7", linewidth=0.6)
+    strokes.level(right, 1, color="0.7")
     right.set_xscale("log")
     right.set_yscale("log")
     right.set_xticks([2e-4, 4e-4, 1e-3], ["2e-4", "4e-4", "1e-3"])
@@ -236,7 +243,9 @@ def draw(results: Mapping[str, Results]) -> Figure:
     right.set_xlabel("rate γ, delay-adaptive")
     right.set_ylabel(f"$f - f^*$ after {LONG:g} s")
     right.set_title(f"{few} clusters", loc="left")
-    figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=6.5)
+    strokes.key(
+        figure, *left.get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False, fontsize=6.5
+    )
     figure.suptitle(
         "Tridiagonal quadratic, d = 1729, 6174 workers, a gradient takes worker i 1 + √i + |N(0, i+1)| s; noise 0.01 per coordinate",
         fontsize=7,

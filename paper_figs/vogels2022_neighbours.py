@@ -24,14 +24,15 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 
 from dopt import Results, theory
 from dopt.facts import wiring
 from dopt.figures import Claim
+from dopt.plot import strokes
 from dopt.plot.seeds import history
-from dopt.plot.style import COLOURS, WIDTHS
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import COLOURS
 
 WORKERS, DIM, DECAY = 32, 100, 0.95
 NOISE = DIM + 2  # ζ of standard normal samples
@@ -138,10 +139,10 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     return pd.concat([rates, graphs(sweep), pd.DataFrame(lines)], ignore_index=True)
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Three panels: r over the learning rate; the best r over the spectral gap, and over the effective neighbours."""
     rows = table(results)
-    figure = Figure(figsize=(WIDTHS["page"], 2.7))
+    figure = blank("page", 2.7)
     left, middle, right = figure.subplots(1, 3)
     colours = dict(zip(LOOKS, (*COLOURS, "0.5", "0.3"), strict=True))
     for name in CURVES:
@@ -149,22 +150,24 @@ def draw(results: Mapping[str, Results]) -> Figure:
         points, line = own[own["kind"] == "rate"], own[own["kind"] == "theory"]
         title, marker = LOOKS[name]
         look = {"color": colours[name], "mfc": _face(name, colours[name])}
-        left.plot(line["learning_rate"], line["shrinks"], color=colours[name], linewidth=0.9)
-        left.plot(points["learning_rate"], points["shrinks"], marker=marker, linestyle="", ms=4, label=title, **look)
+        strokes.path(left, line["learning_rate"], line["shrinks"], color=colours[name], linewidth=0.9)
+        strokes.path(
+            left, points["learning_rate"], points["shrinks"], marker=marker, linestyle="", ms=4, label=title, **look
+        )
     left.set_xscale("log")
     left.set_xticks([0.02, 0.05, 0.1, 0.2], ["0.02", "0.05", "0.1", "0.2"])
     left.minorticks_off()
     left.set_ylim(0, 0.3)
     left.set_xlabel("learning rate")
     left.set_ylabel("r: part of E‖x‖² lost per step")
-    left.legend(loc="upper left", handletextpad=0.2)
+    strokes.key(left, loc="upper left", handletextpad=0.2)
     best_rows = rows[rows["kind"] == "best"]
     for axes, column in ((middle, "spectral_gap"), (right, "neighbours")):
         for row in best_rows.to_dict("records"):
             name = row["topology"]
             title, marker = LOOKS[name]
             look = {"color": colours[name], "mfc": _face(name, colours[name]), "label": title + "*" * row["edge"]}
-            axes.plot(row[column], row["shrinks"], marker=marker, linestyle="", ms=6, **look)
+            strokes.path(axes, row[column], row["shrinks"], marker=marker, linestyle="", ms=6, **look)
         axes.set_ylim(0, 0.3)
         axes.tick_params(labelleft=False)
     middle.set_xscale("symlog", linthresh=5e-3, linscale=0.4)
@@ -173,7 +176,7 @@ def draw(results: Mapping[str, Results]) -> Figure:
     middle.set_xlabel("spectral gap (linear up to 0.005)")
     middle.set_title("best r of each graph", loc="left")
     right.set_xlabel(f"effective neighbours, decay {DECAY:g}")
-    right.legend(loc="upper left", ncol=2, fontsize=5.5, handletextpad=0.1, columnspacing=0.6)
+    strokes.key(right, loc="upper left", ncol=2, fontsize=5.5, handletextpad=0.1, columnspacing=0.6)
     right.set_title("hollow: workers unlike" + "; * edge of grid" * bool(best_rows["edge"].any()), loc="left")
     left.set_title("points measured, lines theory", loc="left")
     seeds = int(best_rows["n"].iloc[0])

@@ -20,12 +20,13 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results, mixing
 from dopt.facts import wiring
 from dopt.figures import Claim
-from dopt.plot.style import COLOURS, WIDTHS
+from dopt.plot import strokes
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import COLOURS
 
 # rule -> (in words, ‖W - J‖₂ as published)
 RULES = {
@@ -98,29 +99,29 @@ def expected_steps(results: Mapping[str, Results], rule: str) -> int:
     return 1 + int(np.argmax(np.array(far) <= TARGET))
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Norms, ours on the published ones; and how the distance shrinks in runs."""
     rows = table(results)
-    figure = Figure(figsize=(WIDTHS["page"], 2.3))
+    figure = blank("page", 2.3)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.3))
     for place, (rule, (name, published)) in enumerate(RULES.items()):
         look = {"color": COLOURS[place], "linestyle": DASHES[place]}
         ours = float(_of(rows, "norm", rule)["value"].iloc[0])
         ends = [place - 0.33, place + 0.33]
-        left.plot([published] * 2, ends, color="black", linewidth=1, label=None if place else "published")
-        left.plot(ours, place, "o", color=COLOURS[place], markersize=4.5, zorder=3)
-        left.text(ours + 0.008, place, f"{ours:.4f}", va="center", fontsize=7)
+        strokes.path(left, [published] * 2, ends, color="black", linewidth=1, label=None if place else "published")
+        strokes.path(left, ours, place, "o", color=COLOURS[place], markersize=4.5, zorder=3)
+        strokes.note(left, ours + 0.008, place, f"{ours:.4f}", va="center", fontsize=7)
         far = _of(rows, "distance", rule)
-        right.semilogy(far["step"], far["value"], label=name, linewidth=1.3, **look)
+        strokes.path(right, far["step"], far["value"], label=name, linewidth=1.3, **look, log="y")
     left.set_yticks(range(len(RULES)), [name for name, _ in RULES.values()])
     left.set(xlim=(0.62, 0.83), ylim=(-0.6, len(RULES) - 0.4), xlabel="‖W - J‖₂, the factor per step")
     left.set_title("lines: published, dots: computed here", loc="left")
-    right.axhline(TARGET, color="0.6", linewidth=0.8, zorder=0)
+    strokes.level(right, TARGET, linewidth=0.8, zorder=0)
     right.set(
         xlabel="steps", ylabel="rms distance to the average,\nover that at the start", ylim=(1e-6, 1.3), xlim=(0, 50)
     )
     right.set_title(f"runs, rms over {STARTS} random starts", loc="left")
-    right.legend(frameon=False, loc="upper right", handlelength=2.6)
+    strokes.key(right, frameon=False, loc="upper right", handlelength=2.6)
     for axes in (left, right):
         axes.spines[["top", "right"]].set_visible(False)
     return figure

@@ -17,11 +17,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.figure import Figure
 
 from dopt import Results, theory
 from dopt.figures import Claim
-from dopt.plot.style import COLOURS, WIDTHS
+from dopt.plot import strokes
+from dopt.plot.sheet import Picture, blank
+from dopt.plot.style import COLOURS
 
 WORKERS = [*range(3, 19), 24, 31, 32, 33, 48, 64, 65, 96, 127, 128]
 SHOWN = (32, 48)  # whose distance is drawn step by step
@@ -80,57 +81,75 @@ def _of(rows: pd.DataFrame, kind: str) -> pd.DataFrame:
     return rows[rows["kind"] == kind].sort_values("workers", kind="stable")
 
 
-def draw(results: Mapping[str, Results]) -> Figure:
+def draw(results: Mapping[str, Results]) -> Picture:
     """Gap against n; distance against steps for a power of two and another n; distance after a period against n."""
     rows = table(results)
-    figure = Figure(figsize=(WIDTHS["page"], 2.4))
+    figure = blank("page", 2.4)
     left, middle, right = figure.subplots(1, 3, width_ratios=(1, 1.15, 1))
 
     gap = _of(rows, "gap")
-    left.semilogx(
-        gap["workers"], gap["theory"], color="0.6", linewidth=1, drawstyle="steps-pre", label="2/(1 + ⌈log₂n⌉)"
+    strokes.path(
+        left,
+        gap["workers"],
+        gap["theory"],
+        color="0.6",
+        linewidth=1,
+        drawstyle="steps-pre",
+        label="2/(1 + ⌈log₂n⌉)",
+        log="x",
     )
     for odd, marker, name in ((0, "o", "even n"), (1, "x", "odd n")):
         of = gap[gap["workers"] % 2 == odd]
-        left.semilogx(
-            of["workers"], of["value"], marker, color=LOOKS["exponential"]["color"], markersize=3.5, label=name
+        strokes.path(
+            left,
+            of["workers"],
+            of["value"],
+            marker,
+            color=LOOKS["exponential"]["color"],
+            markersize=3.5,
+            label=name,
+            log="x",
         )
     left.set(ylabel="spectral gap", ylim=(0, 1.05))
     left.set_title("static exponential graph", loc="left")
-    left.legend(frameon=False, loc="upper right")
+    strokes.key(left, frameon=False, loc="upper right")
 
     for (topology, workers), of in _of(rows, "distance").groupby(["topology", "workers"]):
         look = LOOKS[topology]
         shown = np.maximum(of["value"], 1e-17)
-        middle.semilogy(
+        strokes.path(
+            middle,
             of["step"],
             shown,
             DASHES[workers],
             color=look["color"],
             label=f"{look['label']}, n = {workers}",
             linewidth=1.2,
+            log="y",
         )
-    middle.axhspan(1e-18, 1e-14, color="0.92", linewidth=0)
-    middle.text(20.5, 2e-15, "rounding", ha="right", va="center", fontsize=6.5, color="0.4")
+    strokes.region(middle, 1e-18, 1e-14)
+    strokes.note(middle, 20.5, 2e-15, "rounding", ha="right", va="center", fontsize=6.5, color="0.4")
     middle.set(xlabel="steps", ylabel="rms distance, over the start's", ylim=(1e-17, 3), xlim=(0, 21))
     middle.set_title(f"runs, rms over {STARTS} starts", loc="left")
-    middle.legend(frameon=False, loc="center right", fontsize=6.5)
+    strokes.key(middle, frameon=False, loc="center right", fontsize=6.5)
 
     after = _of(rows, "period")
     power = after["workers"].map(lambda n: n & (n - 1) == 0)
     for chosen, marker, name in ((power, "o", "n = 2ᵏ"), (~power, "x", "other n")):
-        right.loglog(
+        strokes.path(
+            right,
             after["workers"][chosen],
             np.maximum(after["value"][chosen], 1e-17),
             marker,
             color=LOOKS["one_peer_exponential"]["color"],
             markersize=3.5,
             label=name,
+            log="xy",
         )
-    right.axhspan(1e-18, 1e-14, color="0.92", linewidth=0)
+    strokes.region(right, 1e-18, 1e-14)
     right.set(ylim=(1e-17, 3), ylabel="rms distance after ⌈log₂n⌉ steps")
     right.set_title("one-peer exponential graph", loc="left")
-    right.legend(frameon=False, loc="center right")
+    strokes.key(right, frameon=False, loc="center right")
     for axes in (left, right):
         axes.set_xlabel("workers n")
         axes.set_xticks([4, 8, 16, 32, 64, 128], ["4", "8", "16", "32", "64", "128"])

@@ -1,10 +1,12 @@
-"""What of the style a script can see: how many arguments are typed `Any`."""
+"""What of the style a script can see: how many arguments are typed `Any`, and that figures draw by `dopt.plot` alone."""
 
 from __future__ import annotations
 
 import ast
 from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 import dopt
 
@@ -41,3 +43,58 @@ def test_few_arguments_are_typed_any() -> None:
     worst = sorted(found, key=lambda name: -sum(found[name]))[:5]
     share = sum(every) / len(every)
     assert share <= ANYTHING, f"{share:.3f} of {len(every)} annotated arguments name Any; most in {', '.join(worst)}"
+
+
+# -- figures draw by dopt.plot alone ---------------------------------------------------------------------------------
+
+DRAWING = {
+    *(
+        "plot",
+        "semilogx",
+        "semilogy",
+        "loglog",
+        "step",
+        "scatter",
+        "errorbar",
+        "hist",
+        "bar",
+        "barh",
+        "stem",
+        "boxplot",
+    ),
+    *("fill_between", "fill", "imshow", "matshow", "pcolor", "pcolormesh", "contour", "contourf", "colorbar", "quiver"),
+    *("axhline", "axvline", "axhspan", "axvspan", "hlines", "vlines", "text", "annotate", "legend", "table", "stairs"),
+    *("add_patch", "add_line", "add_collection", "add_artist"),
+}
+ROOM = ("strokes", "gantt")  # of dopt.plot
+
+
+def drawn_directly(text: str) -> list[str]:
+    """What of a file draws by matplotlib itself: its imports of it, and calls of a panel's methods."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        match node:
+            case ast.Import(names=names) if any(name.name.startswith("matplotlib") for name in names):
+                found.append(ast.unparse(node))
+            case ast.ImportFrom(module=str(module)) if module.startswith("matplotlib"):
+                found.append(ast.unparse(node))
+            case ast.Call(func=ast.Attribute(value=of, attr=name)) if name in DRAWING and ast.unparse(of) not in ROOM:
+                found.append(ast.unparse(node.func))
+    return found
+
+
+def test_what_draws_by_itself_is_found() -> None:
+    text = "import matplotlib.pyplot as plt\nfrom matplotlib import cm\nleft.plot(x)\naxes[0].text(1)\nstrokes.path(left)\ngantt.legend(left)"
+    assert drawn_directly(text) == [
+        "import matplotlib.pyplot as plt",
+        "from matplotlib import cm",
+        "left.plot",
+        "axes[0].text",
+    ]
+
+
+@pytest.mark.parametrize(
+    "file", sorted((Path(__file__).parents[1] / "paper_figs").glob("*.py")), ids=lambda file: file.stem
+)
+def test_a_figure_draws_by_dopt_plot_alone(file: Path) -> None:
+    assert drawn_directly(file.read_text()) == []

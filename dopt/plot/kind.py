@@ -80,7 +80,7 @@ class Kind:
             raise InputError("plot: of these runs there is nothing to draw; try another kind")
         size = asked.size or ("text" if rows["panel"].nunique() < 3 else "page")
         with style(size):
-            picture = blank(rows, size)
+            picture = blank(size, rows=rows)
             self.draw(picture, asked)
         return picture
 

@@ -140,11 +140,17 @@ class Picture(Base):
         return found.getvalue()
 
 
-def blank(rows: pd.DataFrame, size: str) -> Picture:
-    """A picture of these rows on which nothing is drawn yet."""
+def blank(size: str, tall: float | None = None, rows: pd.DataFrame | None = None) -> Picture:
+    """A picture on which nothing is drawn yet.
+
+    Args:
+      size: one of `style.SIZES`.
+      tall: its height in inches, if it is known.
+      rows: what it will draw.
+    """
     width, _, height = style.SIZES[size]
-    picture = _class()(figsize=(width, height or 3.0))
-    picture.rows, picture.size = rows, size
+    picture = _class()(figsize=(width, tall or height or 3.0))
+    picture.rows, picture.size = pd.DataFrame() if rows is None else rows, size
     return picture
 
 

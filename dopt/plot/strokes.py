@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.colors import Normalize
+    from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
     from numpy.typing import ArrayLike
 
@@ -41,6 +42,86 @@ def line(axes: Axes, x: str, rows: pd.DataFrame, look: Mapping[str, Any], label:
     if finite.any() and not finite.all():
         last = np.flatnonzero(finite)[-1]
         axes.plot(at[last], median[last], marker="x", color=look.get("color"), markersize=6, markeredgewidth=1.5)
+
+
+def path(axes: Axes, x: ArrayLike, y: ArrayLike, form: str = "", log: str = "", **look: Any) -> None:
+    """A line, or marks, through points.
+
+    Args:
+      form: marker and dashes in short, as matplotlib reads them.
+      log: which axes are logarithmic: x, y or xy.
+    """
+    axes.plot(x, y, *([form] if form else []), **look)
+    for name in log:
+        axes.set(**{f"{name}scale": "log"})
+
+
+def band(axes: Axes, x: ArrayLike, low: ArrayLike, high: ArrayLike, **look: Any) -> None:
+    """What lies between two curves."""
+    axes.fill_between(x, low, high, **look)
+
+
+def level(axes: Axes, y: float, **look: Any) -> None:
+    """A thin line at a height, as of a target."""
+    axes.axhline(y, **{"color": "0.6", "linewidth": 0.6, **look})
+
+
+def mark(axes: Axes, x: float, **look: Any) -> None:
+    """A thin line at a place."""
+    axes.axvline(x, **{"color": "0.6", "linewidth": 0.6, **look})
+
+
+def region(axes: Axes, low: float, high: float) -> None:
+    """Heights that are not what the curves are about, as those of rounding."""
+    axes.axhspan(low, high, color="0.92", linewidth=0)
+
+
+def note(axes: Axes, x: float, y: float, text: str, up: float = 0, **how: Any) -> None:
+    """A few words at a point, so many typographic points above it."""
+    if up:
+        axes.annotate(text, (x, y), (0, up), textcoords="offset points", **how)
+    else:
+        axes.text(x, y, text, **how)
+
+
+def key(where: Axes | Figure, *known: Any, **how: Any) -> None:
+    """Which name is which curve: in a panel, or beside all."""
+    where.legend(*known, **how)
+
+
+def tile(axes: Axes, x: float, y: float, colour: str, hatch: str) -> None:
+    """A square of side 1 around a point, pale and hatched, with a white rim."""
+    from matplotlib.patches import Rectangle
+
+    looks: list[dict[str, Any]] = [
+        {"facecolor": colour, "alpha": 0.3, "linewidth": 0},
+        {"fill": False, "edgecolor": colour, "alpha": 0.35, "hatch": hatch, "linewidth": 0},
+        {"fill": False, "edgecolor": "white", "linewidth": 1.5},
+    ]
+    for look in looks:
+        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, **look))
+
+
+def shares(
+    axes: Axes, place: float, parts: Mapping[str, float], looks: Mapping[str, Mapping[str, Any]], ink: Mapping[str, str]
+) -> None:
+    """A lying bar of parts that add up to 1; what has room for it says its percentage.
+
+    Args:
+      ink: the colour of that number, where it is not black.
+    """
+    left = 0.0
+    for name, share in parts.items():
+        axes.barh(place, share, 0.86, left=left, edgecolor="white", linewidth=0.5, **looks[name])
+        if share >= 0.05:
+            how: dict[str, Any] = {
+                "ha": "center",
+                "va": "center_baseline",
+                "fontsize": 6,
+                "color": ink.get(name, "black"),
+            }
+            axes.text(left + share / 2, place, f"{100 * share:.0f}", **how)
+        left += share
 
 
 def ticks(axis: Axis, values: Sequence[float]) -> None:
@@ -104,30 +185,45 @@ def front(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:
     axes.step(x[order], y[order], where="post", color="0.5", linewidth=0.9, zorder=0, label="front")
 
 
-def grid(axes: Axes, cells: np.ndarray, texts: np.ndarray, norm: Normalize, dark_is_high: bool = True) -> AxesImage:
+def grid(
+    axes: Axes,
+    cells: np.ndarray,
+    texts: np.ndarray,
+    norm: Normalize | None = None,
+    dark_is_high: bool = True,
+    size: float | None = None,
+) -> AxesImage:
     """Cells of a table as colours, with a text in each; what is not finite is grey.
 
     Args:
       cells: [rows, columns] float.
       texts: [rows, columns] str.
+      norm: from numbers to colours; from the least to the largest by default.
+      size: of the texts, in points; as large as there is room by default.
     """
+    colours = "cividis_r" if dark_is_high else "cividis"
+    image = axes.imshow(np.ma.masked_invalid(cells), cmap=colours, norm=norm, aspect="auto")
+    axes.set_facecolor("0.85")
+    size = size or _fitting(axes, texts)
+    for (i, j), text in np.ndenumerate(texts):
+        dark = np.isfinite(cells[i, j]) and bool(np.asarray(image.norm(cells[i, j])) > 0.5) == dark_is_high
+        axes.text(j, i, text, ha="center", va="center", fontsize=size, color="white" if dark else "black")
+    return image
+
+
+def scale(figure: Figure, image: AxesImage, label: str, panels: Sequence[Axes] | None = None) -> None:
+    """Which colour is which number, beside the panels."""
+    figure.colorbar(image, ax=panels, label=label)
+
+
+def _fitting(axes: Axes, texts: np.ndarray) -> float:
+    """Points of letters that have room in the cells of a panel."""
     from matplotlib import rcParams
 
-    image = axes.imshow(
-        np.ma.masked_invalid(cells), cmap="cividis_r" if dark_is_high else "cividis", norm=norm, aspect="auto"
-    )
-    axes.set_facecolor("0.85")
     width, height = _inches(axes)
     lines = max((str(text).count("\n") + 1 for text in texts.flat), default=1)
-    room = 72 * min(width / (cells.shape[1] * 5), 0.85 * height / (cells.shape[0] * 1.3 * lines))
-    size = min(rcParams["font.size"] * 0.82, room)
-    for (i, j), text in np.ndenumerate(texts):
-        dark = np.isfinite(cells[i, j]) and (norm(cells[i, j]) > 0.5) == dark_is_high
-        ink = "white" if dark else "black"
-        axes.text(j, i, text, ha="center", va="center", fontsize=size, color=ink, linespacing=1.1)
-    axes.spines[:].set_visible(False)
-    axes.tick_params(length=0)
-    return image
+    room = 72 * min(width / (texts.shape[1] * 5), 0.85 * height / (texts.shape[0] * 1.3 * lines))
+    return min(float(rcParams["font.size"]) * 0.82, room)
 
 
 def _inches(axes: Axes) -> tuple[float, float]:

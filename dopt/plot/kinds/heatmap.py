@@ -9,7 +9,7 @@ from dopt.plot.asked import Asked, values
 from dopt.plot.costs import costs
 from dopt.plot.kind import Kind
 from dopt.plot.sheet import Picture
-from dopt.plot.strokes import grid, logarithmic
+from dopt.plot.strokes import grid, logarithmic, scale
 from dopt.plot.style import said
 from dopt.types import InputError
 
@@ -60,10 +60,12 @@ def draw(picture: Picture, asked: Asked) -> None:
         axes.set_xticks(range(len(columns)), [said(value) for value in columns])
         axes.set_yticks(range(len(lines)), [said(value) for value in lines])
         axes.set(xlabel=said(across), ylabel=said(down))
+        axes.spines[:].set_visible(False)
+        axes.tick_params(length=0)
         slanted = sum(len(said(value)) for value in columns) * picture.points * 0.5 > 60 * picture.get_figwidth()
         axes.tick_params(axis="x", labelrotation=30 if slanted else 0)
     assert image is not None
-    picture.colorbar(image, ax=panels, label=picture.wraps(what, 0.5))
+    scale(picture, image, picture.wraps(what, 0.5), panels)
     notes = [asked.of_medians, *["number below: best learning rate"] * ("learning_rate" in rows)]
     notes += [*["* at the edge of its grid"] * starred, *["grey: not reached"] * (len(finite) < len(rows))]
     picture.caption("; ".join(notes))

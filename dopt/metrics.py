@@ -6,12 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from dopt import plugins
 from dopt.registry import Registry
 from dopt.types import Tree
-
-METRICS = Registry(
-    "metrics"
-)  # of a user's; the trait `of` says what they take: "mean", the mean model, or "models", stacked ones
 
 CHOICES = {
     "loss": "f at the mean model",
@@ -19,6 +16,13 @@ CHOICES = {
     "grad_norm": "norm of the gradient of f at the mean model",
     "consensus_distance": "(1/n) Σᵢ ‖xᵢ - x̄‖²",
 }
+OF_PROBLEMS = {  # that come with dopt; another problem may have others
+    "accuracy": "share of held-out samples that the mean model gets right",
+    "rmse": "root of the mean square error on held-out ratings",
+}
+TAKEN = ("id", "step", "gradients", "time", "bytes_sent", "finite", "center_loss", "staleness_mean", "staleness_max")
+
+METRICS = Registry("metrics")  # others' own; the trait `of` says what they take: "mean", or "models", stacked
 
 
 def square_distance(a: Tree, b: Tree) -> jax.Array:
@@ -39,3 +43,14 @@ def consensus_distance(params: Tree) -> float:
 def all_finite(params: Tree) -> jax.Array:
     """Whether no leaf has a NaN or an infinity."""
     return jnp.all(jnp.stack([jnp.isfinite(x).all() for x in jax.tree.leaves(params)]))
+
+
+def known() -> set[str]:
+    """Names that `metrics` may hold whatever the problem is."""
+    plugins.offered()
+    return {*CHOICES, *OF_PROBLEMS, *METRICS}
+
+
+def of_models(name: str) -> bool:
+    """Whether a registered metric takes all models, leaves [workers, ...], and not their mean."""
+    return bool(METRICS[name].traits["of"] == "models")

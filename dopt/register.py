@@ -339,7 +339,7 @@ def metric(*, of: Literal["mean", "models"] = "mean", name: str | None = None, s
 def metric(make: Function | None = None, /, *, of: str = "mean", name: str | None = None, source: str = "") -> Any:
     '''Register a metric: (models, problem) -> a scalar, traced by JAX; it is recorded where `metrics` names it.
 
-    `problem` is the run's `dopt.Problem`: its `loss`, its `data`, its `test`.
+    `problem` is the run's `dopt.Problem`: its `loss`; `test`, held-out samples; `data`, arrays that become part of the program.
 
     Example::
 
@@ -357,7 +357,15 @@ def metric(make: Function | None = None, /, *, of: str = "mean", name: str | Non
       source: the paper.
     '''
     _word("metric", "of", of, ("mean", "models"))
-    return _registered(metrics.METRICS, make, ("models", "problem"), name, source, {"of": of})
+
+    def add(make: Make) -> Make:
+        own = name or make.__name__
+        if own in (*metrics.CHOICES, *metrics.OF_PROBLEMS, *metrics.TAKEN):
+            raise InputError(f"metric: the name {own!r} is taken already, by dopt; take another one")
+        _registered(metrics.METRICS, make, ("models", "problem"), name, source, {"of": of})
+        return make
+
+    return add if make is None else add(make)
 
 
 @overload

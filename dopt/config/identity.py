@@ -21,7 +21,7 @@ import networkx as nx
 import numpy as np
 from scipy.sparse import csr_array, issparse
 
-from dopt import cluster, code, compression, data, delays, files, mixing, plugins, topology
+from dopt import cluster, code, compression, data, delays, files, metrics, mixing, plugins, topology
 from dopt.algorithms import ALGORITHMS
 from dopt.config import matrices
 from dopt.config.run import OWN, Resolved, Run, options_of
@@ -46,6 +46,7 @@ PLUGINS: tuple[tuple[str, Plugins[Any]], ...] = (  # fields and options that nam
     ("cluster", cluster.LAWS),
     ("cluster.profile", cluster.PROFILES),
     ("cluster.reduce", cluster.REDUCTIONS),
+    ("metrics", metrics.METRICS),
 )
 DRAWS = "something else each time, so that no id could stand for it; draw from an option, as `seed`"
 FILES = ("cluster.file", "cluster.links")
@@ -189,8 +190,17 @@ def _content(name: str, path: str) -> str:
 def outside(fields: Mapping[str, object]) -> list[tuple[str, Entry[Any]]]:
     """The plug-ins of a run that were written outside dopt."""
     named = ((name, known, fields.get(name)) for name, known in PLUGINS)
-    entries = ((name, known[value]) for name, known, value in named if isinstance(value, str) and value in known)
+    entries = (
+        (where, known[word]) for name, known, value in named for where, word in _words(name, value) if word in known
+    )
     return [(name, entry) for name, entry in entries if any(map(code.is_outside, _functions(entry)))]
+
+
+def _words(field: str, value: object) -> list[tuple[str, str]]:
+    """(how it is called, name): the names that a field holds, one or several."""
+    if isinstance(value, tuple | list):
+        return [(f"{field} {word}", word) for word in value if isinstance(word, str)]
+    return [(field, value)] if isinstance(value, str) else []
 
 
 def modules_of(runs: Iterable[Resolved]) -> list[str]:

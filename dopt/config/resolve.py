@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from dopt import algorithms, cluster, delays, memory, mixing, schedule, topology
+from dopt import algorithms, cluster, code, delays, memory, metrics, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS, catalogue, traits
 from dopt.algorithms.traits import UNWEIGHTED, Exchange, Traits
 from dopt.config import cost
@@ -321,7 +321,7 @@ class _Resolving:
 
     def records(self) -> None:
         values = self.values
-        values["metrics"] = _metrics(values["metrics"])
+        values["metrics"] = _metrics(values["metrics"], str(values["problem"]))
         steps = cost.expected_steps(values, self.events)
         if values["record_every"] is None and values["record_seconds"] is None:
             values["record_every"] = max(1, steps // 50)
@@ -470,11 +470,14 @@ def _check_fit(optimizer: str, method: Entry[Traits], events: bool) -> None:
         )
 
 
-def _metrics(chosen: tuple[str, ...] | None) -> tuple[str, ...] | None:
-    from dopt.metrics import CHOICES
-
-    known = {*CHOICES, "accuracy", "rmse"}
-    for name in chosen or ():
-        if name not in known:
-            raise InputError(f"metrics: unknown name {name!r}{did_you_mean(name, known)}")
-    return tuple(sorted(set(chosen))) if chosen is not None else None
+def _metrics(chosen: tuple[str, ...] | None, problem: str) -> tuple[str, ...] | None:
+    """The names in order; those of a problem from outside are known when it is made (`facts.problem`)."""
+    if chosen is None:
+        return None
+    is_own = problem == OWN or code.is_outside(PROBLEMS[problem].make)
+    if not is_own and not {*metrics.CHOICES, *metrics.OF_PROBLEMS} >= set(chosen):
+        known = metrics.known()
+        for name in chosen:
+            if name not in known:
+                raise InputError(f"metrics: unknown name {quoted(name)}{did_you_mean(name, known)}")
+    return tuple(sorted(set(chosen)))

@@ -209,6 +209,7 @@ def _program(facts: Facts, every: int, records: int, ragged: bool, kept: int, lo
         dtype=facts.dtype,
         batch_size=run.batch_size,
         metrics=of_problem.recorded(run, facts.problem),
+        registered=of_problem.registered(run, facts.problem),
         records=records,
         every=every,
         staleness=facts.staleness,

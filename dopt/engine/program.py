@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from dopt import draws
+from dopt import draws, metrics
 from dopt.algorithms.method import Method
 from dopt.engine.carry import Ages, Carry, Reported, averaged
 from dopt.facts.inputs import Data, Inputs, Shard, Weighed
@@ -29,6 +30,7 @@ class Program:
     dtype: Any
     batch_size: int | None
     metrics: tuple[str, ...]
+    registered: tuple[str, ...]  # of them those that come from outside
     records: int
     every: int  # steps between two records
     staleness: str | None  # None; drawn per "step", "edge" or "coordinate"; "constant"; "fixed" per edge; "schedule"
@@ -147,5 +149,10 @@ class Program:
         """A function and its gradient from one evaluation; the gradient only where it is asked for."""
         return jax.value_and_grad(f)(params) if "grad_norm" in self.metrics else (f(params), None)
 
-    def tests(self, params: Tree, test: Tree) -> dict[str, Any]:
-        return {name: f(params, test) for name, f in self.problem.metrics.items() if name in self.metrics}
+    def tests(self, mean: Tree, models: Callable[[], Tree], test: Tree) -> dict[str, Any]:
+        """What the problem's own metrics and registered ones say of the mean model, or of all: `models` stacks them."""
+        found = {name: f(mean, test) for name, f in self.problem.metrics.items() if name in self.metrics}
+        seen = dataclasses.replace(self.problem, test=test)
+        for name in self.registered:
+            found[name] = metrics.METRICS[name].make(models() if metrics.of_models(name) else mean, seen)
+        return found

@@ -64,8 +64,9 @@ def pieces(program: Program, inputs: Inputs, data: Data, test: Tree) -> Pieces:
 def recorded(program: Program, data: Data, test: Tree, params: Tree, state: Tree) -> dict[str, Any]:
     """What a record says of the server's model, or of the mean of the peers'."""
     mean, apart = program.model(params, state), jnp.zeros(())
+    models = jax.tree.map(lambda x: x[None], mean)
     if program.is_peer_to_peer:
-        mean = jax.tree.map(lambda x: x.mean(0), params)
+        mean, models = jax.tree.map(lambda x: x.mean(0), params), params
         apart = jax.vmap(metrics.square_distance, (0, None))(params, mean).mean()
 
     f, gradient = program.evaluate(lambda p: program.mean_loss(p, data.seen, data.share), mean)
@@ -75,7 +76,7 @@ def recorded(program: Program, data: Data, test: Tree, params: Tree, state: Tree
         "consensus_distance": apart,
         "finite": metrics.all_finite(params),
     }
-    return row | program.tests(mean, test)
+    return row | program.tests(mean, lambda: models, test)
 
 
 def aged(steps: jax.Array, arrivals: Arrivals) -> Any:

@@ -76,7 +76,7 @@ def recorded(program: Program, method: Method, data: Data, test: Tree, params: T
     if program.center is not None:
         z = program.center(state)
         row["center_loss"] = lax.pmean(program.own_loss(z, data.seen, data.share), AXIS)
-    return row | program.tests(mean_model, test)
+    return row | program.tests(mean_model, lambda: lax.all_gather(model, AXIS), test)
 
 
 def mean(tree: Tree) -> Tree:

@@ -13,6 +13,8 @@ from dopt.config.exchanges import traits_of
 from dopt.config.identity import check_drawn as refuse_drawn
 from dopt.facts import shards
 from dopt.problems import PROBLEMS, Shards, sound
+from dopt.registry import did_you_mean
+from dopt.text import quoted
 from dopt.types import InputError, Problem, Tree
 
 
@@ -64,7 +66,29 @@ def checked(run: Resolved, own: Problem | None) -> Problem:
     _check_layout(run, problem)
     sound.check(problem, dtype_of(run), int(counts.min()) if run.batch_size is None else run.batch_size)
     _check_weighing(run, problem)
+    _check_metrics(run, problem)
     return problem
+
+
+def _check_metrics(run: Resolved, problem: Problem) -> None:
+    """Refuse names that neither dopt, nor a plug-in, nor the problem has, and metrics that are no number."""
+    there = {*metrics.CHOICES, *metrics.OF_PROBLEMS, *problem.metrics}
+    for name in run.metrics or ():
+        if name not in there and not metrics.METRICS.has(name):
+            raise InputError(f"metrics: unknown name {quoted(name)}{did_you_mean(name, there | metrics.known())}")
+    for name in registered(run, problem):
+        _check_number(name, run, problem)
+
+
+def _check_number(name: str, run: Resolved, problem: Problem) -> None:
+    leading = (run.workers,) if metrics.of_models(name) else ()
+    models = jax.tree.map(lambda x: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype), model_of(run, problem))
+    with flags.fixed(run.precision == "float64"):
+        found = jax.eval_shape(lambda them: metrics.METRICS[name].make(them, problem), models)
+    shape = getattr(found, "shape", None)
+    if shape != ():
+        what = "a tree" if shape is None else f"an array of shape {shape}"
+        raise InputError(f"metrics: {name} must give a number, got {what}")
 
 
 def _check_batch(run: Resolved, counts: np.ndarray) -> None:
@@ -117,7 +141,7 @@ def is_asked(run: Resolved, metric: str) -> bool:
 
 def is_recorded(run: Resolved, problem: Problem, metric: str) -> bool:
     """Whether a run's history has that metric."""
-    there = metric in metrics.CHOICES or metric in problem.metrics
+    there = metric in (*metrics.CHOICES, *problem.metrics, *registered(run, problem))
     compares = problem.optimum is not None and run.eval_samples is None
     return is_asked(run, metric) and there and (compares or metric != "suboptimality")
 
@@ -128,7 +152,13 @@ def recorded(run: Resolved, problem: Problem) -> tuple[str, ...]:
     if is_asked(run, "suboptimality"):
         asked.append("loss")
     asked += [name for name in problem.metrics if is_asked(run, name)]
-    return tuple(dict.fromkeys(asked))
+    return tuple(dict.fromkeys([*asked, *registered(run, problem)]))
+
+
+def registered(run: Resolved, problem: Problem) -> tuple[str, ...]:
+    """The metrics from outside that a run names; a problem's own one comes first."""
+    own = (*metrics.CHOICES, *problem.metrics)
+    return tuple(name for name in run.metrics or () if name not in own and metrics.METRICS.has(name))
 
 
 def optimum(run: Resolved, problem: Problem) -> float | None:
@@ -172,7 +202,7 @@ def notes(run: Resolved, problem: Problem, own: bool) -> Sequence[str]:
     if not own and looked is not None and looked == _looked_at(run) and looked < all_of_them:
         found.append(f"metrics look at {looked} of {all_of_them} samples, evenly spaced; eval_samples says how many")
     for name in run.metrics or ():
-        if name not in metrics.CHOICES and name not in problem.metrics:
+        if name not in (*metrics.CHOICES, *recorded(run, problem)):
             found.append(f"{name} is left out: the problem or its data do not have it")
     return found
 

@@ -15,10 +15,9 @@ from typing import Any
 import numpy as np
 import yaml
 
-from dopt import plugins
+from dopt import metrics, plugins
 from dopt.config import Run, Runs
 from dopt.data import SETS
-from dopt.metrics import CHOICES as METRICS
 from dopt.problems import PROBLEMS
 from dopt.registry import coerce, did_you_mean
 from dopt.sweeps import plain
@@ -165,7 +164,7 @@ def metric_of(given: Any) -> dict[str, Any]:
 
 def _check_recorded(name: str, runs: Sequence[Run]) -> None:
     """Refuse a metric that none of the runs records, as far as their fields tell."""
-    known = {*METRICS, "accuracy", "rmse"}
+    known = metrics.known()
     foreign = any(not PROBLEMS[str(run.problem)].make.__module__.startswith("dopt.") for run in runs)
     if name not in known and not foreign:  # a problem from elsewhere may measure what it likes
         raise InputError(f"sweep.metric.name: no run has a metric {quoted(name)}{did_you_mean(name, known)}")
@@ -176,8 +175,8 @@ def _check_recorded(name: str, runs: Sequence[Run]) -> None:
 
 
 def _may_record(run: Run, name: str) -> bool:
-    if run.metrics is not None:
-        return name in run.metrics
+    if run.metrics is not None or name in metrics.METRICS:
+        return name in (run.metrics or ())
     needs = {"accuracy": ("classes", "text"), "rmse": ("ratings",)}.get(name)
     return needs is None or (run.data is not None and SETS[run.data].traits["kind"] in needs)
 

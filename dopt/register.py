@@ -136,7 +136,8 @@ def topology(make: Function | None = None, /, *, name: str | None = None, source
     Args:
       name: else the function's own.
       source: the paper.
-      **traits: `bytes` (workers, **options) -> of its edges, and `degree` workers -> links of a worker, for large graphs.
+      **traits: `bytes` (workers, **options) -> of its edges, and `degree` workers -> links of a worker, for large graphs;
+        `layout`, how `dopt show topology` draws it, as "grid".
     '''
     return _registered(TOPOLOGIES, make, ("workers",), name, source, traits)
 

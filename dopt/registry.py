@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import inspect
 import math
 import re
@@ -137,7 +138,8 @@ def _others(own: Collection[str], known: Iterable[Plugins[Any]]) -> set[str]:
 def _keyword_only(function: Callable[..., Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(type hints, defaults) of a function's keyword-only parameters."""
     parameters = inspect.signature(function).parameters.values()
-    return typing.get_type_hints(function, include_extras=True), {
+    plain = function.func if isinstance(function, functools.partial) else function
+    return typing.get_type_hints(plain, include_extras=True), {
         p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY
     }
 

@@ -13,7 +13,7 @@ import math
 import uuid
 from bisect import bisect
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -206,7 +206,7 @@ def _words(field: str, value: object) -> list[tuple[str, str]]:
 def modules_of(runs: Iterable[Resolved]) -> list[str]:
     """The modules outside dopt that registered what runs name."""
     entries = [entry for run in runs for _, entry in outside(run.to_dict())]
-    functions = [f for entry in entries for f in _functions(entry) if code.is_outside(f)]
+    functions = [f for entry in entries for f in _functions(entry) if code.is_outside(f) and not isinstance(f, partial)]
     return list(dict.fromkeys(f.__module__ for f in functions))
 
 

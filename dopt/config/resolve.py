@@ -10,6 +10,7 @@ from functools import cache
 from typing import Any
 
 import numpy as np
+import optax
 
 from dopt import algorithms, cluster, code, delays, memory, metrics, mixing, schedule, topology
 from dopt.algorithms import ALGORITHMS, catalogue, traits
@@ -46,7 +47,7 @@ def _hints() -> dict[str, Any]:
     return typing.get_type_hints(Run)
 
 
-def resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Resolved:
+def resolve(run: Run, problem: Problem | None, graph: Any, optimizer: object, unread: str) -> Resolved:
     _check_objects(run, problem, graph)
     making = _Resolving(run, unread == "drop")
     _check_numbers(making.values)
@@ -54,6 +55,7 @@ def resolve(run: Run, problem: Problem | None, graph: Any, unread: str) -> Resol
     if making.drops:
         making.leave_out()
     making.algorithm()
+    making.optimizer(optimizer)
     making.problem(problem is not None)
     making.network(graph)
     making.links()
@@ -177,13 +179,20 @@ class _Resolving:
                 self.given[name] = readable(options, plain, registry)
 
     def algorithm(self) -> None:
-        """The method, its local optimizer and its rate."""
+        """The method, and what it sends."""
         values, given = self.values, self.given
         self.take("algorithm", algorithms.options(self.method.name, given["algorithm"]))
         self.exchange = catalogue.dry_build(self.method, self.own("algorithm"), values["workers"])
         self.events, self.needs = traits.is_event_driven(self.exchange), traits.matrix_kind(self.exchange)
         if self.events:
             schedule.check(traits.coordination_of(self.exchange), values["workers"])
+
+    def optimizer(self, handed_over: object) -> None:
+        """The local optimizer and its rate."""
+        values, given = self.values, self.given
+        if handed_over is not None:
+            self.own_optimizer(handed_over)
+            return
         self.take("optimizer", optimizer_options(values["optimizer"], given["optimizer"]))
         catalogue.check_optimizer(
             self.method, values["optimizer"], self.own("optimizer"), values["learning_rate"], values["strict"]
@@ -194,6 +203,19 @@ class _Resolving:
         dry_step(values["optimizer"], plain, values["precision"])
         if "learning_rate.schedule" in self.options:
             _check_schedule(values, self.method, self.options, plain, self.events)
+
+    def own_optimizer(self, optimizer: object) -> None:
+        """A local optimizer that was handed over, and has its rate in itself."""
+        if not isinstance(optimizer, optax.GradientTransformation):
+            raise InputError(
+                f"optimizer: must be an optax transformation, as optax.adam(1e-3), got {quoted(optimizer)} ({type(optimizer).__name__})"
+            )
+        if self.given["learning_rate"]:
+            raise InputError("learning_rate.schedule: a run with optimizer= does not read it; leave it out")
+        self.leave("optimizer", "a run with optimizer=", default="sgd")
+        self.values["optimizer"] = OWN
+        strict, rate = self.values["strict"], self.values["learning_rate"]
+        catalogue.check_optimizer(self.method, OWN, {}, rate, strict)
 
     def problem(self, handed_over: bool) -> None:
         values, given = self.values, self.given

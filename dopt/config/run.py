@@ -125,11 +125,13 @@ class Run:
         """Whether all fields are equal, be one of the runs resolved or not."""
         return isinstance(other, Run) and self.to_dict() == other.to_dict()
 
-    def resolve(self, *, problem: Problem | None = None, graph: Any = None, unread: str = "refuse") -> Resolved:
+    def resolve(
+        self, *, problem: Problem | None = None, graph: Any = None, optimizer: Any = None, unread: str = "refuse"
+    ) -> Resolved:
         """This run with every default filled in and every name and value checked.
 
         Args:
-          problem, graph: what stands in for the fields of that name.
+          problem, graph, optimizer: what stands in for the fields of that name.
           unread: "refuse" or "drop" what the method does not read (a sweep drops, and merges the duplicates).
 
         Raises:
@@ -137,7 +139,7 @@ class Run:
         """
         from dopt.config.resolve import resolve
 
-        return resolve(self, problem, graph, unread)
+        return resolve(self, problem, graph, optimizer, unread)
 
     @cached_property
     def id(self) -> str:
@@ -183,7 +185,7 @@ class Resolved(Run):
 
     @property
     def _resolved(self) -> Resolved:
-        handed_over = OWN in (self.problem, self.topology, self.weights)
+        handed_over = OWN in (self.problem, self.topology, self.weights, self.optimizer)
         return self.resolve(unread="drop") if handed_over else self  # which refuses what no field can say
 
 

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import optax
 
 from dopt.config import Resolved, Run, matrices
 from dopt.config.identity import digests, fresh, hashed
 from dopt.config.runs import Runs
 from dopt.devices import ALONE, hosts, memory
+from dopt.engine.carry import Carry
 from dopt.engine.checkpoints import Checkpoints, Keeper
 from dopt.engine.compiled import compile
-from dopt.engine.group import grouped
-from dopt.engine.outcome import gap_notes
+from dopt.engine.group import Group, grouped
+from dopt.engine.outcome import gap_notes, read, recorded
 from dopt.engine.slab import First, run_slab
 from dopt.facts import facts_of
 from dopt.text import quoted
@@ -31,7 +33,8 @@ class Result:
 
     Attributes:
       run: the resolved run.
-      id: its identity: fields, and the content of all that they stand for or that was handed over, code included.
+      id: its identity: fields, and the content of all that they stand for or that was handed over, code included; "" of a run
+        with optimizer=, which has none.
       history: name -> NumPy array [records]: step, gradients, time (s), bytes_sent, and the metrics; NaN from the step at
         which the run diverged.
       params: leaves [workers, ...], of server methods [1, ...]; with a layout in its form, which
@@ -58,7 +61,26 @@ class Result:
         last = {name: values[-1] for name, values in self.history.items() if len(values)}
         said = ", ".join(f"{name} {value:.4g}" for name, value in last.items())
         end = f"; diverged at step {self.diverged_step}" * self.diverged
-        return f"Result {self.id}: {self.run.algorithm} of {self.run.workers} workers on {self.run.problem}, at last {said}{end}"
+        return f"Result {self.id or 'without id'}: {self.run.algorithm} of {self.run.workers} workers on {self.run.problem}, at last {said}{end}"
+
+
+Callback = Callable[[Mapping[str, float]], object]  # takes a record, name -> number
+
+
+class _Telling:
+    """Tells a callback of each record, once, in order."""
+
+    def __init__(self, group: Group, runs: Runs, callback: Callback) -> None:
+        self.group, self.runs, self.callback = group, runs, callback
+        self.told = 0  # records
+
+    def __call__(self, carry: Carry, end: int) -> None:
+        there = recorded(self.group, np.asarray(carry.history), 1)
+        found = read(self.group, self.runs, carry, there, {}).columns.history
+        made = int(np.sum(found["step"][0] <= end))
+        for row in range(self.told, made):
+            self.callback({name: column[0][row].item() for name, column in found.items()})
+        self.told = made
 
 
 def stalling(run: Resolved, step: int | None) -> tuple[str, ...]:
@@ -82,6 +104,8 @@ def run(
     look: Look | None = None,
     checkpoint: Checkpoints | None = None,
     first: First | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    callback: Callback | None = None,
 ) -> Result:
     """Make one run happen.
 
@@ -95,6 +119,10 @@ def run(
       checkpoint: where to keep checkpoints, and how often; a run that finds its own goes on from the last one, to the
         bits that it would have had without a break.
       first: called with the record at step 0, metric -> [1], as soon as it exists.
+      optimizer: an optax transformation in place of `run.optimizer`, which has its rate in itself: `run.learning_rate` is then
+        what methods are told that divide by it. Such a run has no id, and is kept nowhere.
+      callback: called with each record, name -> number, soon after it was made: step, gradients, time, bytes_sent, and the
+        metrics. What it raises ends the run.
 
     Raises:
       InputError: something in the description does not fit, or the checkpoints are of another run or other devices;
@@ -104,9 +132,12 @@ def run(
     """
     _check_run(run)
 
+    handed = {"problem": problem, "graph": graph, "start": start, "optimizer": optimizer}
+    own = {name: value for name, value in handed.items() if value is not None}
+
     def work() -> Result:
         with hosts.together():
-            return _run(run, problem, graph, start, devices, look, checkpoint, first)
+            return _run(run, own, devices, _Watched(look, checkpoint, first, callback))
 
     return in_thread(work)
 
@@ -122,62 +153,65 @@ def _check_run(run: object) -> None:
         )
 
 
-def _run(
-    run: Run,
-    problem: Problem | None,
-    graph: Any,
-    start: Tree,
-    devices: Devices | None,
-    look: Look | None,
-    checkpoint: Checkpoints | None,
-    first: First | None,
-) -> Result:
+class _Watched(NamedTuple):
+    """Who looks at a run on its way, and what is kept of it."""
+
+    look: Look | None
+    checkpoint: Checkpoints | None
+    first: First | None
+    callback: Callback | None
+
+
+def _run(run: Run, own: Mapping[str, Any], devices: Devices | None, watched: _Watched) -> Result:
+    checkpoint = watched.checkpoint
     if run.executor not in ALONE:
         every = None if checkpoint is None else checkpoint.every
         hosts.compare({**run.to_dict(), "checkpoint_every": every, "devices": len(devices or jax.devices())})
-    resolved = run.resolve(problem=problem, graph=graph)
+    resolved = run.resolve(**{name: value for name, value in own.items() if name != "start"})
     runs = Runs.of([resolved])
-    own = {
-        name: value for name, value in (("problem", problem), ("graph", graph), ("start", start)) if value is not None
-    }
     solved = None  # where a solver's matrix lies beside the checkpoints: it is not asked again, where it might say something else
-    if checkpoint is not None and graph is None and matrices.is_solved(resolved):
+    if checkpoint is not None and "graph" not in own and matrices.is_solved(resolved):
         solved = Path(checkpoint.folder) / "matrix.npz"
     with matrices.keeping({} if solved is None else matrices.kept(resolved, solved)):
-        return _made(runs, own, devices, look, checkpoint, solved, first)
+        return _made(runs, own, devices, watched, solved)
+
+
+def _check_watched(watched: _Watched, own: Mapping[str, Any], unhashed: Sequence[str]) -> None:
+    """Refuse checkpoints that nobody could tell whose they are, and a callback where a record is nowhere whole."""
+    why = "a run with optimizer= has no id" if "optimizer" in own else next(iter(unhashed), None)
+    if watched.checkpoint is not None and why is not None:
+        raise InputError(f"checkpoint: {why}, so that nobody could tell whose a checkpoint is; leave it out")
+    if watched.callback is not None and hosts.several():
+        raise InputError("callback: a run of several processes has its records in none of them; leave it out")
 
 
 def _made(
-    runs: Runs,
-    own: Mapping[str, Any],
-    devices: Devices | None,
-    look: Look | None,
-    checkpoint: Checkpoints | None,
-    solved: Path | None,
-    first: First | None,
+    runs: Runs, own: Mapping[str, Any], devices: Devices | None, watched: _Watched, solved: Path | None
 ) -> Result:
     facts = facts_of(runs, **own)
     (resolved,) = runs
-    found = digests(resolved, own)
+    has_id = "optimizer" not in own
+    found = digests(resolved, own) if has_id else {}
+    number, unhashed = hashed(resolved.to_dict(), found) if has_id else "", fresh(found)
+    _check_watched(watched, own, unhashed)
+    checkpoint = watched.checkpoint
     shared = resolved.executor not in ALONE
     if resolved.executor == "vmap" and devices:
         devices = devices[:1]  # one run has no runs to split
     group = grouped(facts, devices)
-    number, unhashed = hashed(resolved.to_dict(), found), fresh(found)
-    if checkpoint is not None and unhashed:
-        raise InputError(f"checkpoint: {unhashed[0]}, so that nobody could tell whose a checkpoint is; leave it out")
     if shared:
         hosts.compare({} if unhashed else {"id": number})
     keeper = None if checkpoint is None else Keeper(checkpoint, number, group.devices)
     if solved is not None and hosts.first():
         matrices.save(solved, matrices.matrix(resolved))
     try:
-        calls = None if keeper is None else group.calls(1, most=1)  # checkpoints lie where calls end
+        told = None if watched.callback is None else _Telling(group, runs, watched.callback)
+        calls = None if keeper is None and told is None else group.calls(1, most=1)  # checkpoints lie where calls end
         compiled = compile(group, 1, calls)
         memory.check_fits(compiled.memory, group.devices[0], resolved.algorithm)
         if shared:
             hosts.compare({})  # nobody has refused
-        (outcome,) = run_slab(compiled, runs, look or pace(), keeper, first)
+        (outcome,) = run_slab(compiled, runs, watched.look or pace(), keeper, watched.first, told)
     finally:
         if keeper is not None:
             keeper.close()

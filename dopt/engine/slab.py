@@ -39,6 +39,7 @@ class Keeping(Protocol):
 
 
 First = Callable[[Mapping[str, np.ndarray]], None]  # takes the record at step 0, metric -> [runs]
+Told = Callable[[Carry, int], None]  # takes what calls have left, and at which step
 
 
 def run_slab(
@@ -47,6 +48,7 @@ def run_slab(
     look: Look | None = None,
     keeper: Keeping | None = None,
     first: First | None = None,
+    told: Told | None = None,
 ) -> Outcomes:
     """At most `width` runs of a group, from start to end, or from the last checkpoint.
 
@@ -55,9 +57,10 @@ def run_slab(
       look: called between calls of the program, on the host; it may raise to stop.
       keeper: keeps checkpoints; None: there are none.
       first: gets the record at step 0 as soon as it exists; of a run of several processes it never is here whole.
+      told: gets what is there before the first call, and what calls have left whenever the host looks.
     """
     slab = packed(compiled, Runs.of(runs))
-    return collected(slab, advanced(slab, look, keeper, first))
+    return collected(slab, advanced(slab, look, keeper, first, told))
 
 
 class Slab(NamedTuple):
@@ -73,7 +76,13 @@ def packed(compiled: Compiled, runs: Runs) -> Slab:
     return Slab(compiled, runs, pack(compiled.group, runs, compiled.width))
 
 
-def advanced(slab: Slab, look: Look | None = None, keeper: Keeping | None = None, first: First | None = None) -> Carry:
+def advanced(
+    slab: Slab,
+    look: Look | None = None,
+    keeper: Keeping | None = None,
+    first: First | None = None,
+    told: Told | None = None,
+) -> Carry:
     """What the slab's last call leaves on the devices. Arguments as of `run_slab`."""
     compiled, inputs = slab.compiled, slab.inputs
     group = compiled.group
@@ -87,6 +96,8 @@ def advanced(slab: Slab, look: Look | None = None, keeper: Keeping | None = None
             carry, done = _resumed(compiled, keeper, carry)
         if done < total:
             inputs = compiled.placed(inputs)
+        if told is not None:
+            told(carry, compiled.calls[done - 1].end if done else 0)
         while done < total:
             number = total - done if look is None else _agreed(group, max(1, min(look(done, total), total - done)))
             number = min([number, *(stop - done for stop in due if stop > done)])
@@ -94,6 +105,8 @@ def advanced(slab: Slab, look: Look | None = None, keeper: Keeping | None = None
                 carry = compiled.after(carry, inputs, call)
             jax.block_until_ready(carry.ages)
             done += number
+            if told is not None:
+                told(carry, compiled.calls[done - 1].end)
             if keeper is not None and done in due:
                 keeper.save(done, carry)
     return carry

@@ -13,6 +13,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import jax
 import numpy as np
+import optax
 
 from dopt import delays, flags, mixing
 from dopt.config import Resolved
@@ -219,13 +220,18 @@ class Facts:
 
 
 def facts_of(
-    runs: Sequence[Resolved], *, problem: Problem | None = None, graph: Any = None, start: Tree = None
+    runs: Sequence[Resolved],
+    *,
+    problem: Problem | None = None,
+    graph: Any = None,
+    start: Tree = None,
+    optimizer: optax.GradientTransformation | None = None,
 ) -> Facts:
     """What runs with equal keys stand for; every check is made that needs no devices.
 
     Args:
       runs: of one group.
-      problem, graph, start: what stands in for fields, as for `dopt.run`.
+      problem, graph, start, optimizer: what stands in for fields, as for `dopt.run`.
 
     Raises:
       InputError: something does not fit.
@@ -245,7 +251,7 @@ def facts_of(
     model = of_problem.model_of(first, made)
     begun = of_problem.start_of(first, made, start, model)
     kind = ages.staleness(kinds)
-    building = Building(first, needs, ages.slots(runs, kind, own, graph), ages.is_kept(kind))
+    building = Building(first, needs, ages.slots(runs, kind, own, graph), ages.is_kept(kind), optimizer)
     measured = sizes(building, made, model)
     timed = first.record_seconds is not None
     every = clock.every_of(first, w, measured.bits) if timed else first.record_every or 1

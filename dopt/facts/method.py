@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+import optax
 from jax import lax
 
 from dopt import draws, mixing
@@ -24,6 +25,7 @@ class Building:
     needs: str | None  # the kind of mixing matrix
     slots: int  # length of the ring of old models
     delayed: bool  # whether old models are kept
+    optimizer: optax.GradientTransformation | None = None  # that was handed over
 
     def __call__(self, inputs: Inputs, mixes: tuple[mixing.Mix, ...] | None = None) -> Method:
         """The method. `mixes`: other ones than the matrices of `inputs` give."""
@@ -34,12 +36,20 @@ class Building:
         implied["distribution"] = inputs.delay
         options = options_of(run, "algorithm") | {name: value for name, value in implied.items() if name in known}
         method: Method = ALGORITHMS[run.algorithm].make(
-            make_optimizer(run, inputs.learning_rate, partial(self._key, inputs.seed)),
+            self._optimizer(inputs),
             mixes[0] if mixes and len(mixes) == 1 else mixes,
             learning_rate=make_rate(run, inputs.learning_rate),
             **options,
         )
         return method
+
+    def _optimizer(self, inputs: Inputs) -> optax.GradientTransformation:
+        if self.optimizer is not None:
+            return self.optimizer
+        made: optax.GradientTransformation = make_optimizer(
+            self.run, inputs.learning_rate, partial(self._key, inputs.seed)
+        )
+        return made
 
     def mixes(self, inputs: Inputs) -> tuple[mixing.Mix, ...]:
         """A mix for each matrix."""

@@ -50,6 +50,10 @@ def save(result: Result, folder: str | Path) -> list[Path]:
 def check(identity: str, folder: str | Path) -> None:
     """Whether the run of that id can be saved in the folder; errors as of `save`."""
     path = Path(folder) / ABOUT
+    if not identity:
+        raise InputError(
+            "save: a run with optimizer= has no id, by which a folder tells whose it is; keep its history and params yourself"
+        )
     if not is_writable(folder):
         raise MachineError(f"save: cannot write to {str(folder)!r}; choose another place with --save")
     if not path.exists():

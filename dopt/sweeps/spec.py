@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from dopt import metrics, plugins
+from dopt import code, metrics, plugins
 from dopt.config import Run, Runs
 from dopt.data import SETS
 from dopt.problems import PROBLEMS
@@ -165,7 +165,7 @@ def metric_of(given: Any) -> dict[str, Any]:
 def _check_recorded(name: str, runs: Sequence[Run]) -> None:
     """Refuse a metric that none of the runs records, as far as their fields tell."""
     known = metrics.known()
-    foreign = any(not PROBLEMS[str(run.problem)].make.__module__.startswith("dopt.") for run in runs)
+    foreign = any(code.is_outside(PROBLEMS[str(run.problem)].make) for run in runs)
     if name not in known and not foreign:  # a problem from elsewhere may measure what it likes
         raise InputError(f"sweep.metric.name: no run has a metric {quoted(name)}{did_you_mean(name, known)}")
     if not any(_may_record(run, name) for run in runs):

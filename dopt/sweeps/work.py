@@ -22,7 +22,7 @@ from dopt.engine.single import Result
 from dopt.facts.problem import is_recorded
 from dopt.files import whole, writing
 from dopt.paths import slug
-from dopt.sweeps import columns, contents, engines, knee, luggage, on_ray, spec, states
+from dopt.sweeps import columns, contents, engines, handed, knee, luggage, on_ray, spec, states
 from dopt.sweeps import extend as extending
 from dopt.sweeps import plan as planning
 from dopt.sweeps.agreement import Held, by_digest, solved, templates_of
@@ -37,7 +37,7 @@ from dopt.sweeps.store import Reading, Store
 from dopt.sweeps.tables import of_result
 from dopt.sweeps.tracking import Tracker
 from dopt.text import quoted
-from dopt.types import InputError, MachineError
+from dopt.types import InputError, MachineError, Problem
 from dopt.version import ENGINE
 from dopt.watch import aside, check, in_thread
 
@@ -80,6 +80,8 @@ def sweep(
     cpus_per_slab: int | None = None,
     gpus_per_slab: int | None = None,
     kind: str | None = None,
+    problem: Problem | None = None,
+    graph: Any = None,
 ) -> Results:
     """Run what a sweep file asks for and is not in the results folder yet.
 
@@ -108,6 +110,9 @@ def sweep(
       cpus_per_slab: cores of a slab, which has a thread on each: 1 by default.
       gpus_per_slab: or devices of one; by default 1 where each machine has some.
       kind: of devices, as JAX calls it, where the cluster has several; the others are left alone.
+      problem: one's own problem, in place of `problem`, `data` and `partition`; and
+      graph: a networkx graph, or a mixing matrix W [n, n], in place of `topology`, of all runs of a `source` that is content.
+        Their content is part of the runs' ids. This process does all runs then.
 
     Returns:
       The tables of what was asked for; a folder may hold more.
@@ -126,8 +131,15 @@ def sweep(
         show = live.chosen(progress)
     far = engines.Asked(address, cpus_per_slab, gpus_per_slab, kind)
     engines.check(engine, far, devices, None if jobs == 1 else jobs, every)
+    if (problem is not None or graph is not None) and (engine != "local" or jobs != 1):
+        raise InputError("jobs: what was handed over is in this process alone; leave jobs and engine out")
     crews = _crews(engine, far, devices, jobs, show, every)
-    return in_thread(lambda: _sweep(source, results, set, wandb, show, crews, extend, share))
+
+    def work() -> Results:
+        with handed.over(source, problem, graph) as content:
+            return _sweep(content, results, set, wandb, show, crews, extend, share)
+
+    return in_thread(work)
 
 
 def _check_source(source: object) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dopt.cli import devices
 from dopt.cli.command import Command, Parser, Values, folder
 from dopt.cli.screen import console, short
+from dopt.extras import EXTRAS
 from dopt.types import InputError, MachineError
 from dopt.version import described, installed
 
@@ -78,7 +79,12 @@ def _used(count: int | None) -> Sequence[jax.Device]:
 
 def _versions() -> list[Finding]:
     own = [Finding("dopt", described()), Finding("python", platform.python_version())]
-    return own + [Finding(name, installed(name) or "missing") for name in PACKAGES]
+    needed = [Finding(name, installed(name) or "missing") for name in PACKAGES]
+    optional = [
+        Finding(name, installed(name) or f"not installed; pip install 'dopt[{extra}]'")
+        for name, (_, extra) in EXTRAS.items()
+    ]
+    return own + needed + optional
 
 
 def _devices(used: Sequence[jax.Device]) -> list[Finding]:

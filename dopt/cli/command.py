@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, NoReturn
 
@@ -12,7 +13,10 @@ from dopt.types import InputError
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line."""
+    """argparse whose errors are one line, and whose last words stay as they are."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
 
     def error(self, message: str) -> NoReturn:
         raise InputError(f"{message}; see `{self.prog} --help`")
@@ -28,6 +32,7 @@ class Parser(argparse.ArgumentParser):
         return [flag for flag in self._option_string_actions if flag.startswith("--")]
 
 
+WIDTH = 100  # of what stands below the flags
 Flags = argparse._ActionsContainer  # a parser, or a group of its flags
 
 
@@ -49,6 +54,26 @@ class Command(NamedTuple):
     run: Callable[[argparse.Namespace, Values], int]  # -> exit code
     dotted: Callable[[argparse.Namespace], Dotted] | None = None  # None: it takes no dotted options
     epilog: str | None = None
+    examples: Sequence[str] = ()
+    fails: str = ""  # when it ends with 1, beside what the machine refuses
+
+
+def add_command(commands: argparse._SubParsersAction[Parser], name: str, command: Command) -> Parser:
+    """The parser of a command, with its flags, its examples, and what its exit codes mean."""
+    made = commands.add_parser(name, allow_abbrev=False, help=command.help, epilog=_last_words(command))
+    made.description = f"{command.help[0].upper()}{command.help[1:]}."
+    command.add_flags(made)
+    return made
+
+
+def _last_words(command: Command) -> str:
+    """What stands below the flags of a command."""
+    parts = [] if command.epilog is None else [textwrap.fill(command.epilog, WIDTH, break_on_hyphens=False)]
+    if command.examples:
+        parts.append("\n".join(["examples:", *(f"  {line}" for line in command.examples)]))
+    fails = f"{command.fails}, or the machine refuses" if command.fails else "the machine refuses (disk, memory)"
+    codes = f"exit codes: 0 done; 1 {fails}; 2 what was asked for cannot be; 130 or 143 interrupted"
+    return "\n\n".join([*parts, textwrap.fill(codes, WIDTH, subsequent_indent="  ")])
 
 
 def folder(text: str) -> str:

@@ -45,8 +45,12 @@ class Finding(NamedTuple):
 
 def add_flags(parser: Parser) -> None:
     """What `dopt doctor` takes."""
-    parser.add_argument("--results", type=folder, default="results", metavar="DIR")
-    parser.add_argument("--devices", type=int, metavar="N")
+    parser.add_argument(
+        "--results", type=folder, default="results", metavar="DIR", help="where results would lie (default: results)"
+    )
+    parser.add_argument(
+        "--devices", type=int, metavar="N", help="how many to look at (default: all); on a CPU, N virtual ones"
+    )
     parser.add_argument(
         "--collectives", action="store_true", help="measure messages between the devices, and write them down"
     )
@@ -153,4 +157,11 @@ def _measure(args: argparse.Namespace) -> int:
     return 0
 
 
-COMMAND = Command("versions, devices, memory, data, W&B, results folder", add_flags, run)
+EXAMPLES = ("dopt doctor", "dopt doctor --devices 4 --collectives")
+COMMAND = Command(
+    "versions, devices, memory, data, W&B, results folder",
+    add_flags,
+    run,
+    examples=EXAMPLES,
+    fails="something is wrong",
+)

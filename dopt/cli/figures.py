@@ -49,7 +49,7 @@ class Drawn(NamedTuple):
 
 def add_flags(parser: Parser) -> None:
     """What `dopt figures` takes."""
-    parser.add_argument("names", nargs="*", metavar="NAME")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="of figures (default: all)")
     parser.add_argument(
         "--folder",
         type=folder,
@@ -162,4 +162,11 @@ def _cores() -> int:
     return len(cores.usable()) if jax.default_backend() == "cpu" else 1
 
 
-COMMAND = Command("draw figures, running what is missing, and check their claims", add_flags, run)
+EXAMPLES = ("dopt figures --list", "dopt figures connectivity_delay --fast")
+COMMAND = Command(
+    "draw figures, running what is missing, and check their claims",
+    add_flags,
+    run,
+    examples=EXAMPLES,
+    fails="a claim fails",
+)

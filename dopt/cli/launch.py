@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING
 
 from dopt import plugins
 from dopt.cli import words
-from dopt.cli.command import Command, Dotted, Parser, Values, add_set, add_sweep_file, add_wandb, folder
+from dopt.cli.command import (
+    Command,
+    Dotted,
+    Parser,
+    Values,
+    add_command,
+    add_set,
+    add_sweep_file,
+    add_wandb,
+    folder,
+)
 from dopt.cli.screen import complain, console, short
 from dopt.launch import share
 from dopt.launch.slurm import OPTIONS
@@ -156,16 +166,20 @@ def _kubernetes(args: argparse.Namespace, _: Values) -> int:
     return 0
 
 
+SLURM = ("dopt launch slurm scaling --array 8 --time 02:00:00",)
+KUBERNETES = ("dopt launch kubernetes scaling --completions 4 --image IMAGE --claim results",)
 LAUNCHES: dict[str, Command] = {
-    "slurm": Command("submit a job array, whose tasks share the sweep", _add_slurm, _slurm),
-    "kubernetes": Command("print an Indexed Job, whose pods share the sweep", _add_kubernetes, _kubernetes),
+    "slurm": Command("submit a job array, whose tasks share the sweep", _add_slurm, _slurm, examples=SLURM),
+    "kubernetes": Command(
+        "print an Indexed Job, whose pods share the sweep", _add_kubernetes, _kubernetes, examples=KUBERNETES
+    ),
 }
 
 
 def _add_flags(parser: Parser) -> None:
     where = parser.add_subparsers(dest="where", required=True, metavar="WHERE", parser_class=Parser)
     for name, command in LAUNCHES.items():
-        command.add_flags(where.add_parser(name, allow_abbrev=False, help=command.help, description=command.epilog))
+        add_command(where, name, command)
 
 
 def _run(args: argparse.Namespace, values: Values) -> int:
@@ -179,4 +193,6 @@ def _dotted(args: argparse.Namespace) -> Dotted:
     return Dotted((), known.flags())
 
 
-COMMAND = Command("run a sweep on many machines: Slurm, Kubernetes", _add_flags, _run, _dotted)
+COMMAND = Command(
+    "run a sweep on many machines: Slurm, Kubernetes", _add_flags, _run, _dotted, examples=(*SLURM, *KUBERNETES)
+)

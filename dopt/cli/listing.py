@@ -45,7 +45,7 @@ def registry(kind: str) -> Mapping[str, Entry]:
 
 def add_flags(parser: Parser) -> None:
     """What `dopt list` takes."""
-    parser.add_argument("what", nargs="?", help=", ".join(KINDS))
+    parser.add_argument("what", nargs="?", help=f"{', '.join(KINDS)} (default: all)")
     parser.add_argument("--family", metavar="NAME", help=f"algorithms of a family: {', '.join(FAMILIES)}")
     parser.add_argument(
         "--accepts",
@@ -137,4 +137,5 @@ def _glance(entry: Entry) -> tuple[str, str]:
         return "-", "-"
 
 
-COMMAND = Command("what there is, a line each, with its source", add_flags, run)
+EXAMPLES = ("dopt list topologies", "dopt list --family gossip --accepts delay,link_loss")
+COMMAND = Command("what there is, a line each, with its source", add_flags, run, examples=EXAMPLES)

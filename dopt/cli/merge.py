@@ -39,4 +39,5 @@ def _slabs(count: int) -> str:
     return "1 slab" if count == 1 else f"{count} slabs"
 
 
-COMMAND = Command("put the folders of a sweep's shards into one", add_flags, run)
+EXAMPLES = ("dopt merge results/whole results/shard1 results/shard2",)
+COMMAND = Command("put the folders of a sweep's shards into one", add_flags, run, examples=EXAMPLES)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from dopt import plugins
-from dopt.cli import doctor, figures, launch, listing, merge, plot, results, run, show, status, sweep, words
-from dopt.cli.command import Command, Parser, add_import
+from dopt.cli import completion, doctor, figures, launch, listing, merge, plot, results, run, show, status, sweep, words
+from dopt.cli.command import Command, Parser, add_command, add_import
 from dopt.registry import did_you_mean
 from dopt.types import InputError
 from dopt.version import described
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "watch": status.WATCH,
     "figures": figures.COMMAND,
     "doctor": doctor.COMMAND,
+    "completion": completion.COMMAND,
 }
 
 HELP = "work"  # a command that no user gives: a sweep starts its helpers with it
@@ -43,7 +44,8 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
     """The parser of all words, and those of what follows each command."""
     top = Parser(
         prog="dopt",
-        description="The command `dopt`: sweep, merge, run, list, results, plot, show, launch, status, watch, figures, doctor.",
+        description=f"The command `dopt`: {', '.join(COMMANDS)}.",
+        epilog="`dopt COMMAND --help` says more, with examples; `dopt completion bash` lets a shell complete words and names.",
         allow_abbrev=False,
     )
     top.add_argument(
@@ -52,8 +54,7 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
     all_of_them = top.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     each: dict[str, Parser] = {}
     for name, command in COMMANDS.items():
-        each[name] = all_of_them.add_parser(name, allow_abbrev=False, help=command.help, epilog=command.epilog)
-        command.add_flags(each[name])
+        each[name] = add_command(all_of_them, name, command)
         add_import(each[name])
     return top, each
 

@@ -66,5 +66,5 @@ def _default(sweeps: Sequence[Results], kind: str | None) -> Path:
 
 
 HELP = "a picture of what is finished: curves, heatmap, cells, pareto, profile, timeline, staleness"
-EPILOG = "As in: dopt plot results/stragglers --kind profile -o profile.pdf"
-COMMAND = Command(HELP, add_flags, run, epilog=EPILOG)
+EXAMPLES = ("dopt plot results/stragglers", "dopt plot results/stragglers --kind profile -o profile.pdf")
+COMMAND = Command(HELP, add_flags, run, examples=EXAMPLES)

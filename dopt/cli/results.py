@@ -106,4 +106,10 @@ def _text(table: pd.DataFrame) -> str:
     return "".join(line.rstrip() + "\n" for line in found.getvalue().splitlines())
 
 
-COMMAND = Command("a table of what is finished: chosen runs, tuned cells, as text or as a file", add_flags, run)
+EXAMPLES = (
+    "dopt results results/scaling --where 'topology=ring, workers>8'",
+    "dopt results results/scaling --best-over learning_rate --out tuned.csv",
+)
+COMMAND = Command(
+    "a table of what is finished: chosen runs, tuned cells, as text or as a file", add_flags, run, examples=EXAMPLES
+)

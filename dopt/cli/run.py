@@ -256,4 +256,9 @@ def _dotted(_: argparse.Namespace) -> Dotted:
 
 
 EPILOG = "Options of plug-ins are dotted: --topology.degree=4 --delay.max=8"
-COMMAND = Command("make one run", add_flags, run, _dotted, EPILOG)
+EXAMPLES = (
+    "dopt run --algorithm=gossip_sgd --workers=16 --learning_rate=0.1 --steps=200 --topology=torus",
+    "dopt run --algorithm=async_sgd --workers=8 --learning_rate=0.1 --seconds=50 --batch_size=16",
+    "dopt run --algorithm=local_sgd --algorithm.local_steps=20 --workers=8 --learning_rate=0.1 --steps=200",
+)
+COMMAND = Command("make one run", add_flags, run, _dotted, EPILOG, EXAMPLES)

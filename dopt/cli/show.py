@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from dopt.cli import show_plugin, show_schedule, show_topology
-from dopt.cli.command import Command, Dotted, Parser, Values
+from dopt.cli.command import Command, Dotted, Parser, Values, add_command
 
 SHOWS: dict[str, Command] = {
     **show_plugin.COMMANDS,
@@ -18,7 +18,7 @@ def add_flags(parser: Parser) -> None:
     """What `dopt show` takes: what to show, and what that takes."""
     shows = parser.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=Parser)
     for name, command in SHOWS.items():
-        command.add_flags(shows.add_parser(name, allow_abbrev=False, help=command.help, epilog=command.epilog))
+        add_command(shows, name, command)
 
 
 def run(args: argparse.Namespace, dotted: Values) -> int:
@@ -31,6 +31,6 @@ def _dotted(args: argparse.Namespace) -> Dotted:
     return Dotted((), ()) if allowed is None else allowed(args)
 
 
-COMMAND = Command(
-    "all that is known of a method, a problem, a law, a topology, a schedule, ...", add_flags, run, _dotted
-)
+EXAMPLES = ("dopt show method choco_sgd", "dopt show topology torus --workers 36", "dopt show law exponential")
+HELP = "all that is known of a method, a problem, a law, a topology, a schedule, ..."
+COMMAND = Command(HELP, add_flags, run, _dotted, examples=EXAMPLES)

@@ -33,6 +33,20 @@ KINDS = {  # what is shown -> what that is, and where names are looked up
 }
 
 
+EXAMPLES = {
+    "method": "gossip_sgd",
+    "problem": "logistic",
+    "data": "digits",
+    "law": "uniform",
+    "compressor": "top_k",
+    "optimizer": "adam",
+    "weights": "metropolis",
+    "cluster": "pareto",
+    "delay": "geometric",
+    "partition": "dirichlet",
+}
+
+
 def _add_flags(kind: str, parser: Parser) -> None:
     parser.add_argument("name", metavar="NAME", help=f"one of {_lists(kind)}")
 
@@ -78,7 +92,10 @@ def _print(out: PlainConsole, one: Described, origin: str) -> None:
 
 COMMANDS = {
     kind: Command(
-        f"{what}: equation, options, what it needs, an example", partial(_add_flags, kind), partial(_run, kind)
+        f"{what}: equation, options, what it needs, an example",
+        partial(_add_flags, kind),
+        partial(_run, kind),
+        examples=(f"dopt show {kind} {EXAMPLES[kind]}",),
     )
     for kind, (what, _) in KINDS.items()
 }

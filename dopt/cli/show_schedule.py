@@ -112,4 +112,8 @@ def _dotted(_: argparse.Namespace) -> Dotted:
 
 HELP = "who computes, sends, waits, or computes in vain: the clock of a method, without any model"
 EPILOG = "Options are dotted: --algorithm.k=4 --cluster.straggler=4 --cluster.crash=10 --problem.layout=layers"
-COMMAND = Command(HELP, add_flags, run, _dotted, EPILOG)
+EXAMPLES = (
+    "dopt show schedule async_sgd --workers 4 --seconds 10",
+    "dopt show schedule k_async_sgd --algorithm.k=2 --cluster.straggler=4",
+)
+COMMAND = Command(HELP, add_flags, run, _dotted, EPILOG, EXAMPLES)

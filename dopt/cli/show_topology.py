@@ -113,4 +113,8 @@ def _dotted(_: argparse.Namespace) -> Dotted:
 
 
 EPILOG = "Options are dotted: --topology.degree=4 --weights.edge=0.2"
-COMMAND = Command("who sends to whom, and which methods accept it", add_flags, run, _dotted, EPILOG)
+EXAMPLES = (
+    "dopt show topology exponential --workers 32",
+    "dopt show topology torus --workers 24 --topology.shape=[4,6]",
+)
+COMMAND = Command("who sends to whom, and which methods accept it", add_flags, run, _dotted, EPILOG, EXAMPLES)

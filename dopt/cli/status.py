@@ -28,7 +28,7 @@ def _add_folder(parser: Parser) -> None:
 def _add_watch(parser: Parser) -> None:
     _add_folder(parser)
     parser.add_argument(
-        "--every", type=float, default=2.0, metavar="SECONDS", help="how often to look (default: every 2 seconds)"
+        "--every", type=float, default=2.0, metavar="SECONDS", help="between two looks (default: %(default)s)"
     )
 
 
@@ -93,5 +93,12 @@ def _pause(seconds: float) -> None:
         time.sleep(min(left, WAIT))
 
 
-STATUS = Command("say how far a sweep is, who works on it, and what is left", _add_folder, _status)
-WATCH = Command("the same, live, until all is done", _add_watch, _watch)
+STATUS = Command(
+    "say how far a sweep is, who works on it, and what is left",
+    _add_folder,
+    _status,
+    examples=("dopt status results/scaling",),
+)
+WATCH = Command(
+    "the same, live, until all is done", _add_watch, _watch, examples=("dopt watch results/scaling --every 10",)
+)

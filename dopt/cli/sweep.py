@@ -29,42 +29,44 @@ if TYPE_CHECKING:
 def add_flags(parser: Parser) -> None:
     """What `dopt sweep` takes."""
     add_sweep_file(parser)
-    add_set(parser)
-    parser.add_argument("--quiet", action="store_true", help="print the result and errors only")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and stop")
-    parser.add_argument(
-        "--jobs",
-        type=int,
-        metavar="N",
-        help="processes that share the runs on a CPU, each on a core of its own (default: one for each core)",
+    what = parser.add_argument_group("what is run")
+    add_set(what)
+    what.add_argument(
+        "--extend",
+        metavar="NAME",
+        help="learning_rate: where a cell's best one is at the edge of its grid, let the grid grow, at most five times",
     )
-    parser.add_argument(
+    what.add_argument(
         "--checkpoint-every",
         type=int,
         metavar="STEPS",
         help="keep what slabs need to go on, also at their end: runs that are asked for later with more steps start there",
     )
-    parser.add_argument(
-        "--extend",
-        metavar="NAME",
-        help="learning_rate: where a cell's best one is at the edge of its grid, let the grid grow, at most five times",
+    shown = parser.add_argument_group("what is shown")
+    shown.add_argument("--dry-run", action="store_true", help="print the plan and stop")
+    shown.add_argument("--quiet", action="store_true", help="print the result and errors only")
+    add_figures_folder(shown)
+    here = parser.add_argument_group("where results lie, and who does the runs")
+    add_results_and_wandb(here)
+    here.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="processes that share the runs on a CPU, each on a core of its own (default: one for each core)",
     )
-    parser.add_argument(
+    here.add_argument(
         "--shard",
         metavar="i/N",
         help="do every N-th slab only, from the i-th on, where N machines share no folder (see dopt merge)",
     )
-    parser.add_argument(
+    here.add_argument(
         "--engine", default="local", metavar="NAME", help="who does the runs: local, or ray (default: local)"
     )
-    parser.add_argument(
-        "--address", metavar="HOST:PORT", help="of a Ray cluster (default: one of its own, on this machine)"
-    )
-    parser.add_argument("--cpus-per-slab", type=int, metavar="C", help="cores that a slab has on Ray (default: 1)")
-    parser.add_argument("--gpus-per-slab", type=int, metavar="G", help="or GPUs that it has")
-    parser.add_argument("--kind", metavar="KIND", help="of devices, where a Ray cluster has several")
-    add_figures_folder(parser)
-    add_results_and_wandb(parser)
+    ray = parser.add_argument_group("with --engine ray")
+    ray.add_argument("--address", metavar="HOST:PORT", help="of a cluster (default: one of its own, on this machine)")
+    ray.add_argument("--cpus-per-slab", type=int, metavar="C", help="cores that a slab has (default: 1)")
+    ray.add_argument("--gpus-per-slab", type=int, metavar="G", help="or GPUs that it has")
+    ray.add_argument("--kind", metavar="KIND", help="of devices, where the cluster has several")
 
 
 def run(args: argparse.Namespace, _: Values) -> int:
@@ -208,4 +210,9 @@ def _is_shipped(file: Path, folder: Path) -> bool:
 
 
 EPILOG = f"Sweeps that come with dopt: {', '.join(named.available())}"
-COMMAND = Command("run a sweep file, or what is missing of it", add_flags, run, epilog=EPILOG)
+EXAMPLES = (
+    "dopt sweep connectivity_delay --dry-run",
+    "dopt sweep my_sweep.yaml --set steps=500 --set learning_rate=[0.03,0.1]",
+    "dopt sweep my_sweep.yaml --extend learning_rate --results results/first",
+)
+COMMAND = Command("run a sweep file, or what is missing of it", add_flags, run, epilog=EPILOG, examples=EXAMPLES)

@@ -40,5 +40,5 @@ def located(file: str | Path) -> Path:
             f"sweep: {quoted(file)} is no name of a sweep that comes with dopt; say ./{file} for the file here"
         )
     raise InputError(
-        f"sweep: no sweep {quoted(file)} comes with dopt{did_you_mean(file, [*known, *map(str, Path().glob('*.yaml'))])}"
+        f"sweep: no sweep {quoted(file)} comes with dopt{did_you_mean(file, [*known, *map(str, Path().glob('[!.]*.yaml'))])}"
     )

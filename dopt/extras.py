@@ -19,6 +19,10 @@ EXTRAS = {  # package -> (the module that is imported, the extra that installs i
 }
 
 
+class MissingError(InputError):
+    """What was asked for needs a package that is not installed."""
+
+
 def lacking(package: str, what: str) -> str:
     """One line on what installs a missing package; "" where it is there.
 
@@ -31,10 +35,10 @@ def lacking(package: str, what: str) -> str:
 
 
 def need(package: str, what: str) -> None:
-    """InputError with that line where the package is missing."""
+    """MissingError with that line where the package is missing."""
     line = lacking(package, what)
     if line:
-        raise InputError(line)
+        raise MissingError(line)
 
 
 def _is_there(module: str) -> bool:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+import yaml
 
 from dopt.config import matrices
+from dopt.extras import MissingError
 from dopt.figures import files as figures
 from dopt.sweeps import spec
 
@@ -73,3 +76,19 @@ def test_the_gallery_shows_every_figure_once() -> None:
     for name in NAMES:
         assert text.count(f"]({name}.png)") == text.count(f"]({name}.csv)") == 1
         assert 1e6 * SMALLEST < (FOLDER / f"{name}.png").stat().st_size < 1e6
+
+
+def test_a_sweep_that_needs_a_missing_package_hides_no_run_of_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = {"algorithm": "gossip_sgd", "workers": 5, "learning_rate": 0.1, "problem": "consensus", "steps": 10}
+    for folder in ("benchmarks", "paper_figs"):
+        (tmp_path / folder).mkdir()
+    for name, own in (("a", {"topology": "matcha", "topology.budget": 0.321}), ("b", {"topology": "ring"})):
+        content = {"parameters": spec.grid(fields | own)}
+        (tmp_path / "benchmarks" / f"{name}.yaml").write_text(yaml.safe_dump(content))
+    monkeypatch.setitem(sys.modules, "cvxpy", None)
+    (run,) = spec.parse(content).runs
+    assert figures.find_run(run.id, tmp_path / "paper_figs") == run
+    with pytest.raises(MissingError, match=r"^id: no run '0{16}' among .* needs cvxpy, .* 'dopt\[weights\]'$"):
+        figures.find_run("0" * 16, tmp_path / "paper_figs")

@@ -22,7 +22,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dopt import paths
+from dopt import extras, paths
 from dopt.config import Resolved
 from dopt.figures.claims import Claim, of_fewer
 from dopt.paths import slug
@@ -135,11 +135,22 @@ def claims_of(name: str, module: ModuleType, results: Mapping[str, Results], fol
 
 
 def find_run(identity: str, folder: Path) -> Resolved | None:
-    """The run of that id among those that figures and sweep files ask for, at any size, the usual one first."""
+    """The run of that id among those that figures and sweep files ask for, at any size, the usual one first.
+
+    Raises:
+      MissingError: it was found nowhere, and some of them need a package that is not installed.
+    """
+    unread: extras.MissingError | None = None
     for content in _all_asked(folder):
-        found = spec.parse(content).runs.find(identity)
+        try:
+            found = spec.parse(content).runs.find(identity)
+        except extras.MissingError as error:
+            unread = error
+            continue
         if found is not None:
             return found
+    if unread is not None:
+        raise extras.MissingError(f"id: no run {identity!r} among those that can be made here; {unread}")
     return None
 
 

@@ -469,3 +469,44 @@ def again(clocked: Results, tmp_path: Path) -> list[str]:
     file = tmp_path / "clocked.yaml"
     file.write_text(json.dumps(CONTENT))
     return ["sweep", str(file), "--results", str(clocked.folder), "--wandb", "off"]
+
+
+# -- where little is there -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["curves", "cells", "heatmap"])
+def test_where_every_run_diverged_a_picture_says_so(name: str, sound: Results) -> None:
+    part = sound.where(GOSSIP)
+    lost = replace(
+        part,
+        runs=part.runs.assign(**{"final.loss": np.nan}),
+        records=part.history.assign(loss=lambda rows: rows["loss"].where(rows["step"] == 0)),
+    )
+    figure = lost.plot(name)
+    figure.draw_without_rendering()
+    texts = [text.get_text() for axes in figure.axes for text in axes.texts]
+    if name == "cells":
+        assert set(texts) == {"diverged "}
+    if name == "heatmap":
+        assert all(text.startswith("–\n") for text in texts)
+    if name == "curves":
+        assert all(len(curve[0]) == 1 for axes in figure.axes for curve in drawn(axes).values())
+
+
+def test_a_curve_that_leaves_for_good_does_not_hide_the_others(sound: Results) -> None:
+    part = sound.where(GOSSIP + ",delay=0,topology=ring")
+    rates = part.runs.set_index("id")["learning_rate"]
+    grown = part.history.assign(
+        loss=lambda rows: rows["loss"].where((rows["id"].map(rates) < 2) | (rows["step"] == 0), 1e30)
+    )
+    (axes,) = replace(part, records=grown).plot("curves", by="learning_rate").axes
+    start = grown["loss"][grown["step"] == 0].max()
+    assert axes.get_ylim()[1] == pytest.approx(10 * start, rel=0.2)
+
+
+def test_a_single_run_is_a_curve(sound: Results) -> None:
+    part = sound.where(GOSSIP + ",delay=0,topology=ring,learning_rate=2,seed=0")
+    assert len(part.runs) == 1
+    (axes,) = part.plot().axes
+    np.testing.assert_array_equal(drawn(axes)["gossip_sgd"][1], part.history["loss"])
+    assert "rates" not in str(part.plot().get_suptitle())

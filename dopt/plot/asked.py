@@ -91,9 +91,17 @@ class Asked(NamedTuple):
         return f"{', '.join(said(one.name) for one in self.sweeps)}: {median}"
 
     @property
+    def tuned(self) -> str:
+        """The same, and that of several learning rates the best are drawn."""
+        return f"{self.of_runs}, best learning rates" if self._varies_rates() else self.of_runs
+
+    def _varies_rates(self) -> bool:
+        return "learning_rate" not in self.by and any(one.runs["learning_rate"].nunique() > 1 for one in self.sweeps)
+
+    @property
     def of_medians(self) -> str:
         """The same, where no quartile is drawn."""
-        return self.of_runs.replace("median and quartiles", "median")
+        return self.tuned.replace("median and quartiles", "median")
 
 
 def ask(

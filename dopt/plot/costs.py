@@ -13,6 +13,8 @@ from dopt.sweeps.cells import quantile
 from dopt.sweeps.results import Results
 from dopt.sweeps.several import SWEEP
 
+FINAL = "final"
+
 
 def costs(asked: Asked, by: Sequence[str]) -> tuple[pd.DataFrame, str]:
     """(rows, what they are in words).
@@ -29,8 +31,13 @@ def costs(asked: Asked, by: Sequence[str]) -> tuple[pd.DataFrame, str]:
         rows[["low", "value", "high"]] = np.concatenate(ends)
     rows["panel"] = rows[SWEEP].map(said) if asked.side_by_side else ""
     columns = dict.fromkeys([SWEEP, *by, "panel", "value", "low", "high", "learning_rate", "edge", "n", "ids"])
-    what = f"{AXES[asked.x]} to {asked.y} {asked.target:g}" if reaches else f"final {asked.y}"
+    what = f"{AXES[asked.x]} to {asked.y} {asked.target:g}" if reaches else f"{FINAL} {asked.y}"
     return rows[[name for name in columns if name in rows]], what
+
+
+def missing(what: str) -> str:
+    """What a cell without a number did: `what` is the second of `costs`."""
+    return "diverged" if what.startswith(FINAL) else "not reached"
 
 
 def _ends(asked: Asked, one: Results, cells: pd.DataFrame) -> np.ndarray:

@@ -155,16 +155,17 @@ def logarithmic(values: ArrayLike) -> bool:
     return bool(len(there)) and bool(there.min() > 0) and bool(there.max() / there.min() > 30)
 
 
-def bars(axes: Axes, labels: Sequence[str], found: np.ndarray, colours: Sequence[str]) -> None:
+def bars(axes: Axes, labels: Sequence[str], found: np.ndarray, colours: Sequence[str], missing: str) -> None:
     """A lying bar for each label, the first on top, with an interval; of what is not finite it says so.
 
     Args:
       found: [bars, 3] value, and the interval's ends.
+      missing: what it says.
     """
-    value, low, high = np.where(np.isfinite(found), found, np.nan).T
-    value_or_low = np.where(np.isfinite(value), value, low)  # where half of the seeds get there
-    log = logarithmic(value_or_low)
-    edge = float(np.nanmax([value_or_low, high], initial=0.0)) * (1.6 if log else 1.1) or 1.0
+    value, low, high = found.T
+    there = found[np.isfinite(found)]
+    log = logarithmic(there)
+    edge = float(there.max(initial=0.0)) * (1.6 if log else 1.1) or 1.0
     places = np.arange(len(labels))
     shown = np.isfinite(value)
     axes.barh(places[shown], value[shown], 0.75, color=np.asarray(colours, object)[shown].tolist(), alpha=0.85)
@@ -172,11 +173,11 @@ def bars(axes: Axes, labels: Sequence[str], found: np.ndarray, colours: Sequence
         end = high[place] if np.isfinite(high[place]) else edge
         axes.plot([low[place], end], [place, place], color="black", linewidth=0.9)
     for place in places[~shown]:
-        axes.text(edge, place, "not reached ", ha="right", va="center", fontsize="x-small", color="0.35")
+        axes.text(edge, place, f"{missing} ", ha="right", va="center", fontsize="x-small", color="0.35")
     axes.set_yticks(places, labels)
     axes.tick_params(axis="y", length=0)
     axes.set(ylim=(len(labels) - 0.4, -0.6), xscale="log" if log else "linear")
-    axes.set_xlim(None if log else min(0.0, float(np.nanmin([value_or_low, low], initial=0.0))), edge)
+    axes.set_xlim(None if log else float(there.min(initial=0.0)), edge)
 
 
 def front(axes: Axes, x: np.ndarray, y: np.ndarray) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from dopt.plot.asked import Asked, values
-from dopt.plot.costs import costs
+from dopt.plot.costs import costs, missing
 from dopt.plot.kind import Kind
 from dopt.plot.sheet import Picture
 from dopt.plot.strokes import bars, told_apart
@@ -35,6 +35,7 @@ def draw(picture: Picture, asked: Asked) -> None:
     main = asked.main if asked.main in names else names[0]
     titles, kinds = rows["panel"].drop_duplicates().tolist(), values(rows[main])
     colours = {said(value): look["color"] for value, look in zip(kinds, told_apart(kinds), strict=True)}
+    what = str(rows["what"].iloc[0])
     most = int(rows.groupby("panel").size().max())
     wide = picture.get_figwidth() / min(len(titles), 2)
     panels = picture.panels(titles, tall=max(0.3, most * 1.5 * picture.font / wide), most=2)
@@ -42,11 +43,11 @@ def draw(picture: Picture, asked: Asked) -> None:
         own = rows[rows["panel"] == title]
         labels = [", ".join(said(cell[name]) for name in names) for cell in own.to_dict("records")]
         found = own[["value", "low", "high"]].to_numpy(float)
-        bars(axes, labels, found, [colours[said(value)] for value in own[main]])
-        axes.set_xlabel(picture.wraps(str(rows["what"].iloc[0]), 0.75 / min(len(titles), 2)))
+        bars(axes, labels, found, [colours[said(value)] for value in own[main]], missing(what))
+        axes.set_xlabel(picture.wraps(what, 0.75 / min(len(titles), 2)))
         axes.tick_params(axis="y", labelsize=min(picture.points * 7 / 8, 72 * 0.75 * _room(picture, most)))
     cut = f"; the best {MOST} cells" if most == MOST else ""
-    picture.caption(f"{asked.of_runs}, best learning rates; {', '.join(map(said, names))}{cut}")
+    picture.caption(f"{asked.tuned}; {', '.join(map(said, names))}{cut}")
 
 
 def _room(picture: Picture, bars: int) -> float:

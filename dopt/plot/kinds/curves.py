@@ -111,15 +111,22 @@ def draw(picture: Picture, asked: Asked) -> None:
         own = rows[rows["panel"] == title]
         _draw(axes, asked, own, told[str(own["by"].iloc[0])])
         axes.set_yscale("log" if logarithmic(rows["median"]) else "linear")
+        axes.set_ylim(top=_top(rows, asked))
     if len(told) == 1:
         picture.label(panels, AXES[asked.x], said(asked.y))
         picture.key(panels, said(next(iter(told))))
-        picture.caption(f"{asked.of_runs}, best learning rates")
+        picture.caption(asked.tuned)
     else:
         for axes in panels:
             axes.set(xlabel=AXES[asked.x], ylabel=said(asked.y))
             picture.key_below(axes, 1 / picture.columns)
         picture.caption(f"{asked.of_runs}; in each panel all other parameters are at their best")
+
+
+def _top(rows: pd.DataFrame, asked: Asked) -> float | None:
+    """Where the panels end, if curves leave them for good: ten times above all starts."""
+    start = 10 * rows.groupby("panel")[["median"]].first()["median"].max()
+    return float(start) if not asked.highest and 0 < start < rows["median"].max() else None
 
 
 def _told_apart(each: list[Any], measured: list[str]) -> list[Curve]:

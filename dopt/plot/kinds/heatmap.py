@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from dopt.plot.asked import Asked, values
-from dopt.plot.costs import costs
+from dopt.plot.costs import costs, missing
 from dopt.plot.kind import Kind
 from dopt.plot.sheet import Picture
 from dopt.plot.strokes import grid, logarithmic, scale
@@ -66,9 +66,10 @@ def draw(picture: Picture, asked: Asked) -> None:
         axes.tick_params(axis="x", labelrotation=30 if slanted else 0)
     assert image is not None
     scale(picture, image, picture.wraps(what, 0.5), panels)
-    notes = [asked.of_medians, *["number below: best learning rate"] * ("learning_rate" in rows)]
-    notes += [*["* at the edge of its grid"] * starred, *["grey: not reached"] * (len(finite) < len(rows))]
-    picture.caption("; ".join(notes))
+    edge = ", * at the edge of its grid" if starred else ""
+    below = f" (below each number{edge})" if "learning_rate" in rows else ""
+    grey = f"; grey: {missing(what)}" if len(finite) < len(rows) else ""
+    picture.caption(f"{asked.of_medians}{below}{grey}")
 
 
 def _place(known: list, value: object) -> int:

@@ -82,7 +82,7 @@ def draw(picture: Picture, asked: Asked) -> None:
     what = f"{AXES[asked.x]} to {said(asked.y)} {asked.needed_target():g}"
     picture.label([axes], f"τ: {what}, over the best's", "share of cells within τ")
     picture.key([axes], said(solver))
-    picture.caption(f"{asked.of_medians}, best learning rates; {int(rows['cells'].iloc[0])} cells")
+    picture.caption(f"{asked.of_medians}; {int(rows['cells'].iloc[0])} cells")
 
 
 profile = Kind(

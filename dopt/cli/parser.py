@@ -7,7 +7,22 @@ from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from dopt import plugins
-from dopt.cli import completion, doctor, figures, launch, listing, merge, plot, results, run, show, status, sweep, words
+from dopt.cli import (
+    completion,
+    doctor,
+    figures,
+    launch,
+    listing,
+    merge,
+    plot,
+    report,
+    results,
+    run,
+    show,
+    status,
+    sweep,
+    words,
+)
 from dopt.cli.command import Command, Parser, add_command, add_import
 from dopt.registry import did_you_mean
 from dopt.types import InputError
@@ -20,6 +35,7 @@ COMMANDS: dict[str, Command] = {
     "merge": merge.COMMAND,
     "results": results.COMMAND,
     "plot": plot.COMMAND,
+    "report": report.COMMAND,
     "show": show.COMMAND,
     "launch": launch.COMMAND,
     "status": status.STATUS,

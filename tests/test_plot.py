@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -510,3 +511,15 @@ def test_a_single_run_is_a_curve(sound: Results) -> None:
     (axes,) = part.plot().axes
     np.testing.assert_array_equal(drawn(axes)["gossip_sgd"][1], part.history["loss"])
     assert "rates" not in str(part.plot().get_suptitle())
+
+
+def test_of_damaged_records_the_others_are_drawn(capsys: pytest.CaptureFixture, tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(STORE, tmp_path / "first"))
+    damaged = sorted(folder.glob("slabs/*/history.parquet"))[0]
+    damaged.write_bytes(damaged.read_bytes()[:-9])
+    out, err = said(capsys, "plot", folder, "--kind", "curves", "--by", "algorithm", "-o", tmp_path / "x.csv")
+    assert out == f"wrote {tmp_path / 'x.csv'}\n"
+    assert err.startswith("results: ")
+    assert err.endswith("left out\n")
+    drawn = pd.read_csv(tmp_path / "x.csv")
+    assert 0 < drawn["name"].nunique() < 3

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
 
 from dopt.cli.command import Parser, folder
 from dopt.cli.screen import complain_once
@@ -14,6 +14,8 @@ from dopt.types import InputError
 if TYPE_CHECKING:
     from dopt.sweeps.results import Results
     from dopt.sweeps.where import Condition
+
+Made = TypeVar("Made")
 
 
 def add_flags(parser: Parser) -> None:
@@ -43,6 +45,21 @@ def read(folders: Sequence[str], conditions: Sequence[Condition]) -> list[Result
 
     sweeps = several.together(_each(folders))
     return several.chosen(sweeps, conditions) if conditions else sweeps
+
+
+def made_of(sweeps: Sequence[Results], make: Callable[[Sequence[Results]], Made]) -> Made:
+    """What `make` makes of the sweeps; where it meets records that are damaged, of the runs whose records are whole."""
+    from dopt.sweeps.records import RecordsError
+    from dopt.sweeps.results import notes_of
+
+    try:
+        made = make(sweeps)
+    except RecordsError:  # to look at all of them takes time
+        sweeps = [one.checked() for one in sweeps]
+        complain_once(line for one in sweeps for line in one.faults)
+        made = make(sweeps)
+    complain_once(notes_of(sweeps))
+    return made
 
 
 def _each(folders: Sequence[str]) -> list[Results]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dopt.cli import finished, words
 from dopt.cli.command import Command, Parser, Values
-from dopt.cli.screen import beside, complain_once, console, print_written
+from dopt.cli.screen import beside, console, print_written
 from dopt.files import writing
 from dopt.plot import kind, style
 
@@ -21,7 +21,9 @@ def add_flags(parser: Parser) -> None:
     """What `dopt plot` takes."""
     finished.add_flags(parser)
     parser.add_argument(
-        "--kind", choices=kind.names(), help="default: as the sweep's parameters ask, beside learning rate and seed"
+        "--kind",
+        choices=kind.names(),
+        help="default: heatmap of two parameters that differ, none the method; cells of three or more, where there is a target; else curves",
     )
     parser.add_argument("--x", choices=[*style.AXES], help="what is counted (default: as the sweep's horizon)")
     parser.add_argument("--y", metavar="METRIC", help="default: the sweep's metric")
@@ -47,10 +49,9 @@ def run(args: argparse.Namespace, _: Values) -> int:
         style.check_ending(args.out)
     sweeps = finished.read(args.folders, conditions)
     from dopt.plot.picture import picture
-    from dopt.sweeps.results import notes_of
 
-    drawn = picture(sweeps, args.kind, x=args.x, y=args.y, by=by, add=args.add, size=args.size)
-    complain_once(notes_of(sweeps))
+    asked = {"x": args.x, "y": args.y, "by": by, "add": args.add, "size": args.size}
+    drawn = finished.made_of(sweeps, lambda whole: picture(whole, args.kind, **asked))
     path = Path(args.out) if args.out is not None else _default(sweeps, args.kind)
     with writing("out", path, "--out"):
         drawn.save(path)
@@ -60,9 +61,8 @@ def run(args: argparse.Namespace, _: Values) -> int:
 
 def _default(sweeps: Sequence[Results], kind: str | None) -> Path:
     """Beside the results, if they are of one sweep; else here."""
-    return (beside(sweeps[0].folder) if len(sweeps) == 1 else Path()) / (
-        "plot.png" if kind is None else f"plot_{kind}.png"
-    )
+    folder = beside(sweeps[0].folder) if len(sweeps) == 1 else Path()
+    return folder / ("plot.png" if kind is None else f"plot_{kind}.png")
 
 
 HELP = "a picture of what is finished: curves, heatmap, cells, pareto, profile, timeline, staleness"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dopt.cli import finished, words
 from dopt.cli.command import Command, Parser, Values
-from dopt.cli.screen import complain_once, console, print_written
+from dopt.cli.screen import console, print_written
 from dopt.types import InputError
 
 if TYPE_CHECKING:
@@ -45,17 +45,9 @@ def run(args: argparse.Namespace, _: Values) -> int:
     over, names = words.names("best-over", args.best_over), words.names("columns", args.columns)
     kind = _format(args)
     from dopt.report import listing
-    from dopt.sweeps.records import RecordsError
-    from dopt.sweeps.results import notes_of
 
     sweeps = finished.read(args.folders, conditions)
-    try:
-        table = listing.rows(sweeps, over, names or None)
-    except RecordsError:  # to look at all of them takes time
-        sweeps = [one.checked() for one in sweeps]
-        complain_once(line for one in sweeps for line in one.faults)
-        table = listing.rows(sweeps, over, names or None)
-    complain_once(notes_of(sweeps))
+    table = finished.made_of(sweeps, lambda whole: listing.rows(whole, over, names or None))
     _write(table, kind, None if args.out is None else Path(args.out))
     return 0
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 else:
     Base = object  # matplotlib is an extra, and imported when something is drawn
 
+MOST = 0.4  # of a slide's height is for a key
+SMALLEST = 4.0  # points
 BELOW = 3.4  # lines of text from an axis to below its label
 
 
@@ -91,8 +93,8 @@ class Picture(Base):
             for handle, label in zip(*one.get_legend_handles_labels(), strict=True):
                 found.setdefault(label, handle)
         if found:
-            how: Any = {"loc": "outside lower center", "frameon": False, "handlelength": 3}
-            self.legend(list(found.values()), list(found), ncols=self._columns(found, 1.0), title=title or None, **how)
+            how: Any = {"loc": "outside lower center", "title": title or None, **self._letters(list(found), 1.0)}
+            self.legend(list(found.values()), list(found), **how)
 
     def key_below(self, axes: Axes, share: float) -> None:
         """The same for one panel, which has a share of the width."""
@@ -102,19 +104,26 @@ class Picture(Base):
         below = axes.transAxes + ScaledTranslation(0, -BELOW * self.font / 1.25, self.dpi_scale_trans)
         how: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0), "bbox_transform": below}
         if handles:
-            how |= {"frameon": False, "handlelength": 3, "borderaxespad": 0}
-            axes.legend(handles, labels, ncols=self._columns(labels, share), **how)
+            axes.legend(handles, labels, borderaxespad=0, **how, **self._letters(labels, share))
 
-    def _columns(self, labels: Mapping[str, Any] | Sequence[str], share: float) -> int:
+    def _letters(self, labels: Sequence[str], share: float) -> dict[str, Any]:
+        """Columns and size of a key: smaller letters, where it would take more than a part of a slide."""
+        points = self.points * 7 / 8
+        columns = self._columns(labels, share, points)
+        height = style.SIZES[self.size].height
+        while height and points > SMALLEST and math.ceil(len(labels) / columns) * points * 1.5 > MOST * height * 72:
+            points *= 0.9
+            columns = self._columns(labels, share, points)
+        return {"ncols": columns, "fontsize": points, "frameon": False, "handlelength": 3}
+
+    def _columns(self, labels: Sequence[str], share: float, points: float) -> int:
         longest = max(map(len, labels), default=1) + 7  # of a stroke and the space between
-        return max(
-            1,
-            min(len(labels), int(share * style.SIZES[self.size].width * 72 / (0.53 * self.points * longest))),
-        )
+        room = share * style.SIZES[self.size].width * 72 / (0.6 * points)
+        return max(1, min(len(labels), int(room / longest)))
 
     def lines_of_key(self, labels: Sequence[str], share: float = 1.0) -> int:
         """Lines that a key of these names takes."""
-        return 1 + math.ceil(len(labels) / self._columns(labels, share)) if labels else 0
+        return 1 + math.ceil(len(labels) / self._letters(labels, share)["ncols"]) if labels else 0
 
     def save(self, path: str | Path) -> Path:
         """Write it as PNG, PDF or SVG, or its rows as CSV, by the ending; the same picture gives the same bytes.

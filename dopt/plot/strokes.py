@@ -155,12 +155,15 @@ def logarithmic(values: ArrayLike) -> bool:
     return bool(len(there)) and bool(there.min() > 0) and bool(there.max() / there.min() > 30)
 
 
-def bars(axes: Axes, labels: Sequence[str], found: np.ndarray, colours: Sequence[str], missing: str) -> None:
+def bars(
+    axes: Axes, labels: Sequence[str], found: np.ndarray, colours: Sequence[str], missing: str, size: float
+) -> None:
     """A lying bar for each label, the first on top, with an interval; of what is not finite it says so.
 
     Args:
       found: [bars, 3] value, and the interval's ends.
       missing: what it says.
+      size: of letters, in points.
     """
     value, low, high = found.T
     there = found[np.isfinite(found)]
@@ -173,9 +176,9 @@ def bars(axes: Axes, labels: Sequence[str], found: np.ndarray, colours: Sequence
         end = high[place] if np.isfinite(high[place]) else edge
         axes.plot([low[place], end], [place, place], color="black", linewidth=0.9)
     for place in places[~shown]:
-        axes.text(edge, place, f"{missing} ", ha="right", va="center", fontsize="x-small", color="0.35")
+        axes.text(edge, place, f"{missing} ", ha="right", va="center", fontsize=0.9 * size, color="0.35")
     axes.set_yticks(places, labels)
-    axes.tick_params(axis="y", length=0)
+    axes.tick_params(axis="y", length=0, labelsize=size)
     axes.set(ylim=(len(labels) - 0.4, -0.6), xscale="log" if log else "linear")
     axes.set_xlim(None if log else float(there.min(initial=0.0)), edge)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 
 from dopt.plot.asked import Asked, values
@@ -39,20 +38,15 @@ def draw(picture: Picture, asked: Asked) -> None:
     most = int(rows.groupby("panel").size().max())
     wide = picture.get_figwidth() / min(len(titles), 2)
     panels = picture.panels(titles, tall=max(0.3, most * 1.5 * picture.font / wide), most=2)
+    letters = min(picture.points * 7 / 8, 54 * (picture.get_figheight() - 5 * picture.font) / most)
     for title, axes in zip(titles, panels, strict=True):
         own = rows[rows["panel"] == title]
         labels = [", ".join(said(cell[name]) for name in names) for cell in own.to_dict("records")]
         found = own[["value", "low", "high"]].to_numpy(float)
-        bars(axes, labels, found, [colours[said(value)] for value in own[main]], missing(what))
+        bars(axes, labels, found, [colours[said(value)] for value in own[main]], missing(what), letters)
         axes.set_xlabel(picture.wraps(what, 0.75 / min(len(titles), 2)))
-        axes.tick_params(axis="y", labelsize=min(picture.points * 7 / 8, 72 * 0.75 * _room(picture, most)))
-    cut = f"; the best {MOST} cells" if most == MOST else ""
+    cut = f"; the best {MOST}" if most == MOST else ""
     picture.caption(f"{asked.tuned}; {', '.join(map(said, names))}{cut}")
-
-
-def _room(picture: Picture, bars: int) -> float:
-    """Inches that a bar has."""
-    return float(picture.get_figheight() - 5 * picture.font) / max(bars, 1) if np.isfinite(bars) else 0.0
 
 
 cells = Kind(

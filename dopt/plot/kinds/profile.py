@@ -16,17 +16,20 @@ from dopt.plot.strokes import ticks, told_apart
 from dopt.plot.style import AXES, said
 from dopt.sweeps.results import Results
 from dopt.sweeps.several import SWEEP
+from dopt.types import InputError
 
 WIDEST = 100.0  # the largest factor that is drawn
 
 
 def rows(asked: Asked) -> pd.DataFrame:
     """A row for each step of each curve: panel, the method, factor, share, cells (their number)."""
-    asked.needed_target()
+    target = asked.needed_target()
     solver = asked.main
     costs = [_costs(asked, one, solver) for one in asked.sweeps]
     # cells of several sweeps are more cells, unless the sweeps are what is compared
     ratios = _over_best(pd.concat(costs, axis=0 if solver == SWEEP else 1).fillna(np.inf))
+    if not np.isfinite(ratios).any(axis=None):
+        raise InputError(f"plot: no run gets to {asked.y} {target:g}; give a target that is reached")
     found = []
     for name, own in ratios.iterrows():
         factors = np.sort(own.to_numpy(float))

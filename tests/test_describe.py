@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from functools import cache
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -10,16 +11,15 @@ from unittest import mock
 import pytest
 from refusals import refused
 
-import dopt
-from dopt import InputError, Run
 from dopt.algorithms import ALGORITHMS, Method
 from dopt.algorithms.method import synchronous
-from dopt.cli import listing, main, show_plugin
+from dopt.cli import listing, main, parser, show_plugin, words
+from dopt.cli import run as run_command
 from dopt.config import accepts
 from dopt.config.runs import Runs
 from dopt.facts import facts_of
 from dopt.report import docstrings
-from dopt.report.plugins import described
+from dopt.report.plugins import Described, described
 
 SHOWN = sorted({where for _, places in show_plugin.KINDS.values() for where in places})
 EVERY = [(where, name) for where in SHOWN for name in listing.registry(where)]
@@ -34,19 +34,6 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DOPT_CACHE_DIR", str(tmp_path / "cache"))
 
 
-@pytest.fixture
-def asked(monkeypatch: pytest.MonkeyPatch) -> list[Run]:
-    """Runs that were asked for, all checked and none made."""
-    found: list[Run] = []
-
-    def instead(run: Run, **others: Any) -> None:
-        found.append(run.resolve())
-        raise InputError("enough seen")
-
-    monkeypatch.setattr(dopt, "run", instead)
-    return found
-
-
 def without_default(optimizer: Any, mix: None = None, *, learning_rate: Any = None, k: int) -> Method:
     """A method whose option must be given.
 
@@ -55,6 +42,12 @@ def without_default(optimizer: Any, mix: None = None, *, learning_rate: Any = No
         in a line that goes on.
     """
     return Method(optimizer.init, optimizer.update)
+
+
+@cache
+def known(where: str, name: str) -> Described:
+    """What is known of a plug-in of dopt's own."""
+    return described(where, listing.registry(where)[name])
 
 
 def shown(capsys: pytest.CaptureFixture, *words: str) -> str:
@@ -74,21 +67,23 @@ def listed(capsys: pytest.CaptureFixture, *words: str) -> set[str]:
 # -- examples ---------------------------------------------------------------------------------------------------------
 
 
-def test_every_example_is_a_run_that_passes_all_checks(asked: list[Run], capsys: pytest.CaptureFixture) -> None:
+def test_every_example_is_a_run_that_passes_all_checks() -> None:
     Path("times.csv").write_text(TIMES)  # what a measured law reads
+    top, _ = parser.parser()
     for where, name in EVERY:
-        made = described(where, listing.registry(where)[name])
-        assert main(made.example[1:]) == 2
-        assert capsys.readouterr().err == "dopt: enough seen\n", (name, shlex.join(made.example))
-        run = asked[-1]
-        assert name in {*run.to_dict().values(), run.delay} or (name, run.delay) == ("constant", 4), name
+        _, *given = known(where, name).example
+        parsed, rest = top.parse_known_args(given)
+        assert run_command.COMMAND.dotted is not None
+        asked, _ = run_command._asked_for(parsed, words.dotted("run", rest, run_command.COMMAND.dotted(parsed)))
+        run = asked.resolve()
+        assert name in {*run.to_dict().values(), run.delay} or (name, run.delay) == ("constant", 4), shlex.join(given)
         if where in ("algorithms", "weights"):  # whose matrix is looked at last
-            facts_of(Runs.of([run.resolve()]))
+            facts_of(Runs.of([run]))
 
 
 @pytest.mark.parametrize("name", ["choco_sgd", "delayed_sgd"])
 def test_an_example_makes_a_run_that_ends(name: str, capsys: pytest.CaptureFixture) -> None:
-    assert main(described("algorithms", ALGORITHMS[name]).example[1:]) == 0
+    assert main(known("algorithms", name).example[1:]) == 0
     assert "diverged" not in capsys.readouterr().out
 
 
@@ -100,7 +95,7 @@ def test_every_option_is_shown_with_its_type_and_default() -> None:
         if where == "optimizers":
             continue
         entry = listing.registry(where)[name]
-        rows = {row.name.partition(".")[2]: row for row in described(where, entry).options}
+        rows = {row.name.partition(".")[2]: row for row in known(where, name).options}
         for option in entry.described():
             if option.name in rows:
                 assert rows[option.name].kind == option.kind
@@ -120,7 +115,7 @@ def test_what_is_shown_of_a_method_is_what_its_file_and_the_checks_say(capsys: p
 
 def test_sizes_of_messages_are_measured() -> None:
     def sends(name: str) -> str:
-        return dict(described("algorithms", ALGORITHMS[name]).facts)["sends"]
+        return dict(known("algorithms", name).facts)["sends"]
 
     assert "2 models to each neighbour" in sends("gradient_tracking")
     assert "0.131 models to each neighbour" in sends(

@@ -320,7 +320,9 @@ def _described(
     summary, more = docstrings.said(entry.make)
     parts = [docstrings.equation(entry.make), more] if what in ("method", "problem", "data") else [more]
     text = "\n\n".join(filter(None, parts))
-    return Described(f"{name} ({what})", summary, text, rows, facts, entry.source, ["dopt", "run", *words])
+    imports = ["--import", entry.origin] if entry.origin.endswith(".py") else []
+    example = ["dopt", "run", *imports, *words]
+    return Described(f"{name} ({what})", summary, text, rows, facts, entry.source, example)
 
 
 def _rows(prefix: str, entry: Entry, implied: Iterable[str] = ()) -> list[Row]:

@@ -43,6 +43,10 @@ OWN = "dopt"
 PLAIN = (bool, float, complex, str, bytes, type(None), type(Ellipsis), type(NotImplemented), range, slice)
 GLOBALS = ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS")  # instructions that read a global
 ATTRIBUTES = ("LOAD_ATTR", "LOAD_METHOD")  # or what something has
+UNNAMED = (
+    "<string>",
+    "<stdin>",
+)  # any text is called so; from Python 3.13 on, a text of that name is found, but it may be another one
 DEEPEST = 4  # dots between a module that a function names and what it reads there
 
 
@@ -590,7 +594,7 @@ def _text_of(file: str, module: Mapping[str, Any]) -> bytes:
     """The text of a file, or of what never was in one, as a notebook's cell."""
     if Path(file).is_file():
         return Path(file).read_bytes()
-    lines = linecache.getlines(file, dict(module))
+    lines = [] if file in UNNAMED else linecache.getlines(file, dict(module))
     if not lines:
         raise UnknownError(f"code of {module.get('__name__')}, whose source is nowhere")
     return "".join(lines).encode("utf-8", "surrogatepass")

@@ -505,6 +505,15 @@ def test_a_curve_that_leaves_for_good_does_not_hide_the_others(sound: Results) -
     assert axes.get_ylim()[1] == pytest.approx(10 * start, rel=0.2)
 
 
+def test_panels_of_one_scale_show_all_of_each(sound: Results) -> None:
+    figure = sound.plot("curves", by="delay,algorithm")
+    low, high = figure.axes[0].get_ylim()
+    curves = [curve for axes in figure.axes for curve in drawn(axes).values()]
+    assert len(figure.axes) == 3
+    assert low < min(curve[1].min() for curve in curves)
+    assert high > max(curve[1].max() for curve in curves)
+
+
 def test_a_single_run_is_a_curve(sound: Results) -> None:
     part = sound.where(GOSSIP + ",delay=0,topology=ring,learning_rate=2,seed=0")
     assert len(part.runs) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -131,7 +132,7 @@ def ask(
         raise InputError(f"size: unknown name {quoted(size)}{did_you_mean(size, SIZES)}")
     made = Asked(sweeps, x, y, size=size, given=tuple(name for name, value in given.items() if value is not None))
     rows = None if add is None else measured.read(add, x, y)
-    return made._replace(by=_by(made, [by] if isinstance(by, str) else by), add=rows)
+    return made._replace(by=_by(made, re.split(r"\s*,\s*", by.strip()) if isinstance(by, str) else by), add=rows)
 
 
 def _sweeps(results: Results | Sequence[Results], conditions: str) -> tuple[Results, ...]:

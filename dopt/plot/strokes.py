@@ -141,7 +141,7 @@ def told_apart(values: Sequence[Any], others: Sequence[str] = ()) -> list[dict[s
     marks = {"markersize": 0.45 * size, "markeredgewidth": 0, "linewidth": 0.15 * size}
     names = [str(value) for value in values]
     numbers = [value for value in values if isinstance(value, int | float) and value == value]
-    if len(numbers) > 2 and not others:
+    if len(numbers) > 1 and not others:
         lightness = np.linspace(0, 1, len(values))
         return [{**shade(light), "marker": MARKERS[i % len(MARKERS)], **marks} for i, light in enumerate(lightness)]
     found = looks([*names, *others])

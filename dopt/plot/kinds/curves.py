@@ -110,8 +110,10 @@ def draw(picture: Picture, asked: Asked) -> None:
     for title, axes in zip(titles, panels, strict=True):
         own = rows[rows["panel"] == title]
         _draw(axes, asked, own, told[str(own["by"].iloc[0])])
+    for axes in panels:  # now that all curves are there
         axes.set_yscale("log" if logarithmic(rows["median"]) else "linear")
-        axes.set_ylim(top=_top(rows, asked))
+        if (top := _top(rows, asked)) is not None:
+            axes.set_ylim(top=top)
     if len(told) == 1:
         picture.label(panels, AXES[asked.x], said(asked.y))
         picture.key(panels, said(next(iter(told))))

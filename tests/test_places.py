@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import networkx as nx
@@ -116,3 +117,10 @@ def test_a_graph_of_ones_own_is_laid_out_by_its_links_alone_the_same_way_each_ti
 
 def test_matchings_of_a_base_graph_are_drawn_where_that_is() -> None:
     np.testing.assert_array_equal(placed("matcha", 16, base="torus")[0].places, placed("torus", 16)[0].places)
+
+
+def test_a_layout_that_is_not_there_is_refused_by_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    ring = TOPOLOGIES["ring"]
+    monkeypatch.setitem(TOPOLOGIES, "mine", dataclasses.replace(ring, name="mine", traits={"layout": "circl"}))
+    with pytest.raises(InputError, match=r"^topology: mine names the layout 'circl'; did you mean 'circle'\?$"):
+        placed("mine", 4)

@@ -60,16 +60,17 @@ def commit_and_wheel(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Pat
     return git(source, "rev-parse", "HEAD"), wheel
 
 
-def test_a_wheel_has_every_module_sweep_and_figure_and_no_package_but_dopt(
+def test_a_wheel_has_every_file_of_dopt_sweep_and_figure_and_no_package_but_dopt(
     commit_and_wheel: tuple[str, Path],
 ) -> None:
     _, wheel = commit_and_wheel
     with zipfile.ZipFile(wheel) as opened:
         names = set(opened.namelist())
-    code = {str(path.relative_to(ROOT)) for path in (ROOT / "dopt").rglob("*.py")}
+    code = {str(path.relative_to(ROOT)) for path in (ROOT / "dopt").rglob("*.*") if path.suffix != ".pyc"}
     code |= {f"dopt/_shipped/benchmarks/{path.name}" for path in (ROOT / "benchmarks").glob("*.yaml")}
     code |= {f"dopt/_shipped/paper_figs/{path.name}" for path in (ROOT / "paper_figs").glob("*.py")}
-    assert code | {"dopt/py.typed", "dopt_command.py"} <= names
+    assert code | {"dopt_command.py"} <= names
+    assert {"dopt/py.typed", "dopt/page/static/page.css"} <= code
     assert {name.split("/")[0] for name in names} == {"dopt", "dopt_command.py", f"dopt-{VERSION}.dist-info"}
     assert not [name for name in names if "speed" in name or name.endswith((".png", ".csv", ".md"))]
     assert wheel.stat().st_size < LARGEST

@@ -13,8 +13,11 @@ from typing import Any, NamedTuple
 import networkx as nx
 import numpy as np
 
+from dopt.registry import did_you_mean
+from dopt.text import quoted
 from dopt.topology import GENERATOR, TOPOLOGIES, is_file
 from dopt.topology.graphs import sides
+from dopt.types import InputError
 
 TILT, TUBE = (
     math.radians(42),
@@ -43,6 +46,9 @@ def layout(name: str, options: Mapping[str, Any], links: np.ndarray) -> Layout:
       name: as `topology.make` takes it.
       options: the topology's own.
       links: [n, n] bool, of all steps together; [i, j]: j sends to i.
+
+    Raises:
+      InputError: its topology names a layout that is not there.
     """
     if is_file(name) or name.startswith(GENERATOR) or name not in TOPOLOGIES or len(links) < 2:
         return unnamed(links)
@@ -50,7 +56,11 @@ def layout(name: str, options: Mapping[str, Any], links: np.ndarray) -> Layout:
     kind, full = entry.traits.get("layout"), entry.options(options, "topology")
     if kind == "base":  # that of the topology which its option `base` names
         return layout(full["base"], {}, links)
-    return LAYOUTS[kind](links, full) if kind in LAYOUTS else unnamed(links)
+    if kind is None:
+        return unnamed(links)
+    if kind not in LAYOUTS:
+        raise InputError(f"topology: {name} names the layout {quoted(kind)}{did_you_mean(kind, LAYOUTS)}")
+    return LAYOUTS[kind](links, full)
 
 
 def unnamed(links: np.ndarray) -> Layout:

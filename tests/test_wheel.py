@@ -10,10 +10,12 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dopt import paths
+from dopt.cli import main
 from dopt.figures import files
-from dopt.sweeps import named, plain
+from dopt.sweeps import named, plain, spec
 from dopt.types import InputError
 from dopt.version import VERSION
 
@@ -142,3 +144,33 @@ def test_a_sweep_that_is_not_there_is_refused_with_what_may_be_meant(
         (tmp_path / name).touch()
     with pytest.raises(InputError, match=answer):
         plain.read(said)
+
+
+FIGURE = '''"""What does it cost?"""
+from matplotlib.figure import Figure
+SWEEPS = {"main": "benchmarks/fig.yaml"}
+def table(results): return results["main"].runs[["id"]]
+def draw(results): return Figure()
+def claims(results): return []
+'''
+
+
+def test_an_installed_gallery_goes_beside_the_pictures_and_leaves_the_installation_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    installed, here = tmp_path / "_shipped", tmp_path / "here"
+    for folder in (here, installed / "benchmarks", installed / "paper_figs"):
+        folder.mkdir(parents=True)
+    fields = {"algorithm": "allreduce_sgd", "workers": 2, "learning_rate": 0.1, "problem": "consensus", "steps": 10}
+    (installed / "benchmarks" / "fig.yaml").write_text(yaml.safe_dump({"parameters": spec.grid(fields)}))
+    (installed / "paper_figs" / "fig.py").write_text(FIGURE)
+    before = sorted(installed.rglob("*.*"))
+    monkeypatch.setattr(paths, "INSTALLED", installed)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    monkeypatch.chdir(here)
+    assert main(["sweep", "fig", "--wandb=off"]) == 0
+    assert main(["figures", "--gallery"]) == 0
+    assert sorted(installed.rglob("*.*")) == before
+    drawn = here / "results" / "figures"
+    assert {"GALLERY.md", "fig.png", "fig.csv"} <= {path.name for path in drawn.iterdir()}
+    assert "What does it cost?" in (drawn / "GALLERY.md").read_text()

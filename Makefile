@@ -1,4 +1,4 @@
-# make sweep: the main job, make sweeps: all questions of benchmarks/. make test: all checks, make check: the quick ones. make figures, faults, cluster, fuzz, mutants: longer ones. PYTHON=python3.12 takes another interpreter, and its own environment.
+# make sweep: the main job, make sweeps: all questions of benchmarks/. make test: all checks, make check: the quick ones. make figures, faults, cluster, page, fuzz, mutants: longer ones. PYTHON=python3.12 takes another interpreter, and its own environment.
 PYTHON ?= python3
 VENV ?= .venv$(if $(filter-out python3,$(notdir $(PYTHON))),-$(notdir $(PYTHON)))
 BIN := $(VENV)/bin
@@ -11,7 +11,7 @@ BITS := tests/test_engine.py tests/test_store.py tests/test_checkpoints.py
 QUICK := $(patsubst %,tests/test_%.py,agents barriers cells cluster columns cost curves delays files graphs identity \
 	memory names options plain plan readers results_command runs sequences sound spectrum stairs start style topology weights where)
 
-.PHONY: sweep sweeps test check style types bits quick figures faults cluster fuzz mutants speed ahead ahead-h100 ahead-v5e clean
+.PHONY: sweep sweeps test check style types bits quick figures faults cluster page fuzz mutants speed ahead ahead-h100 ahead-v5e clean
 
 sweep: $(VENV)/.installed
 	$(BIN)/dopt sweep benchmarks/connectivity_delay.yaml --extend learning_rate
@@ -53,6 +53,10 @@ faults: $(VENV)/.installed-dev
 # sweeps on clusters that are started here: of Ray, and a Slurm, where there is one (Debian: slurm-wlm, munge); runs of two processes
 cluster: $(VENV)/.installed-dev
 	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -m cluster tests/cluster tests/test_hosts.py
+
+# the report page in a headless Chromium, where there is one (Debian: chromium); it leaves pictures in build/page
+page: $(VENV)/.installed-dev
+	JAX_PLATFORMS=cpu $(BIN)/python -m pytest -s -m page tests/page
 
 # 20 000 damaged inputs of every kind that dopt reads, each taken or refused in one line (`make test` tries a thousand)
 fuzz: $(VENV)/.installed

@@ -18,6 +18,7 @@ from dopt.page.material import BEST, Material
 from dopt.types import InputError, MachineError
 
 MOST = 24  # runs that are looked at
+ROUNDING = 1e-12  # below it a floor is none
 SIZE = 1500  # numbers that a linear solve is for: workers times coordinates
 QUADRATICS = ("quadratic", "turned_quadratic")
 
@@ -91,7 +92,7 @@ def _floors(run: Resolved) -> list[tuple[str, str, float, str]]:
     apart = np.mean(np.sum((x - mean) ** 2, 1))
     named = f"theory: fixed point of gossip SGD (Yuan et al. 2016), rate {run.learning_rate:g}"
     values = (("suboptimality", float(gap)), ("consensus_distance", float(apart)))
-    return [(metric, "floor", value, named) for metric, value in values if value > 0]
+    return [(metric, "floor", value, named) for metric, value in values if value > ROUNDING]
 
 
 def _contracts(w: np.ndarray, a: np.ndarray, run: Resolved) -> bool:

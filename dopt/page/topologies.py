@@ -158,7 +158,7 @@ def _short(values: np.ndarray) -> list[float]:
 
 def _square(name: str) -> figure:
     return plane(
-        name, None, "save", frame_width=SIDE, frame_height=SIDE, sizing_mode="fixed", x_range=RANGE, y_range=RANGE
+        name, None, "save", frame_width=SIDE, frame_height=SIDE, sizing_mode=None, x_range=RANGE, y_range=RANGE
     )
 
 

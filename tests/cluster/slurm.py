@@ -15,8 +15,7 @@ from pathlib import Path
 
 import psutil
 from ports import free_port
-
-from . import require
+from required import require
 
 TOOLS = ("munged", "slurmctld", "slurmd", "sbatch", "scancel", "scontrol", "sinfo", "squeue")
 PLACES = f"{os.environ['PATH']}:/usr/sbin:/sbin"  # a daemon need not be on the PATH of a user

@@ -17,11 +17,10 @@ from typing import Any, NamedTuple
 import psutil
 import pytest
 import yaml
+from required import require
 from small import small_sweep
 
 import dopt
-
-from . import require
 
 pytestmark = [
     pytest.mark.cluster,

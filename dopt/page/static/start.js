@@ -69,9 +69,9 @@ const painted = (plane, dark) => {
 };
 
 start().then(
-  () => requestAnimationFrame(() => {
+  () => requestAnimationFrame(() => requestAnimationFrame(() => { // Bokeh draws in the first of these frames
     document.documentElement.dataset.ready = String(Math.round(performance.now()));
-  }),
+  })),
   (error) => {
     one("trouble").hidden = false;
     one("trouble").textContent = `The figures could not be drawn: ${error.message}`;

@@ -1,8 +1,7 @@
-"""A cluster that cannot be started leaves its tests out, unless it was required."""
+"""What cannot be started leaves its tests out, unless it was required."""
 
 import pytest
-
-from . import require
+from required import require
 
 
 @pytest.mark.parametrize(

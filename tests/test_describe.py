@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from functools import cache
 from pathlib import Path
@@ -163,6 +164,8 @@ def test_an_entry_of_a_docstring_may_name_several_options() -> None:
         (["method", "gosip_sgd"], "method: unknown name 'gosip_sgd'; did you mean 'gossip_sgd'?"),
         (["law", "exponentail"], "law: unknown name 'exponentail'; did you mean 'exponential'?"),
         (["data"], "NAME"),
+        (["gossip_sgd"], "unknown name 'gossip_sgd'; write dopt show method gossip_sgd"),
+        (["torus"], "unknown name 'torus'; write dopt show topology torus"),
         (["mehtod", "gossip_sgd"], "unknown name 'mehtod'; did you mean 'method'?"),
         (["method", "gossip_sgd", "--topology.degree=3"], "show: unknown argument '--topology.degree=3'"),
     ],
@@ -210,3 +213,12 @@ def test_a_filter_that_means_nothing_is_one_line(words: list[str], said: str, ca
 def test_every_part_of_a_run_that_can_be_asked_for_is_accepted_by_some_and_not_by_all() -> None:
     for part in accepts.ASKS:
         assert 0 < sum(accepts.accepts(name, part) for name in ALGORITHMS) < len(ALGORITHMS), part
+
+
+def test_the_example_of_a_topology_makes_a_run_on_it(capsys: pytest.CaptureFixture) -> None:
+    said = shown(capsys, "topology", "torus", "--workers=12", "--topology.shape=[3,4]", "--weights=lazy")
+    assert "torus (topology)" in said
+    assert "topology.shape" in said
+    (line,) = re.findall(r"^try: (.*)$", said, re.MULTILINE)
+    assert "--algorithm=gossip_sgd --topology=torus --weights=lazy --workers=12" in line
+    assert main(shlex.split(line)[1:]) == 0

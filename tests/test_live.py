@@ -103,6 +103,7 @@ def test_groups_are_called_by_what_tells_them_apart() -> None:
     keys = [{"algorithm": "a", "workers": 4}, {"algorithm": "a", "workers": 8}, {"algorithm": "b", "workers": 8}]
     assert contents.labels(keys) == ["a workers=4", "a workers=8", "b"]
     assert contents.labels(keys[:1]) == ["a"]
+    assert contents.labels([{"algorithm": "a", "other": 1}, {"algorithm": "a", "other": 2}]) == ["a", "a (2)"]
 
 
 # -- a terminal -------------------------------------------------------------------------------------------------------
@@ -148,6 +149,15 @@ def test_a_console_that_cannot_be_drawn_on_gets_lines(monkeypatch: pytest.Monkey
     assert isinstance(live.display(PlainConsole(file=io.StringIO())), Lines)
     monkeypatch.setenv("TERM", "dumb")
     assert isinstance(live.display(PlainConsole(file=io.StringIO(), force_terminal=True)), Lines)
+
+
+def test_a_notebook_gets_a_screen_where_it_can_show_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    notebook = PlainConsole(file=io.StringIO(), force_jupyter=True)
+    monkeypatch.setattr(live, "console", lambda stderr: notebook)
+    monkeypatch.setattr(live, "find_spec", lambda name: None)
+    assert isinstance(live.chosen("auto"), Lines)
+    monkeypatch.setattr(live, "find_spec", lambda name: name == "ipywidgets")
+    assert isinstance(live.chosen("auto"), Screen)
 
 
 # -- lines ------------------------------------------------------------------------------------------------------------
@@ -210,6 +220,7 @@ def test_of_a_group_the_best_run_of_all_its_slabs_is_shown() -> None:
     show.start(6, 2)
     show.best("a", Best(2.0, "worse", ()))
     show.best("b", Best(1.0, "better", ()))
+    show.best("a", Best(3.0, "worst", ()))
     show.done("c", 1, 1)
     assert [(row.label, row.done, row.total, row.best and row.best.label) for row in show.groups()] == [
         ("one", 2, 5, "better"),

@@ -24,7 +24,7 @@ class Parser(argparse.ArgumentParser):
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         """Refuse a word that is none of the choices, with the one that was meant."""
         if action.choices is not None and value not in action.choices:
-            near = did_you_mean(str(value), map(str, action.choices))
+            near = getattr(action, "advice", did_you_mean)(str(value), map(str, action.choices))
             raise argparse.ArgumentError(action, f"unknown name {quoted(value)}{near}")
 
     def flags(self) -> list[str]:

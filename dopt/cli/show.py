@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 
-from dopt.cli import show_plugin, show_schedule, show_topology
+from dopt.cli import listing, show_plugin, show_schedule, show_topology
 from dopt.cli.command import Command, Dotted, Parser, Values, add_command
+from dopt.registry import did_you_mean
 
 SHOWS: dict[str, Command] = {
     **show_plugin.COMMANDS,
@@ -17,8 +19,18 @@ SHOWS: dict[str, Command] = {
 def add_flags(parser: Parser) -> None:
     """What `dopt show` takes: what to show, and what that takes."""
     shows = parser.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=Parser)
+    shows.advice = _advice  # type: ignore[attr-defined]
     for name, command in SHOWS.items():
         add_command(shows, name, command)
+
+
+def _advice(word: str, known: Iterable[str]) -> str:
+    """What to write where somebody says a name, and not what it is; else what was meant."""
+    places = {kind: places for kind, (_, places) in show_plugin.KINDS.items()} | {"topology": ("topologies",)}
+    for kind, each in places.items():
+        if any(word in listing.registry(place) for place in each):
+            return f"; write dopt show {kind} {word}"
+    return did_you_mean(word, known)
 
 
 def run(args: argparse.Namespace, dotted: Values) -> int:

@@ -72,6 +72,17 @@ def _run(kind: str, args: argparse.Namespace, _: Values) -> int:
 
 
 def _print(out: PlainConsole, one: Described, origin: str) -> None:
+    """Print all of it."""
+    from dopt.report.terminal import table
+
+    print_head(out, one)
+    facts = [*one.facts, ("source", one.source), *([("from", origin)] if origin != plugins.OWN else [])]
+    out.print(table("", ["", ""], facts), highlight=False)
+    out.print(f"try: {shlex.join(one.example)}\n", highlight=False, soft_wrap=True)
+
+
+def print_head(out: PlainConsole, one: Described) -> None:
+    """Print what a plug-in is, and its options."""
     from rich.padding import Padding
     from rich.text import Text
 
@@ -85,9 +96,6 @@ def _print(out: PlainConsole, one: Described, origin: str) -> None:
         table("", ["option", "type", "default", ""], one.options) if one.options else "it has no options",
         highlight=False,
     )
-    facts = [*one.facts, ("source", one.source), *([("from", origin)] if origin != plugins.OWN else [])]
-    out.print(table("", ["", ""], facts), highlight=False)
-    out.print(f"try: {shlex.join(one.example)}\n", highlight=False, soft_wrap=True)
 
 
 COMMANDS = {

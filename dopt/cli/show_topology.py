@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dopt.cli import words
 from dopt.cli.command import Command, Dotted, Parser, Values, folder
 from dopt.cli.screen import console, finite, print_written
 from dopt.paths import slug
@@ -14,6 +17,7 @@ from dopt.types import InputError
 
 if TYPE_CHECKING:
     from dopt.report.topology import Facts
+    from dopt.sweeps.live import PlainConsole
 
 ENDINGS = (".png", ".pdf", ".svg")
 YES = {True: "yes", False: "no"}
@@ -57,16 +61,40 @@ def run(args: argparse.Namespace, dotted: Values) -> int:
     picture.save(w, f"{name}, {len(network)} workers, {rule} weights", path, layout)
 
     out = console()
+    _print_head(out, args.name)
     rows = _rows(facts, rule, isinstance(network, topology.Periodic | topology.Matchings))
-    accepted = ", ".join(method for method, reason in verdicts.items() if not reason) or "no gossip method"
-    out.print(table("", [name, ""], [*rows, ["accepted by", accepted]]), highlight=False)
+    accepted = [method for method, reason in verdicts.items() if not reason]
+    out.print(
+        table("", [name, ""], [*rows, ["accepted by", ", ".join(accepted) or "no gossip method"]]), highlight=False
+    )
     refused = [[method, reason] for method, reason in verdicts.items() if reason]
     if refused:
         out.print(table("", ["refused by", "because"], refused), highlight=False)
     for note in topology.notes(network):
         out.print(note, highlight=False, soft_wrap=True)
+    if accepted:
+        out.print(f"try: {_example(args, accepted, len(network), dotted)}", highlight=False, soft_wrap=True)
     print_written(out, [path])
     return 0
+
+
+def _print_head(out: PlainConsole, name: str) -> None:
+    """Print what a topology is, if it is one by name."""
+    from dopt.cli.show_plugin import print_head
+    from dopt.report.plugins import described
+    from dopt.topology import TOPOLOGIES
+
+    if name in TOPOLOGIES:
+        one = described("topologies", TOPOLOGIES[name])
+        print_head(out, one._replace(summary=f"{one.summary} ({one.source})" if one.source else one.summary))
+
+
+def _example(args: argparse.Namespace, accepted: Sequence[str], workers: int, dotted: Values) -> str:
+    """A run on it, by a method that accepts it."""
+    method = "gossip_sgd" if "gossip_sgd" in accepted else accepted[0]
+    given = {"algorithm": method, "topology": args.name, "weights": args.weights, "workers": workers, **dotted}
+    flags = [f"--{name}={words.written(value)}" for name, value in given.items() if value is not None]
+    return shlex.join(["dopt", "run", *flags, "--problem=quadratic", "--learning_rate=0.1", "--steps=100"])
 
 
 def _picture(out: str, name: str) -> Path:

@@ -92,6 +92,11 @@ def changes(given: Sequence[str]) -> dict[str, Any]:
     return found
 
 
+def written(value: Any) -> str:
+    """A value as `value` reads it."""
+    return "none" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+
+
 def value(name: str, text: str) -> Any:
     """A value as YAML reads it: a number, true, none, a list, a word."""
     from dopt.sweeps import plain

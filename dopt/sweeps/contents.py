@@ -52,10 +52,11 @@ def labels(keys: Sequence[Mapping[str, Any]]) -> list[str]:
     """What groups are called: by their method, and by what else tells them apart. `keys`: of their programs."""
     methods = [str(key.get("algorithm")) for key in keys]
     varied = [name for name in TELLING if len({str(key.get(name)) for key in keys}) > 1]
-    found = []
+    found: list[str] = []
     for method, key in zip(methods, keys, strict=True):
         more = [f"{name}={key.get(name)}" for name in varied] if methods.count(method) > 1 else []
-        found.append(" ".join([method, *more])[:LONGEST])
+        label = " ".join([method, *more])[:LONGEST]
+        found.append(label if label not in found else f"{label[: LONGEST - 6]} ({len(found) + 1})")
     return found
 
 

@@ -125,14 +125,17 @@ class Tally(Show):
         self.doing, self.since = "", time.monotonic()
         self.begun: tuple[float, int] | None = None  # when the first slab could run, and how many runs were done then
         self.programs: list[float] = []  # seconds that each took to compile
-        self.parts: list[Part] = []
-        self.finished: set[str] = set()  # slabs
-        self.bests: dict[str, Best] = {}  # slab -> its best run
+        self.rows: dict[str, Row] = {}  # label -> how far that group is
+        self.groups_of: dict[str, str] = {}  # slab -> label
         self.noted: set[str] = set()
 
     def plan(self, parts: Sequence[Part], there: Collection[str]) -> None:
         with self.lock:
-            self.parts, self.finished = list(parts), self.finished.union(there)
+            for part in parts:
+                before = self.rows.get(part.label, Row(part.label, 0, 0))
+                done = sum(runs for name, runs in part.slabs.items() if name in there)
+                self.rows[part.label] = before._replace(done=done, total=sum(part.slabs.values()))
+                self.groups_of.update(dict.fromkeys(part.slabs, part.label))
 
     def compiling(self, label: str) -> None:
         self._do(f"compiling {label}")
@@ -160,7 +163,9 @@ class Tally(Show):
 
     def best(self, slab: str, found: Best) -> None:
         with self.lock:
-            self.bests[slab] = found
+            row = self.rows.get(self.groups_of.get(slab, ""))
+            if row is not None and (row.best is None or found.score < row.best.score):
+                self.rows[row.label] = row._replace(best=found)
 
     def done(self, name: str, runs: int, diverged: int) -> None:
         with self.lock:
@@ -168,7 +173,9 @@ class Tally(Show):
             self.new += runs
             self.diverged += diverged
             self.share = 0.0
-            self.finished.add(name)
+            row = self.rows.get(self.groups_of.get(name, ""))
+            if row is not None:
+                self.rows[row.label] = row._replace(done=row.done + runs)
 
     def note(self, line: str) -> None:
         if line not in self.noted:
@@ -214,12 +221,7 @@ class Tally(Show):
     def groups(self) -> list[Row]:
         """How far each group is, and its best run."""
         with self.lock:
-            return [self._row(part) for part in self.parts]
-
-    def _row(self, part: Part) -> Row:
-        done = sum(runs for name, runs in part.slabs.items() if name in self.finished)
-        known = [found for name in part.slabs if (found := self.bests.get(name)) is not None]
-        return Row(part.label, done, sum(part.slabs.values()), min(known, key=lambda best: best.score, default=None))
+            return list(self.rows.values())
 
 
 class Lines(Tally):

@@ -91,6 +91,11 @@ SYNONYMS: Mapping[str, str] = {
     "asgd": "async_sgd",
     "hogwild": "hogwild_sgd",
     "ssp": "ssp_sgd",
+    # kinds of plug-ins
+    "methods": "algorithms",
+    "graphs": "topologies",
+    "datasets": "data",
+    "laws": "clusters",
     # problems, operators
     "logistic_regression": "logistic",
     "linear_regression": "least_squares",

@@ -15,6 +15,7 @@ from refusals import refused
 import dopt
 from dopt import InputError, Run
 from dopt.algorithms import ALGORITHMS
+from dopt.cli.listing import KINDS
 from dopt.compression import COMPRESSORS
 from dopt.config.run import PREFIXES
 from dopt.problems import PROBLEMS
@@ -28,7 +29,7 @@ RUN = Run(
     algorithm="gossip_sgd", workers=4, learning_rate=0.1, steps=3, problem="quadratic", options={"problem.dim": 2}
 )
 FIELDS = [f.name for f in fields(Run) if f.name != "options"]
-NAMES = {*FIELDS, *TOPOLOGIES, *ALGORITHMS, *PROBLEMS, *COMPRESSORS}
+NAMES = {*KINDS, *FIELDS, *TOPOLOGIES, *ALGORITHMS, *PROBLEMS, *COMPRESSORS}
 STORE = Path(__file__).parent / "data" / "stores" / "format-4"
 
 

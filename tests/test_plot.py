@@ -21,6 +21,7 @@ from dopt.algorithms import ALGORITHMS
 from dopt.cli import main
 from dopt.plot import kind, style
 from dopt.plot.asked import ask
+from dopt.plot.kinds.profile import _over_best
 from dopt.plot.picture import picture, usual
 from dopt.plot.seeds import aligned
 from dopt.sweeps.cells import scores, tuned
@@ -193,6 +194,30 @@ def test_who_does_not_read_a_parameter_takes_part_in_all_of_its_cells(sound: Res
     rows = sound.plot("profile").rows.set_index("algorithm")
     assert rows["cells"].unique().tolist() == [2 * 2 * 2]  # topologies, weights, delays
     assert set(rows.index) == set(sound.runs["algorithm"])
+
+
+def test_sweeps_are_compared_in_the_same_cells(sound: Results) -> None:
+    part = sound.where("algorithm=gossip_sgd")
+    turned = replace(part, runs=part.runs.iloc[::-1].reset_index(drop=True), name="second")  # cells in another order
+    rows = dopt.plot.profile([part, turned], by="sweep").rows
+    assert (rows["factor"] == 1).all()
+    assert rows["share"].nunique() == 1
+
+
+def test_whoever_pays_where_the_best_pays_nothing_is_within_no_factor() -> None:
+    found = _over_best(pd.DataFrame({"a": [0.0, 3.0, np.inf], "b": [2.0, 6.0, np.inf], "c": [np.inf] * 3}))
+    assert found.to_numpy().tolist() == [[1, 1, np.inf], [np.inf, 3, np.inf], [np.inf] * 3]
+
+
+@pytest.mark.parametrize("name", ["curves", "cells", "heatmap", "pareto", "profile"])
+def test_a_parameter_of_lists_is_one_like_others(name: str, sound: Results) -> None:
+    part = sound.where("algorithm=gossip_sgd,weights=metropolis")
+    lists = [(1, 2) if name == "ring" else (3, 4, 5) for name in part.runs["topology"]]
+    changed = replace(part, runs=part.runs.assign(**{"cluster.scale": lists}).drop(columns="topology"))
+    changed = replace(changed, varied=("cluster.scale", "delay", "learning_rate", "seed"))
+    figure = changed.plot(name, by=["cluster.scale", "delay"])
+    figure.draw_without_rendering()
+    assert len(figure.rows) > 0
 
 
 def test_a_timeline_fills_the_time_of_all_workers(clocked: Results) -> None:

@@ -139,10 +139,20 @@ def _sweeps(results: Results | Sequence[Results], conditions: str) -> tuple[Resu
     sweeps = together([results] if isinstance(results, Results) else results)
     if conditions:
         sweeps = chosen(sweeps, where.parse(conditions))
-    left = tuple(replace(one, runs=one.runs.assign(**{SWEEP: one.name})) for one in sweeps if len(one.runs))
+    left = tuple(replace(one, runs=_plain(one)) for one in sweeps if len(one.runs))
     if not left:
         raise InputError("plot: no run is left to be drawn; take a condition away, or run the sweep first")
     return left
+
+
+def _plain(one: Results) -> pd.DataFrame:
+    """The runs with the sweep's name; lists are texts, which a picture can tell apart like others."""
+    lists = {
+        name: one.runs[name].map(lambda value: str(list(value)) if isinstance(value, list | tuple) else value)
+        for name in one.varied
+        if name in one.runs and one.runs[name].dtype == object
+    }
+    return one.runs.assign(**lists, **{SWEEP: one.name})
 
 
 def _by(asked: Asked, names: Sequence[str]) -> tuple[str, ...]:
@@ -180,3 +190,8 @@ def values(column: pd.Series) -> list[Any]:
     found = column.dropna().unique().tolist()
     ordered = sorted(found) if all(isinstance(value, int | float) for value in found) else found
     return [*ordered, *[np.nan] * bool(column.isna().any())]
+
+
+def where_is(column: pd.Series, value: Any) -> np.ndarray:
+    """[rows] bool: which rows have it; what is missing is a value like others."""
+    return np.array([one == value or (one != one and value != value) for one in column.tolist()], bool)

@@ -12,7 +12,6 @@ from dopt.facts.timetable import timetable
 from dopt.plot.asked import Asked, best
 from dopt.schedule import Schedule
 from dopt.sweeps.results import Results
-from dopt.sweeps.several import SWEEP
 from dopt.types import InputError
 
 COUNTED = 200  # updates or computations of each worker that a picture shows at most
@@ -35,9 +34,9 @@ def clocks(asked: Asked, seeds: int) -> Iterator[Clock]:
     """
     by, none = asked.main, True
     for one in asked.sweeps:
-        if one.runs["cluster"].isna().all() if "cluster" in one.runs else True:
-            continue
         timed = one.only(one.runs["cluster"].notna().to_numpy())
+        if timed.runs.empty:
+            continue
         for cell in best(timed, [by], asked.x).to_dict("records"):
             for identity in str(cell["ids"]).split()[:seeds]:
                 none = False
@@ -60,6 +59,3 @@ def _shortened(run: Resolved) -> Resolved:
     if run.gradients is not None:
         return replace(run, gradients=min(run.gradients, COUNTED * run.workers))
     return run
-
-
-__all__ = ["SWEEP", "Clock", "clocks"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from dopt.plot.asked import Asked, best, differing, values
+from dopt.plot.asked import Asked, best, differing, values, where_is
 from dopt.plot.kind import Kind
 from dopt.plot.seeds import aligned, quartiles
 from dopt.plot.sheet import Picture
@@ -60,7 +60,7 @@ def _panels(asked: Asked, one: Results) -> Iterator[Panel]:
         return
     column = one.runs[panel[0]]
     for value in values(column.dropna()):  # who does not read it is in each panel
-        part = one.only((column.isna() | (column == value)).to_numpy())
+        part = one.only(column.isna().to_numpy() | where_is(column, value))
         yield Panel(f"{before}{said(panel[0])} {said(value)}", curve, part)
 
 
@@ -142,7 +142,7 @@ def _draw(axes: Axes, asked: Asked, rows: pd.DataFrame, told: list[Curve]) -> No
     for one in told:
         thin = {**one.look, "markevery": MARKS}
         if not one.label.endswith("(measured)"):
-            own = rows[rows["name"].isna() if one.value != one.value else rows["name"] == one.value]
+            own = rows[where_is(rows["name"], one.value)]
             if len(own):
                 line(axes, asked.x, own, thin, one.label)
         elif asked.add is not None:

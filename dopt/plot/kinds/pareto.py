@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dopt.plot.asked import Asked, differing, values
+from dopt.plot.asked import Asked, differing, values, where_is
 from dopt.plot.kind import Kind
 from dopt.plot.sheet import Picture
 from dopt.plot.strokes import front, logarithmic, told_apart
@@ -64,7 +64,7 @@ def draw(picture: Picture, asked: Asked) -> None:
         best = own[own["front"]]
         front(axes, best[asked.x].to_numpy(float), best[BYTES].to_numpy(float))
         for value, label, look in zip(names, labels, told_apart(names), strict=True):
-            mine = own[own[asked.main].isna() if value != value else own[asked.main] == value]
+            mine = own[where_is(own[asked.main], value)]
             how = {**look, "linestyle": "none", "markersize": 0.6 * size}
             axes.plot(mine[asked.x], mine[BYTES], **{**how, "alpha": 0.3})
             top = mine[mine["front"]]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dopt.plot.asked import Asked, best, differing, values
+from dopt.plot.asked import Asked, best, differing, values, where_is
 from dopt.plot.kind import Kind
 from dopt.plot.sheet import Picture
 from dopt.plot.strokes import ticks, told_apart
@@ -43,8 +43,8 @@ def rows(asked: Asked) -> pd.DataFrame:
 def _over_best(costs: pd.DataFrame) -> pd.DataFrame:
     """Over the best of each cell; infinite where nobody gets there."""
     least = costs.min(axis=0)
-    ratios = costs.div(least.where(np.isfinite(least) & (least > 0)), axis=1)
-    return ratios.where(np.isfinite(costs), np.inf).fillna(1.0)
+    ratios = costs.div(least, axis=1).where(costs.gt(least, axis=1), 1.0)  # the best is 1, also where it costs nothing
+    return ratios.where(np.isfinite(costs), np.inf)
 
 
 def _costs(asked: Asked, one: Results, solver: str) -> pd.DataFrame:
@@ -55,13 +55,12 @@ def _costs(asked: Asked, one: Results, solver: str) -> pd.DataFrame:
     whole = keys[keys.notna().all(axis=1)] if others else keys
     cells = (whole if len(whole) else keys).to_dict("records") or [{}]
     costs = {}
-    for place, cell in enumerate(cells):
+    for cell in cells:
         fits = np.ones(len(told), bool)
         for name, value in cell.items():
-            fits &= (told[name].isna() | (told[name] == value)).to_numpy()
-        costs[(None if solver == SWEEP else one.name, place)] = (
-            told[fits].groupby(solver, sort=False, dropna=False)["to_target"].min()
-        )
+            fits &= told[name].isna().to_numpy() | where_is(told[name], value)
+        own = told[fits].groupby(solver, sort=False, dropna=False)["to_target"].min()
+        costs["" if solver == SWEEP else one.name, str(cell)] = own
     return pd.DataFrame(costs).fillna(np.inf)
 
 
@@ -73,7 +72,7 @@ def draw(picture: Picture, asked: Asked) -> None:
     (axes,) = picture.panels([""], tall=0.5, lines=picture.lines_of_key(labels))
     most = min(WIDEST, 1.3 * float(rows["factor"].max())) if rows["factor"].max() > 1 else 2.0
     for value, label, look in zip(names, labels, told_apart(names), strict=True):
-        own = rows[rows[solver].isna() if value != value else rows[solver] == value]
+        own = rows[where_is(rows[solver], value)]
         at = np.append(own["factor"], most)
         share = np.append(own["share"], own["share"].iloc[-1])
         inside = at <= most

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from dopt.plot.asked import Asked, values
+from dopt.plot.asked import Asked, values, where_is
 from dopt.plot.clocks import clocks
 from dopt.plot.kind import Kind
 from dopt.plot.sheet import Picture
@@ -44,13 +44,15 @@ def draw(picture: Picture, asked: Asked) -> None:
     """A panel for each sweep; a line of shares for each method."""
     rows = picture.rows
     titles, names = rows["panel"].drop_duplicates().tolist(), values(rows[asked.main])
-    means = {value: rows["mean"][rows[asked.main] == value].iloc[0] for value in names}
-    labels = [said(value) if asked.side_by_side else f"{said(value)}, mean {means[value]:.3g}" for value in names]
+    means = [rows["mean"][where_is(rows[asked.main], value)].iloc[0] for value in names]
+    labels = [said(value) for value in names]
+    if not asked.side_by_side:
+        labels = [f"{label}, mean {mean:.3g}" for label, mean in zip(labels, means, strict=True)]
     panels = picture.panels(titles, tall=0.5, lines=picture.lines_of_key(labels), most=2)
     for title, axes in zip(titles, panels, strict=True):
         own = rows[rows["panel"] == title]
         for value, label, look in zip(names, labels, told_apart(names), strict=True):
-            mine = own[own[asked.main] == value]
+            mine = own[where_is(own[asked.main], value)]
             axes.plot(mine["staleness"], mine["share"] / mine["width"], label=label, clip_on=False, **look)
         axes.set(xlabel="staleness (updates since the worker pulled)", ylabel="share of the gradients")
         log = logarithmic(own["share"] / own["width"])

@@ -197,6 +197,11 @@ def test_runs_of_which_nothing_is_finite_make_a_page(tmp_path: Path) -> None:
     assert set(runs["final.loss"]) == {"inf"}
 
 
+def test_results_write_their_own_page(tmp_path: Path) -> None:
+    written = made_up.results(tmp_path, name="its own").page(tmp_path / "page.html")
+    assert "<h1>its own</h1>" in written.read_text()
+
+
 def test_several_sweeps_are_told_apart_by_a_parameter(tmp_path: Path) -> None:
     two = [
         made_up.results(tmp_path / name, name=name, id=[f"{name}{i}" for i in range(12)]) for name in ("one", "other")
@@ -213,7 +218,7 @@ def test_several_sweeps_are_told_apart_by_a_parameter(tmp_path: Path) -> None:
 
 
 def test_records_are_kept_of_tuned_runs_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(material, "CURVES", 5)
+    monkeypatch.setattr(material, "POINTS", 5 * 30)
     found = material.gathered([made_up.results(tmp_path)])
     assert found.has_curve.sum() == 5
     assert found.runs[material.BEST][found.has_curve].all()

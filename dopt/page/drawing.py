@@ -26,6 +26,7 @@ def plane(name: str, height: int | None, tools: str = TOOLS, **options: object) 
     made.toolbar.logo = None
     made.toolbar.autohide = True
     made.outline_line_color = None
+    made.border_fill_color = made.background_fill_color = None  # scripts fill them in the page's colours
     if "wheel_zoom" in tools:
         made.toolbar.active_scroll = None  # the wheel scrolls the page
     return made

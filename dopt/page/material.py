@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from dopt.config import Resolved
+from dopt.page import thin
 from dopt.sweeps.cells import scores, tuned
 from dopt.sweeps.results import Results
 from dopt.sweeps.several import SWEEP, together
@@ -17,7 +18,7 @@ from dopt.types import InputError, MachineError
 
 MOST = 20_000  # runs of a page
 BEST = "best"  # the column that says whether a run is at the best rate of its cell
-CURVES = 1500  # runs of which a page has the records
+POINTS = 300_000  # records that a page keeps
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,13 @@ class Material:
     @cached_property
     def has_curve(self) -> np.ndarray:
         """[runs] bool: whose records are on the page. Where there are too many, tuned runs come first."""
-        if len(self.runs) <= CURVES:
-            return np.ones(len(self.runs), bool)
-        first = np.argsort(~self.runs[BEST].to_numpy(bool), kind="stable")[:CURVES]
-        return np.isin(np.arange(len(self.runs)), first)
+        ids = [identity for one in self.sweeps for identity in one.runs["id"]]
+        counts = np.concatenate([one.measured(["step"])[0] for one in self.sweeps])
+        kept = self.runs["id"].map(dict(zip(ids, np.minimum(counts, thin.POINTS).tolist(), strict=True))).to_numpy(int)
+        first = np.argsort(~self.runs[BEST].to_numpy(bool), kind="stable")
+        found = np.zeros(len(first), bool)
+        found[first] = np.cumsum(kept[first]) <= POINTS
+        return found
 
     def resolved(self, identity: str) -> Resolved | None:
         """The run behind an id; None: its folder was made by another version, or can no longer tell."""
@@ -70,7 +74,7 @@ def gathered(parts: Sequence[Results]) -> Material:
     sweeps = [one for one in together(parts) if len(one.runs)]
     count = sum(len(one.runs) for one in sweeps)
     if not count:
-        raise InputError("report: no run is finished; run `dopt sweep FILE` first")
+        raise InputError("report: no run to show; run `dopt sweep FILE` first, or ask for less with --where")
     if count > MOST:
         raise InputError(f"report: a page takes at most {MOST} runs, got {count}; choose some with --where")
     cells = [tuned(one) for one in sweeps]

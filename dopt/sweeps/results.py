@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 PICTURES = "dopt.plot"
+PAGE = "dopt.page"
 
 
 @dataclass(frozen=True, repr=False)
@@ -197,6 +198,11 @@ class Results:
         draw = import_module(PICTURES).picture
         found: Figure = draw(self, kind, x=x, y=y, by=by, where=where, add=add, size=size)
         return found
+
+    def page(self, path: str | Path) -> Path:
+        """Write it as a report page, one HTML file, and return its path: see `dopt.page.write`, which takes several."""
+        written: Path = import_module(PAGE).write(path, self)
+        return written
 
     def to_xarray(self) -> xarray.Dataset:
         """The history as a Dataset [varied parameters..., record]; [run, record] where they are not a full grid."""

@@ -181,6 +181,13 @@ def test_runs_that_diverged_have_a_mark(real: Path, show: Shown) -> None:
     assert "diverged (crosses)" in page.locator("#curves-said").inner_text()
 
 
+def test_runs_that_stalled_have_another_mark(tmp_path: Path, show: Shown) -> None:
+    stalled = pd.array([None, 40] * 6, "Int64")
+    page = show(pages.write(tmp_path / "page.html", made_up.results(tmp_path, stalled_step=stalled)))
+    page.locator("#curves [data-control=learning_rate]").select_option("all")
+    assert page.evaluate("dopt.models.get('curves-marks').data.marker") == ["square_pin"] * 6
+
+
 def test_theory_is_drawn_where_it_applies_and_can_be_hidden(real: Path, show: Shown) -> None:
     page = show(real)
     label = page.locator("#curves-legend button", has_text="theory: fixed point")

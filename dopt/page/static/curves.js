@@ -11,7 +11,7 @@ const curvesSection = (page) => {
   const metrics = records.names.filter((name) => !(name in own.axes));
   const xs = records.names.filter((name) => name in own.axes);
   const grouping = page.varied.filter((name) => name !== "seed");
-  const first = grouping.includes("algorithm") ? "algorithm" : grouping.find((name) => name !== "learning_rate") ?? grouping[0] ?? "";
+  const first = ["sweep", "algorithm", ...grouping].find((name) => grouping.includes(name) && name !== "learning_rate") ?? grouping[0] ?? "";
   const metric = metrics.includes(page.metric) ? page.metric : metrics.find((name) => name === "loss") ?? metrics[0];
   if (!metric || !xs.length) {
     one("curves-said").textContent = "These runs recorded no metric.";

@@ -8,6 +8,7 @@ from setuptools.command.build_py import build_py
 from setuptools.command.sdist import sdist
 
 SHIPPED = ("benchmarks", "paper_figs")
+DATA = ("dopt.page.static", "dopt.templates")  # folders of files that nobody imports
 
 
 def keep_commit(root: str) -> None:
@@ -34,7 +35,7 @@ class Sdist(sdist):
 
 
 setup(
-    packages=[*find_packages(include=["dopt*"]), *(f"dopt._shipped.{name}" for name in SHIPPED)],
+    packages=[*find_packages(include=["dopt*"]), *(f"dopt._shipped.{name}" for name in SHIPPED), *DATA],
     package_dir={f"dopt._shipped.{name}": name for name in SHIPPED},
     cmdclass={"build_py": BuildPy, "sdist": Sdist},
 )

@@ -91,10 +91,14 @@ def _print_head(out: PlainConsole, name: str) -> None:
 
 def _example(args: argparse.Namespace, accepted: Sequence[str], workers: int, dotted: Values) -> str:
     """A run on it, by a method that accepts it."""
+    from dopt.report.plugins import run_with
+    from dopt.topology import TOPOLOGIES
+
     method = "gossip_sgd" if "gossip_sgd" in accepted else accepted[0]
     given = {"algorithm": method, "topology": args.name, "weights": args.weights, "workers": workers, **dotted}
     flags = [f"--{name}={words.written(value)}" for name, value in given.items() if value is not None]
-    return shlex.join(["dopt", "run", *flags, "--problem=quadratic", "--learning_rate=0.1", "--steps=100"])
+    begin = run_with(TOPOLOGIES[args.name]) if args.name in TOPOLOGIES else ["dopt", "run"]
+    return shlex.join([*begin, *flags, "--problem=quadratic", "--learning_rate=0.1", "--steps=100"])
 
 
 def _picture(out: str, name: str) -> Path:

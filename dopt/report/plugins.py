@@ -320,9 +320,13 @@ def _described(
     summary, more = docstrings.said(entry.make)
     parts = [docstrings.equation(entry.make), more] if what in ("method", "problem", "data") else [more]
     text = "\n\n".join(filter(None, parts))
-    imports = ["--import", entry.origin] if entry.origin.endswith(".py") else []
-    example = ["dopt", "run", *imports, *words]
+    example = [*run_with(entry), *words]
     return Described(f"{name} ({what})", summary, text, rows, facts, entry.source, example)
+
+
+def run_with(entry: Entry) -> list[str]:
+    """How a run begins that uses a plug-in: one from a file is imported."""
+    return ["dopt", "run", *(["--import", entry.origin] if entry.origin.endswith(".py") else [])]
 
 
 def _rows(prefix: str, entry: Entry, implied: Iterable[str] = ()) -> list[Row]:
@@ -367,4 +371,4 @@ KINDS: dict[str, Callable[[Entry], Described]] = {  # by the name of their regis
     "partitions": _partition,
 }
 
-__all__ = ["Described", "Row", "described"]
+__all__ = ["Described", "Row", "described", "run_with"]

@@ -161,6 +161,13 @@ def is_same_place(one: Callable[..., object], other: Callable[..., object]) -> b
     return _place(one) == _place(other)
 
 
+def is_of(make: Callable[..., object], named: str) -> bool:
+    """Whether a function stands in a file or a module (or in a part of a package), named as for `load`."""
+    if _is_file(named):
+        return _place(make) == os.path.realpath(named)
+    return f"{getattr(make, '__module__', None)}.".startswith(f"{named}.")
+
+
 def _place(make: Callable[..., object]) -> str:
     name = getattr(make, "__module__", None) or "__main__"
     file = getattr(sys.modules.get(name), "__file__", None)
@@ -300,6 +307,7 @@ __all__ = [
     "environment",
     "failures",
     "for_helpers",
+    "is_of",
     "line_of",
     "load",
     "located",

@@ -43,6 +43,8 @@ from dopt.registry import Make, Registry, did_you_mean
 from dopt.topology import TOPOLOGIES
 from dopt.types import InputError
 
+SpecialCase = tuple[Mapping[str, object], Mapping[str, object]]
+SPECIAL: dict[str, Sequence[SpecialCase]] = {}  # method -> what it says that it is with some options
 Decorator = Callable[[Make], Make]
 Function = Callable[..., object]
 
@@ -60,6 +62,7 @@ def method(
     sends: Sends | Callable[[of_methods.Options, int], Sends],
     name: str | None = None,
     source: str = "",
+    special: Sequence[SpecialCase] = (),
     **told: object,
 ) -> Callable[[Make], Make]:
     '''Register a method: a function that makes an optax transformation of one worker's view.
@@ -69,7 +72,10 @@ def method(
         import jax, dopt
         from dopt.algorithms import Neighbours
 
-        @dopt.register.method(sends=Neighbours("doubly stochastic"), source="here")
+        @dopt.register.method(
+            sends=Neighbours("doubly stochastic"),
+            special=[({"algorithm.part": 1.0}, {"algorithm": "gossip_sgd"})],
+        )
         def careful_gossip(optimizer, mix, *, learning_rate=None, part: float = 0.5):
             """X <- X + part (W X - X) + u(G): gossip that moves only part of the way."""
 
@@ -89,6 +95,7 @@ def method(
         of them, or (options, workers) -> that. Who sends to neighbours gives its parameter `mix` no default; others take `mix=None`.
       name: else the function's own.
       source: the paper.
+      special: pairs (changes, fields): with these changes, a run of the method is the run of those fields; `dopt test-plugin` holds it.
       **told: what `dopt.algorithms.traits.Traits` says beside it, as `needs_linear_update=True`; the usual for what it exchanges
         is filled in, and `family` must be given where `sends` is a function.
 
@@ -107,7 +114,9 @@ def method(
                 raise InputError(f"method: unknown trait {each!r}{did_you_mean(each, known)}")
         if "family" not in fields:
             raise InputError("method: family must be synchronous, asynchronous or gossip where sends is a function")
-        return _register_method(make, Traits(**fields), name)
+        _register_method(make, Traits(**fields), name)
+        SPECIAL[name or make.__name__] = special
+        return make
 
     return add
 

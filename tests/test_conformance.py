@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
@@ -45,29 +44,18 @@ from dopt.algorithms.traits import is_event_driven
 from dopt.config import options_of
 from dopt.config.exchanges import exchange_of
 from dopt.config.run import of
-from dopt.engine import group_of, key, run_slab
+from dopt.engine import group_of, run_slab
 from dopt.facts.wiring import matrix
+from dopt.testing import Special, agree, least_squares, methods, models, permuted, runs, same, vector
+from dopt.testing.methods import slabs_of_one_program
+from dopt.testing.runs import DIM, SAMPLES, STEPS
 
-DIM, SAMPLES, STEPS, EVERY = 3, 4, 12, 5  # records at 0, 5, 10 and, off the beat, 12
 COMPUTED = 30 * STEPS  # computations of a worker at most, where it does not wait for others
 BATCHES = {"precision": "float32", "batch_size": 2}
 MOMENTUM = {"executor": "vmap", "optimizer.momentum": 0.9}
 
 
 # -- the table ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False)
-class Special:
-    """One special case: the row with `changes` is the run `equals`, or a plain optax loop."""
-
-    name: str
-    equals: dict[str, Any] | Callable[[Problem], np.ndarray]  # fields of another run; or problem -> models [n, d]
-    how: str  # exact: to the last bit; rounding
-    changes: dict[str, Any] = field(default_factory=dict)
-    workers: int = 8
-    graph: Any = None
-    apart: bool = True  # workers start apart
 
 
 @dataclass(frozen=True, eq=False)
@@ -687,31 +675,6 @@ EVENT_ROWS = pytest.mark.parametrize("row", [row for row in TABLE if not row.has
 # -- one problem for all --------------------------------------------------------------------------------------------
 
 
-@cache
-def least_squares(n: int, apart: bool = True) -> Problem:
-    """fᵢ = mean of ½ (a·w + b - y)² over worker i's samples; a pytree of a vector and a scalar."""
-    rng = np.random.default_rng(n)
-    data = {"a": rng.standard_normal((n, SAMPLES, DIM)), "y": rng.standard_normal((n, SAMPLES))}
-    start = {"w": rng.standard_normal((n, DIM)), "b": rng.standard_normal(n)}
-    if not apart:
-        start = jax.tree.map(lambda x: np.broadcast_to(x[0], x.shape), start)
-
-    def loss(params: Any, batch: Any) -> jax.Array:
-        return 0.5 * jnp.mean((batch["a"] @ params["w"] + params["b"] - batch["y"]) ** 2)
-
-    return Problem(lambda key: jax.tree.map(lambda x: jnp.zeros(x.shape[1:]), start), loss, data, start=start)
-
-
-def permuted(problem: Problem, order: np.ndarray) -> Problem:
-    data, start = jax.tree.map(lambda x: x[order], (problem.data, problem.start))
-    return Problem(problem.init, problem.loss, data, start=start)
-
-
-def vector(params: Any) -> np.ndarray:
-    """[..., d] of a tree."""
-    return np.concatenate([np.asarray(params["b"])[..., None], np.asarray(params["w"])], -1)
-
-
 def rows_of(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
     """A [n, samples, d] and y [n, samples], so that fᵢ(x) = ‖Aᵢx - yᵢ‖² / (2 samples), x as `vector` has it."""
     a, y = problem.data["a"], problem.data["y"]
@@ -723,19 +686,7 @@ def rows_of(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
 
 def describe(row: Row, workers: int, changes: dict[str, Any], **fields: Any) -> Run:
     """A row's run; a change to None takes an option away."""
-    flat = {
-        "workers": workers,
-        "learning_rate": 0.05,
-        "steps": STEPS,
-        "record_every": EVERY,
-        "metrics": ("consensus_distance", "loss"),
-        "precision": "float64",
-        "seed": 3,
-        **row.run,
-        **fields,
-        **changes,
-    }
-    return Run.from_dict({name: value for name, value in flat.items() if value is not None})
+    return runs.describe({"workers": workers, **row.run, **fields, **changes})
 
 
 @cache
@@ -751,10 +702,6 @@ def result(row: Row, workers: int, **fields: Any) -> Result:
 def named(name: str) -> Row:
     (row,) = (row for row in TABLE if row.name == name)
     return row
-
-
-def models(result: Any) -> np.ndarray:
-    return vector(result.params)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -944,30 +891,6 @@ def assert_is(found: Any, trajectory: np.ndarray, workers: int, tolerance: float
     close(found.history["consensus_distance"], ((at - mean[:, None]) ** 2).sum(-1).mean(-1))
 
 
-def assert_same(a: Any, b: Any) -> None:
-    """To the last bit, models and history."""
-    np.testing.assert_array_equal(models(a), models(b))
-    assert a.history.keys() == b.history.keys()
-    for name in a.history:
-        np.testing.assert_array_equal(a.history[name], b.history[name], err_msg=name)
-
-
-@contextmanager
-def compilations() -> Iterator[list[str]]:
-    """What XLA compiles meanwhile."""
-    seen: list[str] = []
-
-    def listen(event: str, seconds: float, **_: Any) -> None:
-        if event == "/jax/core/compile/backend_compile_duration":
-            seen.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield seen
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-
-
 # -- propositions ---------------------------------------------------------------------------------------------------
 
 
@@ -980,10 +903,7 @@ def test_every_registered_method_has_a_row() -> None:
 def test_eight_devices_equal_vmap(row: Row, executor: str) -> None:
     one, eight = result(row, 8, **BATCHES), result(row, 8, executor=executor, **BATCHES)
     assert models(eight).dtype == np.float32
-    np.testing.assert_allclose(models(eight), models(one), rtol=1e-6, atol=1e-6)
-    assert eight.history.keys() == one.history.keys()
-    for name in one.history:
-        np.testing.assert_allclose(eight.history[name], one.history[name], rtol=1e-6, atol=1e-6, err_msg=name)
+    agree(eight, one, 1e-6)
 
 
 @pytest.mark.parametrize("executor", ["pmap", "shard_map", "mesh"])
@@ -1007,19 +927,12 @@ def test_float32_sees_the_batches_and_delays_of_the_numpy_float64_loop(row: Row)
 def test_slabs_equal_the_numpy_transcription_without_a_second_compilation(row: Row) -> None:
     problem, changes = least_squares(8), ({}, {"seed": 4}, *row.others)
     runs = [describe(row, 8, change).resolve(problem=problem) for change in changes]
-    assert len({key(run) for run in runs}) == 1
-    with compilations() as first:
-        compiled = engine.compile(group_of(runs, problem=problem), 2)
-    with compilations() as second:
-        slabs = [run_slab(compiled, runs[i : i + 2]) for i in range(0, len(runs), 2)]
-        again = run_slab(compiled, runs[:2])
-    assert first
-    assert not second
-    outcomes = [outcome for slab in slabs for outcome in slab]
+    outcomes, compiled = slabs_of_one_program(runs, problem)
+    again = run_slab(compiled, runs[:2])
     for run, outcome in zip(runs, outcomes, strict=True):
         assert_is(outcome, oracle(row, run), 8, 1e-10)
     for once, twice in zip(outcomes, again, strict=False):
-        assert_same(once, twice)
+        same(once, twice)
     if row.shows_luck:
         assert row.is_random == bool(np.any(models(outcomes[0]) != models(outcomes[1])))
 
@@ -1094,34 +1007,12 @@ def test_permuting_the_workers_permutes_the_result(row: Row) -> None:
         np.testing.assert_allclose(models(moved), models(found), rtol=1e-12, atol=1e-12)
 
 
-@cache
-def _looped(loop: Callable[[Problem], np.ndarray], workers: int, apart: bool) -> np.ndarray:
-    return loop(least_squares(workers, apart))
-
-
-@cache
-def _equalled(fields: tuple[tuple[str, Any], ...], workers: int, apart: bool) -> np.ndarray:
-    """The models of a run that is a special case of several others."""
-    run = describe(Row("", dict(fields), oracles.allreduce_sgd, (), ()), workers, {})
-    return models(dopt.run(run, problem=least_squares(workers, apart)))
-
-
 SPECIAL = [pytest.param(row, special, id=f"{row.name}: {special.name}") for row in TABLE for special in row.special]
 
 
 @pytest.mark.parametrize(("row", "special"), SPECIAL)
 def test_special_case(row: Row, special: Special) -> None:
-    n, problem = special.workers, least_squares(special.workers, special.apart)
-    changes = special.changes | ({"topology": None} if special.graph is not None else {})
-    found = models(dopt.run(describe(row, n, changes), problem=problem, graph=special.graph))
-    if callable(special.equals):
-        expected = _looped(special.equals, n, special.apart)
-    else:
-        expected = _equalled(tuple(special.equals.items()), n, special.apart)
-    if special.how == "exact":
-        np.testing.assert_array_equal(*np.broadcast_arrays(found, expected))
-    else:
-        np.testing.assert_allclose(*np.broadcast_arrays(found, expected), rtol=1e-10, atol=1e-10)
+    methods.check_special(row.run, special)
 
 
 @pytest.mark.parametrize("delay", [1, 5])
@@ -1147,7 +1038,7 @@ def _anew(tmp_path: Path) -> Iterator[None]:
 @pytest.mark.parametrize("row", [TABLE[0], *(row for row in TABLE if row.is_random)], ids=lambda row: row.name)
 def test_the_same_seed_compiled_anew_gives_the_same_trace(row: Row) -> None:
     again = dopt.run(describe(row, 8, BATCHES), problem=least_squares(8))
-    assert_same(again, result(row, 8, **BATCHES))
+    same(again, result(row, 8, **BATCHES))
 
 
 def test_another_seed_gives_other_batches() -> None:

@@ -22,6 +22,7 @@ from dopt.cli import (
     show,
     status,
     sweep,
+    try_plugins,
     words,
 )
 from dopt.cli.command import Command, Parser, add_command, add_import
@@ -43,6 +44,7 @@ COMMANDS: dict[str, Command] = {
     "status": status.STATUS,
     "watch": status.WATCH,
     "figures": figures.COMMAND,
+    "test-plugin": try_plugins.COMMAND,
     "doctor": doctor.COMMAND,
     "completion": completion.COMMAND,
 }

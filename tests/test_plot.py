@@ -196,6 +196,18 @@ def test_who_does_not_read_a_parameter_takes_part_in_all_of_its_cells(sound: Res
     assert set(rows.index) == set(sound.runs["algorithm"])
 
 
+def test_sweeps_that_vary_different_things_stand_side_by_side(sound: Results, clocked: Results) -> None:
+    for name in ("curves", "cells", "profile"):
+        assert set(dopt.plot.picture([clocked, sound], name).rows.get("sweep", ["clocked", "first"])) == {
+            "clocked",
+            "first",
+        }
+    assert len(dopt.plot.picture([clocked, sound], "timeline", by="topology").axes) == 1
+    other = replace(sound, runs=sound.runs.drop(columns="final.loss"), name="other")
+    with pytest.raises(InputError, match="y: every sweep must have recorded it, got 'loss'"):
+        dopt.plot.curves([sound, other])
+
+
 def test_sweeps_are_compared_in_the_same_cells(sound: Results) -> None:
     part = sound.where("algorithm=gossip_sgd")
     turned = replace(part, runs=part.runs.iloc[::-1].reset_index(drop=True), name="second")  # cells in another order
@@ -332,7 +344,7 @@ def test_the_kind_follows_from_what_differs(
     [
         ("curve", {}, "kind: unknown name 'curve'; did you mean 'curves'?"),
         (None, {"x": "steps"}, "x: unknown name 'steps'; did you mean 'step'?"),
-        (None, {"y": "los"}, "y: no run recorded 'los'; did you mean 'loss'?"),
+        (None, {"y": "los"}, "y: the sweep must have recorded it, got 'los'; did you mean 'loss'?"),
         (
             None,
             {"by": "topologi"},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -125,9 +125,10 @@ def ask(
     if x not in AXES:
         raise InputError(f"x: unknown name {quoted(x)}{did_you_mean(x, AXES)}")
     y = y or metric_of(sweeps[0])
-    known = {str(name).removeprefix("final.") for one in sweeps for name in one.runs if str(name).startswith("final.")}
+    known = set.intersection(*map(_recorded, sweeps))
     if y not in known:
-        raise InputError(f"y: no run recorded {quoted(y)}{did_you_mean(y, known)}")
+        of_all = "every sweep" if len(sweeps) > 1 else "the sweep"
+        raise InputError(f"y: {of_all} must have recorded it, got {quoted(y)}{did_you_mean(y, known)}")
     if size is not None and size not in SIZES:
         raise InputError(f"size: unknown name {quoted(size)}{did_you_mean(size, SIZES)}")
     made = Asked(sweeps, x, y, size=size, given=tuple(name for name, value in given.items() if value is not None))
@@ -139,20 +140,22 @@ def _sweeps(results: Results | Sequence[Results], conditions: str) -> tuple[Resu
     sweeps = together([results] if isinstance(results, Results) else results)
     if conditions:
         sweeps = chosen(sweeps, where.parse(conditions))
-    left = tuple(replace(one, runs=_plain(one)) for one in sweeps if len(one.runs))
+    varied = dict.fromkeys(name for one in sweeps for name in one.varied)
+    left = tuple(replace(one, runs=_plain(one, varied)) for one in sweeps if len(one.runs))
     if not left:
         raise InputError("plot: no run is left to be drawn; take a condition away, or run the sweep first")
     return left
 
 
-def _plain(one: Results) -> pd.DataFrame:
-    """The runs with the sweep's name; lists are texts, which a picture can tell apart like others."""
+def _plain(one: Results, varied: Iterable[str]) -> pd.DataFrame:
+    """The runs with the sweep's name, and with all that any sweep varies; lists are texts, which can be told apart like others."""
+    lacking = {name: np.nan for name in varied if name not in one.runs}
     lists = {
         name: one.runs[name].map(lambda value: str(list(value)) if isinstance(value, list | tuple) else value)
         for name in one.varied
         if name in one.runs and one.runs[name].dtype == object
     }
-    return one.runs.assign(**lists, **{SWEEP: one.name})
+    return one.runs.assign(**lacking, **lists, **{SWEEP: one.name})
 
 
 def _by(asked: Asked, names: Sequence[str]) -> tuple[str, ...]:
@@ -166,6 +169,10 @@ def _by(asked: Asked, names: Sequence[str]) -> tuple[str, ...]:
                 f"by: {quoted(name)} is no parameter that differs among these runs{did_you_mean(name, known) or '; none does'}"
             )
     return tuple(names)
+
+
+def _recorded(one: Results) -> set[str]:
+    return {str(name).removeprefix("final.") for name in one.runs if str(name).startswith("final.")}
 
 
 def metric_of(one: Results) -> str:

@@ -7,10 +7,8 @@ has a panel of its own, whose curves are at the best of all others.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from dopt.plot.asked import Asked, best, differing, values, where_is
@@ -55,7 +53,7 @@ def _panels(asked: Asked, one: Results) -> Iterator[Panel]:
         for name in names:
             yield Panel(f"{before}{said(name)}", name, one)
         return
-    if not panel or panel[0] not in one.runs:
+    if not panel or one.runs[panel[0]].isna().all():
         yield Panel(before.removesuffix(", "), curve, one)
         return
     column = one.runs[panel[0]]
@@ -70,7 +68,6 @@ def _other(names: list[str]) -> str:
 
 def _curves(asked: Asked, panel: Panel) -> pd.DataFrame:
     results, sign = panel.results, -1 if asked.highest else 1
-    results = results if panel.by in results.runs else replace(results, runs=results.runs.assign(**{panel.by: np.nan}))
     cells = best(results, [panel.by], asked.x)
     ids = [identity for each in cells["ids"] for identity in str(each).split()]
     columns = list(dict.fromkeys((asked.x, asked.y)))

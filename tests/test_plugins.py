@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from refusals import refused
 
 import dopt
@@ -294,3 +295,21 @@ def test_a_run_is_made_again_by_its_id_with_the_plugins_of_its_sweep(
     forget()
     (tmp_path / "rings.py").unlink()
     refused(capsys, ["run", "--id", found], "dopt: import: no file ")
+
+
+def test_what_is_launched_imports_the_same_files(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "rings.py").write_text(RINGS)
+    (tmp_path / "unused.py").write_text(UNUSED)
+    (tmp_path / "sweep.yaml").write_text(json.dumps(importing("rings.py")))
+    assert main(["launch", "slurm", "sweep.yaml", "--array=2", "--print", "--import=unused.py"]) == 0
+    assert f"--import={tmp_path / 'unused.py'}" in capsys.readouterr().out
+    words = ["--image=x", "--claim=y", "--completions=2", "--import", "unused.py"]
+    assert main(["launch", "kubernetes", "sweep.yaml", *words]) == 0
+    config, job = yaml.safe_load_all(capsys.readouterr().out)
+    pod = job["spec"]["template"]["spec"]
+    items = {item["key"]: item["path"] for item in pod["volumes"][0]["configMap"]["items"]}
+    assert {items[key]: text for key, text in config["data"].items() if key != "sweep"} == {
+        "rings.py": RINGS,
+        "unused.py": UNUSED,
+    }
+    assert "--import=/sweep/unused.py" in pod["containers"][0]["command"]

@@ -180,7 +180,7 @@ def kept(run: Resolved, path: Path) -> dict[Source, Any]:
 
 
 def is_solved(run: Resolved) -> bool:
-    """Whether the matrix is a solver's answer, of which another machine or version may find another one."""
+    """Whether the matrix is a solver's answer (of a program, of eigenvalues), of which another machine or version may find another one."""
     rules = (run.weights, run.options.get("weights.base"))
     return needs_of(run) not in (None, *UNWEIGHTED) and any(
         isinstance(rule, str) and rule in mixing.WEIGHTS and mixing.WEIGHTS[rule].traits.get("solver") for rule in rules

@@ -353,7 +353,7 @@ def max_degree(graph: Graph) -> csr_array:
     return _undirected(graph, lambda i, j: 1 / i.max(initial=1))
 
 
-@rule(source="Xiao-Boyd 2004, best constant", undirected=True, signed=True)
+@rule(source="Xiao-Boyd 2004, best constant", undirected=True, signed=True, solver="eigenvalues")
 def laplacian(graph: Graph) -> csr_array:
     """2 / (λ₁ + λ_{n-1}) on each edge, of the Laplacian's largest and second smallest eigenvalue: the best constant."""
     a = adjacency(graph).astype(float)
@@ -390,13 +390,13 @@ def given(graph: Graph) -> csr_array:
     return w
 
 
-@rule(source="Boyd-Diaconis-Xiao 2004, fastest mixing Markov chain", undirected=True, solver=True)
+@rule(source="Boyd-Diaconis-Xiao 2004, fastest mixing Markov chain", undirected=True, solver="convex")
 def fastest(graph: Graph) -> np.ndarray:
     """Symmetric and nonnegative with the least ‖W - J‖₂, by a convex solver."""
     return _least_norm(graph, "fastest", nonnegative=True)
 
 
-@rule(source="Xiao-Boyd 2004, fastest distributed linear averaging", undirected=True, signed=True, solver=True)
+@rule(source="Xiao-Boyd 2004, fastest distributed linear averaging", undirected=True, signed=True, solver="convex")
 def fastest_linear(graph: Graph) -> np.ndarray:
     """Symmetric with the least ‖W - J‖₂ whatever the signs, by a convex solver."""
     return _least_norm(graph, "fastest_linear", nonnegative=False)

@@ -293,7 +293,7 @@ def _weights(entry: Entry) -> Described:
     facts = [("graphs", "undirected" if traits.get("undirected") else "any, directed ones too")]
     facts += [("W is", f"{traits['stochastic']} stochastic")] if "stochastic" in traits else []
     facts += [("weights", "may be negative")] if traits.get("signed") else []
-    facts += [("made by", "a convex solver: pip install dopt[weights]")] if traits.get("solver") else []
+    facts += [("made by", "a convex solver: pip install dopt[weights]")] if traits.get("solver") == "convex" else []
     method, topology = FITTING.get(entry.name, ("gossip_sgd", "torus"))
     chosen = [f"--weights={entry.name}", *_given("weights", entry)]
     words = [f"--algorithm={method}", f"--topology={topology}", *chosen, QUADRATIC, "--workers=9", *PLAIN[1:]]

@@ -17,7 +17,7 @@ import made_up
 import numpy as np
 import pandas as pd
 import pytest
-from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 from required import require
 
 import dopt
@@ -304,7 +304,8 @@ def test_the_sweep_file_can_be_copied(real: Path, show: Shown) -> None:
     page.locator("#question summary").click()
     button = page.locator("button.copy")
     button.click()
-    page.wait_for_function("document.querySelector('button.copy').textContent === 'Copied'")
+    expect(button).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == (real.parent / "straggling.yaml").read_text()
     assert page.locator("#question pre").inner_text().strip() == (real.parent / "straggling.yaml").read_text().strip()
 
 

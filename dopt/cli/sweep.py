@@ -125,8 +125,9 @@ def run(args: argparse.Namespace, _: Values) -> int:
     paths += pictures
     out.print("\n".join(["wrote", *(f"  {short(path)}" for path in paths)]), highlight=False, soft_wrap=True)
     if pictures:
-        others = f"other pictures: dopt plot {shlex.quote(short(results.folder))} --kind curves -o curves.pdf"
-        out.print(f"{others} (see `dopt plot --help`)", highlight=False, soft_wrap=True)
+        folder = shlex.quote(short(results.folder))
+        others = f"other pictures: dopt plot {folder} --kind curves -o curves.pdf (see `dopt plot --help`)"
+        out.print(f"{others}; all on one page: dopt report {folder} --open", highlight=False, soft_wrap=True)
     return 0
 
 

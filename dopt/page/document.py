@@ -13,7 +13,6 @@ from html import escape
 from importlib.resources import files
 
 import numpy as np
-import pandas as pd
 
 from dopt.page import clocks, curves, heat, overlays, question, source, topologies, tuned
 from dopt.page.material import Material
@@ -22,7 +21,18 @@ from dopt.page.section import Section
 from dopt.report.formats import is_missing
 from dopt.sweeps.cells import cost
 
-SCRIPTS = ("data.js", "parts.js", "curves.js", "heat.js", "topologies.js", "clocks.js", "tables.js", "start.js")
+SCRIPTS = (
+    "data.js",
+    "statistics.js",
+    "parts.js",
+    "legend.js",
+    "curves.js",
+    "heat.js",
+    "topologies.js",
+    "clocks.js",
+    "tables.js",
+    "start.js",
+)
 HIDDEN = ("sweep",)  # columns that are this page's where there is one sweep
 
 
@@ -120,12 +130,7 @@ def _described(material: Material) -> dict[str, object]:
 def _runs(material: Material) -> dict[str, list[object]]:
     """The columns of the runs: of all, what a reader of the CSV wants."""
     left = [name for name in HIDDEN if len(material.sweeps) == 1]
-    return {str(name): [_plain(x) for x in _listed(material.runs[name])] for name in material.runs if name not in left}
-
-
-def _listed(column: pd.Series) -> list[object]:
-    found: list[object] = column.tolist()
-    return found
+    return {str(name): [_plain(x) for x in material.runs[name].tolist()] for name in material.runs if name not in left}
 
 
 def _plain(value: object) -> object:

@@ -178,6 +178,10 @@ def test_runs_that_diverged_have_a_mark(real: Path, show: Shown) -> None:
     assert page.evaluate(marks) == []
     page.locator("#curves [data-control=learning_rate]").select_option("all")
     assert set(page.evaluate(marks)) == {"x"}
+    inside = "dopt.models.get('curves-linear-log').y_range"
+    assert page.evaluate(
+        f"dopt.models.get('curves-marks').data.y.every((y) => {inside}.start <= y && y <= {inside}.end)"
+    )
     assert "diverged (crosses)" in page.locator("#curves-said").inner_text()
 
 

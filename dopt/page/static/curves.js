@@ -2,6 +2,8 @@
 
 const UP = ["accuracy"]; // more is better
 const MOST_LINES = 400;
+const DOTS = 8; // markers on a curve
+const MARKS = { diverged: "x", stalled: "square_pin" };
 const MARKERS = ["circle", "square", "triangle", "diamond", "inverted_triangle", "plus", "square_x", "hex", "star", "asterisk"];
 const LINES = [[], [6, 3], [2, 3], [7, 3, 2, 3], [12, 3], [4, 2, 1, 2]];
 
@@ -128,95 +130,96 @@ const curvesSection = (page) => {
     return [low - room, high + room];
   };
 
-  const mark = (into, run, color) => {
-    const kind = page.runs.diverged[run] ? "x" : page.runs.stalled_step[run] !== null ? "square_pin" : null;
+  // -- what is drawn: columns of Bokeh's sources, and the numbers that the axes must hold --
+
+  const nothing = () => ({
+    bands: { xs: [], ys: [], color: [] },
+    lines: { xs: [], ys: [], color: [], dash: [], text: [] },
+    dots: { x: [], y: [], color: [], marker: [] },
+    marks: { x: [], y: [], color: [], marker: [], text: [] },
+    xs: [],
+    ys: [],
+    begins: [],
+    left: 0, // runs that are not drawn
+  });
+
+  const add = (columns, row) => Object.entries(row).forEach(([name, value]) => columns[name].push(value));
+
+  const addLine = (into, drawn, { color, dash }, text) => {
+    add(into.lines, { xs: drawn.xs, ys: drawn.ys, color, dash, text });
+    drawn.xs.forEach((x) => into.xs.push(x));
+    drawn.ys.forEach((y) => into.ys.push(y));
+  };
+
+  const addMedian = (into, group, stats) => {
+    const drawn = line(stats.xs, stats.median);
+    addLine(into, drawn, group.look, group.text);
+    if (state.bands && group.rows.length > 1) {
+      band(stats, group.look.color, into.bands);
+      [stats.low, stats.high].forEach((part) => part.forEach((y) => into.ys.push(y)));
+    }
+    const there = drawn.xs.flatMap((x, i) => (Number.isFinite(x) ? [i] : []));
+    for (let k = 0; k < DOTS && there.length; k += 1) {
+      const i = there[Math.round((k * (there.length - 1)) / (DOTS - 1))];
+      add(into.dots, { x: drawn.xs[i], y: drawn.ys[i], color: group.look.color, marker: group.look.marker });
+    }
+  };
+
+  const addEach = (into, group, curves) => group.rows.forEach((run, i) => {
+    if (into.lines.xs.length >= MOST_LINES) into.left += 1;
+    else addLine(into, line(Array.from(curves[i].xs), Array.from(curves[i].ys)), group.look, `${group.label}\n${configuration(page, [run])}`);
+  });
+
+  // A mark where a run ended before its time, or where it left the picture.
+  const addMark = (into, run, color, top) => {
+    const kind = page.runs.diverged[run] ? "diverged" : page.runs.stalled_step[run] !== null ? "stalled" : null;
     if (!kind) return;
     const { xs: at, ys } = curve(run);
-    const last = ys.findLastIndex((y, i) => allowed("y", y) && allowed("x", at[i]));
+    const last = ys.findLastIndex((y, i) => allowed("y", y) && allowed("x", at[i]) && y <= top);
     if (last < 0) return;
-    into.x.push(at[last]);
-    into.y.push(ys[last]);
-    into.color.push(color);
-    into.marker.push(kind);
-    const what = kind === "x" ? `diverged at step ${shown(page.runs.diverged_step[run])}` : `stalled at step ${shown(page.runs.stalled_step[run])}`;
-    into.text.push(`${what}\n${configuration(page, [run])}`);
+    const text = `${kind} at step ${shown(page.runs[`${kind}_step`][run])}\n${configuration(page, [run])}`;
+    add(into.marks, { x: at[last], y: ys[last], color, marker: MARKS[kind], text });
   };
 
-  const source = (name) => page.model(`curves-${name}`);
+  // The legend's entries of the theory that is about a group.
+  const addTheory = (into, group, stats) => theory(group, stats).map((said) => {
+    const look = { color: group.look.color, dash: [2, 4], marker: null };
+    if (!hidden.has(said.label)) addLine(into, said, look, said.label);
+    return { label: said.label, text: said.label, look };
+  });
+
+  const addGroup = (into, group) => {
+    const curves = group.rows.map(curve);
+    const stats = quartiles(curves, highest() ? -Infinity : Infinity, log("x"));
+    if (state.mode === "median") addMedian(into, group, stats);
+    else addEach(into, group, curves);
+    into.begins.push(stats.median.find((y) => allowed("y", y)) ?? NaN);
+    return addTheory(into, group, stats);
+  };
 
   const draw = () => {
-    const isOpen = (name) => name !== state.by && name !== state.second;
-    const open = (name) => isOpen(name) || name === "learning_rate";
+    const open = (name) => (name !== state.by && name !== state.second) || name === "learning_rate";
     filters.open(open);
     const rows = filters.rows(open).filter(records.has);
-    const all = grouped(rows);
-    const worst = highest() ? -Infinity : Infinity;
-    const bands = { xs: [], ys: [], color: [] };
-    const lines = { xs: [], ys: [], color: [], dash: [], text: [] };
-    const dots = { x: [], y: [], color: [], marker: [] };
-    const marks = { x: [], y: [], color: [], marker: [], text: [] };
-    const entries = [];
-    const [allX, allY, begins] = [[], [], []];
-    const put = (drawn, color, dash, text) => {
-      lines.xs.push(drawn.xs);
-      lines.ys.push(drawn.ys);
-      lines.color.push(color);
-      lines.dash.push(dash);
-      lines.text.push(text);
-      drawn.xs.forEach((x) => allX.push(x));
-      drawn.ys.forEach((y) => allY.push(y));
-    };
-    let left = 0;
-    all.forEach((group) => {
-      const text = `${group.label}\n${configuration(page, group.rows)}`;
-      entries.push({ ...group, text });
-      if (hidden.has(group.label)) return;
-      const curves = group.rows.map(curve);
-      const stats = quartiles(curves, worst, log("x"));
-      const drawn = line(stats.xs, stats.median);
-      if (state.mode === "median") {
-        put(drawn, group.look.color, group.look.dash, text);
-        if (state.bands && group.rows.length > 1) {
-          band(stats, group.look.color, bands);
-          stats.high.forEach((y) => allY.push(y));
-          stats.low.forEach((y) => allY.push(y));
-        }
-        const there = drawn.xs.flatMap((x, i) => (Number.isFinite(x) ? [i] : []));
-        for (let k = 0; k < 8 && there.length; k += 1) {
-          const i = there[Math.round((k * (there.length - 1)) / 7)];
-          dots.x.push(drawn.xs[i]);
-          dots.y.push(drawn.ys[i]);
-          dots.color.push(group.look.color);
-          dots.marker.push(group.look.marker);
-        }
-      } else {
-        group.rows.forEach((run, i) => {
-          if (lines.xs.length >= MOST_LINES) {
-            left += 1;
-            return;
-          }
-          put(line(Array.from(curves[i].xs), Array.from(curves[i].ys)), group.look.color, group.look.dash, `${group.label}\n${configuration(page, [run])}`);
-        });
-      }
-      begins.push(stats.median.find((y) => allowed("y", y)) ?? NaN);
-      group.rows.forEach((run) => mark(marks, run, group.look.color));
-      theory(group, stats).forEach((said) => {
-        if (!entries.some((entry) => entry.label === said.label)) entries.push({ label: said.label, rows: [], look: { color: group.look.color, dash: [2, 4], marker: null }, text: said.label });
-        if (!hidden.has(said.label)) put(said, group.look.color, [2, 4], said.label);
-      });
+    const all = grouped(rows).map((group) => ({ ...group, text: `${group.label}\n${configuration(page, group.rows)}` }));
+    const seen = all.filter((group) => !hidden.has(group.label));
+    const into = nothing();
+    const entries = new Map(all.map((group) => [group.label, group]));
+    seen.forEach((group) => addGroup(into, group).forEach((entry) => entries.set(entry.label, entry)));
+    const top = highest() ? Infinity : ceiling(into.begins);
+    seen.forEach((group) => group.rows.forEach((run) => addMark(into, run, group.look.color, top)));
+    ["bands", "lines", "dots", "marks"].forEach((name) => {
+      page.model(`curves-${name}`).data = into[name];
     });
-    Object.entries({ bands, lines, dots, marks }).forEach(([name, data]) => {
-      source(name).data = data;
-    });
-    show(limits("x", allX), limits("y", cut(allY, begins)));
-    legend(entries);
-    said(all, rows, left, isOpen, open);
+    show(limits("x", into.xs), limits("y", into.ys.filter((y) => y <= top)));
+    legend([...entries.values()]);
+    said(all, rows, into.left, open);
   };
 
-  // What blew up is cut off far above where all began.
-  const cut = (values, begins) => {
-    const top = 100 * Math.max(...begins.filter(Number.isFinite));
-    return top > 0 && !highest() ? values.filter((y) => y <= top) : values;
+  // What blew up is cut off, far above where all began.
+  const ceiling = (begins) => {
+    const first = Math.max(...begins.filter(Number.isFinite));
+    return first > 0 ? 100 * first : Infinity;
   };
 
   const show = (xlimits, ylimits) => {
@@ -252,7 +255,7 @@ const curvesSection = (page) => {
     if (focused !== undefined) [...one("curves-legend").children].find((button) => button.dataset.curve === focused)?.focus();
   };
 
-  const said = (all, rows, left, isOpen, open) => {
+  const said = (all, rows, left, open) => {
     const counts = [...new Set(all.map((group) => group.rows.length))];
     const each = counts.length ? `${Math.min(...counts)}${counts.length > 1 ? ` to ${Math.max(...counts)}` : ""}` : "0";
     const lost = rows.filter((run) => page.runs.diverged[run]).length;
@@ -272,40 +275,4 @@ const curvesSection = (page) => {
 
   page.onTheme(draw);
   return draw;
-};
-
-const SVG = "http://www.w3.org/2000/svg";
-
-// A line as the legend shows it.
-const swatch = ({ color, dash, marker }) => {
-  const drawing = document.createElementNS(SVG, "svg");
-  Object.entries({ width: 34, height: 12, "aria-hidden": "true", "data-marker": marker ?? "" }).forEach(([name, value]) => drawing.setAttribute(name, value));
-  const stroke = document.createElementNS(SVG, "line");
-  Object.entries({ x1: 0, y1: 6, x2: 34, y2: 6, stroke: color, "stroke-width": 2.5, "stroke-dasharray": dash.join(" ") }).forEach(([name, value]) => stroke.setAttribute(name, value));
-  drawing.append(stroke);
-  const shape = document.createElementNS(SVG, "path");
-  if (marker) {
-    shape.setAttribute("d", SHAPES[marker] ?? SHAPES.circle);
-    shape.setAttribute("fill", color);
-    shape.setAttribute("stroke", color);
-    shape.setAttribute("transform", "translate(17 6)");
-    drawing.append(shape);
-  }
-  return drawing;
-};
-
-const SHAPES = {
-  circle: "M-4,0a4,4 0 1,0 8,0a4,4 0 1,0 -8,0",
-  square: "M-4,-4h8v8h-8z",
-  triangle: "M0,-5L5,4H-5z",
-  inverted_triangle: "M0,5L5,-4H-5z",
-  diamond: "M0,-5L4,0L0,5L-4,0z",
-  plus: "M-5,-1.5h3.5v-3.5h3v3.5h3.5v3h-3.5v3.5h-3v-3.5h-3.5z",
-  square_x: "M-4,-4h8v8h-8zM-6,-6L6,6M-6,6L6,-6",
-  triangle_dot: "M-5,0L4,-5V5z",
-  triangle_pin: "M5,0L-4,-5V5z",
-  hex: "M-5,0L-2.5,-4.5H2.5L5,0L2.5,4.5H-2.5z",
-  hex_dot: "M0,-5L4.5,-2.5V2.5L0,5L-4.5,2.5V-2.5z",
-  star: "M0,-6L1.5,-2H6L2.5,1L4,6L0,3L-4,6L-2.5,1L-6,-2H-1.5z",
-  asterisk: "M-5,0H5M0,-5V5M-4,-4L4,4M-4,4L4,-4",
 };

@@ -16,6 +16,7 @@ import pytest
 
 import dopt
 from dopt import InputError, Problem, Run, metrics
+from dopt.cli import main
 from dopt.config.identity import PLUGINS
 
 BASE = {"workers": 4, "problem": "quadratic", "problem.dim": 3, "learning_rate": 0.1, "steps": 12, "record_every": 4}
@@ -93,6 +94,13 @@ def test_a_metric_that_is_not_named_is_not_recorded_and_changes_no_id() -> None:
 def test_a_metric_that_nobody_has_or_that_is_no_number_is_refused(asked: tuple[str, ...], said: str) -> None:
     with pytest.raises(InputError, match=said):
         dopt.run(described(metrics=asked))
+
+
+def test_the_list_has_the_metrics_of_all(capsys: pytest.CaptureFixture) -> None:
+    assert main(["list", "metrics"]) == 0
+    listed = {line.split()[0]: line.split()[-1] for line in capsys.readouterr().out.splitlines() if line.strip()}
+    assert {"loss", "accuracy", "farthest"} <= set(listed)
+    assert (listed["loss"], listed["farthest"]) == ("dopt", "test_own")
 
 
 def test_a_problems_own_metrics_are_asked_for_by_name() -> None:

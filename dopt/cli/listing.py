@@ -30,8 +30,8 @@ REGISTRIES = {  # kind -> where its registry lies; only what is asked for is imp
     "data": "dopt.data:SETS",
     "partitions": "dopt.data:PARTITIONS",
 }
-SWEEPS = "sweeps"  # which are no plug-ins
-KINDS = (*REGISTRIES, SWEEPS)
+METRICS, SWEEPS = "metrics", "sweeps"  # most of which are no plug-ins
+KINDS = (*REGISTRIES, METRICS, SWEEPS)
 FAMILIES = ("synchronous", "asynchronous", "gossip")
 
 
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
         _print_accepting(out, args.what, args.family, args.accepts)
         return 0
     for kind in [args.what] if args.what else KINDS:
-        out.print(_sweeps() if kind == SWEEPS else _table(kind, registry(kind)))
+        out.print(_of(kind))
         if kind == "topologies":
             also = "and networkx:FUNCTION with its arguments as topology.*, or a file (edge list, GraphML)"
             out.print(also, highlight=False)
@@ -71,6 +71,23 @@ def run(args: argparse.Namespace, _: Values) -> int:
     for line in plugins.FAILED.values():
         complain(f"dopt: {line}")
     return 0
+
+
+def _of(kind: str) -> Table:
+    """What there is of a kind."""
+    others = {METRICS: _metrics, SWEEPS: _sweeps}
+    return others[kind]() if kind in others else _table(kind, registry(kind))
+
+
+def _metrics() -> Table:
+    """What a run can record, others' own metrics among it."""
+    from dopt import metrics
+    from dopt.report.terminal import table
+
+    plugins.offered()
+    rows = [[name, text, plugins.OWN] for name, text in {**metrics.CHOICES, **metrics.OF_PROBLEMS}.items()]
+    rows += [[entry.name, entry.summary, entry.origin] for entry in metrics.METRICS.values()]
+    return table(METRICS, ["name", "what it is", "from"], rows)
 
 
 def _print_accepting(out: PlainConsole, what: str | None, family: str | None, accepted: str | None) -> None:

@@ -97,6 +97,26 @@ def delayed_factor(step: float, delay: int) -> float:
     return float(np.abs(np.roots(polynomial)).max())
 
 
+def delayed_descent(
+    curvature: np.ndarray, start: np.ndarray, learning_rate: float, delay: int, length: int, *, queue: bool = False
+) -> np.ndarray:
+    """[length, d] x^k - x* of x <- x - αA(x^{k-τ} - x*), the whole way that `delayed_factor` is the end of; x^{k-τ} = x⁰ for k < τ.
+
+    Args:
+      curvature: A, [d, d].
+      start: x⁰ - x* [d].
+      learning_rate: α.
+      delay: τ.
+      length: how many k.
+      queue: gradients wait, and not models: nothing arrives in the first τ steps.
+    """
+    away = np.tile(start, (length, 1)).astype(np.float64)
+    for k in range(length - 1):
+        arrives = k >= delay or not queue
+        away[k + 1] = away[k] - arrives * learning_rate * (curvature @ away[max(k - delay, 0)])
+    return away
+
+
 def delayed_best_step(delay: int) -> float:
     """τ^τ/(τ+1)^{τ+1}, the step a = αL of the least `delayed_factor`, τ/(τ + 1) (`delayed_best_factor`); τ = 0: 1.
 

@@ -272,15 +272,23 @@ def test_floors_are_where_gossip_comes_to_rest(first: bool) -> None:
     for _ in range(2000):
         pull = run.learning_rate * np.einsum("nij,nj->ni", a, x - b)
         x = w @ (x - pull) if first else w @ x - pull
-    floors = {metric: value for metric, _, value, _ in overlays._said(run)}
+    floors = {said.metric: said.values[0] for said in overlays.said_of(run)}
     assert floors["consensus_distance"] == pytest.approx(np.mean(np.sum((x - x.mean(0)) ** 2, 1)), rel=1e-9)
 
 
-def test_rates_are_those_of_delayed_sgd() -> None:
-    run = Run.from_dict({**QUADRATIC, "algorithm": "delayed_sgd", "delay": 2}).resolve()
-    rates = {metric: value for metric, _, value, _ in overlays._said(run)}
-    factors = [theory.delayed_factor(0.3 * curvature, 2) for curvature in (0.1, 0.1**0.5, 1.0)]
-    assert rates["suboptimality"] == pytest.approx(max(factors) ** 2, rel=1e-6)
+def test_paths_are_those_of_delayed_sgd() -> None:
+    run = Run.from_dict({**QUADRATIC, "algorithm": "delayed_sgd", "delay": 2, "steps": 60, "record_every": 1}).resolve()
+    paths = {said.metric: said for said in overlays.said_of(run)}
+    history = dopt.run(run).history
+    for metric in ("suboptimality", "grad_norm"):
+        at = paths[metric].steps
+        np.testing.assert_allclose(paths[metric].values, np.asarray(history[metric])[at], rtol=1e-9, atol=1e-13)
+
+
+@pytest.mark.parametrize("queue", [False, True])
+def test_the_path_of_delayed_descent_shrinks_by_its_factor_in_the_end(queue: bool) -> None:
+    away = theory.delayed_descent(np.array([[0.4]]), np.ones(1), 0.2, 3, 300, queue=queue)[:, 0]
+    assert abs(away[-1] / away[-41]) ** (1 / 40) == pytest.approx(theory.delayed_factor(0.08, 3), rel=1e-9)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +303,7 @@ def test_rates_are_those_of_delayed_sgd() -> None:
 )
 def test_where_no_closed_form_is_about_a_run_none_is_drawn(other: dict[str, object]) -> None:
     run = Run.from_dict({**QUADRATIC, "algorithm": "gossip_sgd", "topology": "ring", **other}).resolve()
-    assert overlays._said(run) == []
+    assert overlays.said_of(run) == []
 
 
 def test_staleness_is_geometric_where_all_are_memoryless_and_alike() -> None:

@@ -1,7 +1,7 @@
 """What theory says of runs, where a closed form of `dopt.theory` really is about them, and nothing where it is not.
 
-Floors: gossip SGD with full gradients on quadratics comes to rest where one linear solve says. Rates: delayed SGD with full gradients on
-quadratics shrinks, in the long run, by a factor each step. Both take plain SGD with a constant rate, and neither noise nor lost links.
+Floors: gossip SGD with full gradients on quadratics comes to rest where one linear solve says. Paths: delayed SGD with full gradients on
+quadratics obeys a linear recursion. Both take plain SGD with a constant rate, and neither noise nor lost links.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from dopt.types import InputError, MachineError
 
 MOST = 24  # runs that are looked at
 ROUNDING = 1e-12  # below it a floor is none
+LONGEST = 20_000  # steps of a path
+POINTS = 200  # of it that are drawn
 SIZE = 1500  # numbers that a linear solve is for: workers times coordinates
 QUADRATICS = ("quadratic", "turned_quadratic")
 
@@ -28,8 +30,8 @@ class Overlay(NamedTuple):
 
     label: str
     metric: str
-    kind: str  # floor: the value that it ends at; rate: the factor by which it shrinks each step
-    value: float
+    steps: list[int]  # none: a floor, the one value at which it ends
+    values: list[float]
     runs: list[int]  # rows of the page's runs: all that differ from the one that was looked at in their seed alone
 
 
@@ -41,18 +43,17 @@ def found(material: Material) -> list[Overlay]:
     for _, alike in list(best.groupby(names, sort=False, dropna=False) if names else [((), best)])[:MOST]:
         if len(alike):
             run = material.resolved(alike["id"].iloc[0])
-            for metric, kind, value, label in () if run is None else _said(run):
-                overlays.append(Overlay(label, metric, kind, value, alike.index.tolist()))
+            overlays += [] if run is None else [said._replace(runs=alike.index.tolist()) for said in said_of(run)]
     return overlays
 
 
-def _said(run: Resolved) -> list[tuple[str, str, float, str]]:
-    """(metric, kind, value, label) of each closed form that is about this run."""
+def said_of(run: Resolved) -> list[Overlay]:
+    """Each closed form that is about this run."""
     try:
         if _is_plain(run) and run.algorithm == "gossip_sgd":
             return _floors(run)
         if _is_plain(run) and run.algorithm == "delayed_sgd":
-            return _rates(run)
+            return _paths(run)
     except (InputError, MachineError):  # a plug-in or a file that is not here any more
         pass
     return []
@@ -72,7 +73,7 @@ def _quadratic(run: Resolved) -> tuple[np.ndarray, np.ndarray]:
     return (a if a.ndim == 3 else a[:, :, None] * np.eye(a.shape[1])), b
 
 
-def _floors(run: Resolved) -> list[tuple[str, str, float, str]]:
+def _floors(run: Resolved) -> list[Overlay]:
     simple = {"algorithm.rounds": 1, "algorithm.local_steps": 1, "algorithm.chebyshev": False}
     if run.delay != 0 or any(run.options.get(name) != value for name, value in simple.items()):
         return []
@@ -92,7 +93,7 @@ def _floors(run: Resolved) -> list[tuple[str, str, float, str]]:
     apart = np.mean(np.sum((x - mean) ** 2, 1))
     named = f"theory: fixed point of gossip SGD (Yuan et al. 2016), rate {run.learning_rate:g}"
     values = (("suboptimality", float(gap)), ("consensus_distance", float(apart)))
-    return [(metric, "floor", value, named) for metric, value in values if value > ROUNDING]
+    return [Overlay(named, metric, [], [value], []) for metric, value in values if value > ROUNDING]
 
 
 def _contracts(w: np.ndarray, a: np.ndarray, run: Resolved) -> bool:
@@ -106,10 +107,22 @@ def _contracts(w: np.ndarray, a: np.ndarray, run: Resolved) -> bool:
     return bool(np.abs(np.linalg.eigvals((whole - pull).reshape(n * d, n * d))).max() < 1)
 
 
-def _rates(run: Resolved) -> list[tuple[str, str, float, str]]:
+def _paths(run: Resolved) -> list[Overlay]:
     assert isinstance(run.delay, int)
-    a, _ = _quadratic(run)
-    factor = max(theory.delayed_factor(run.learning_rate * x, run.delay) for x in np.linalg.eigvalsh(a.mean(0)))
-    named = f"theory: delayed SGD, factor {factor:.4g} a step at rate {run.learning_rate:g}, delay {run.delay}"
-    powers = (("suboptimality", 2), ("grad_norm", 1))
-    return [(metric, "rate", factor**power, named) for metric, power in powers] if factor < 1 else []
+    steps = run.steps if run.gradients is None else run.gradients // run.workers
+    if steps is None or not 0 < steps <= LONGEST:
+        return []
+    a, b = _quadratic(run)
+    mean = a.mean(0)
+    best = np.linalg.solve(mean, np.einsum("nij,nj->i", a, b) / len(b))
+    queue = run.options.get("algorithm.read") == "queue"
+    away = theory.delayed_descent(mean, -best, run.learning_rate, run.delay, steps + 1, queue=queue)
+    at = np.unique(np.linspace(0, steps, POINTS).round().astype(int))
+    pull = away[at] @ mean
+    factor = max(theory.delayed_factor(run.learning_rate * x, run.delay) for x in np.linalg.eigvalsh(mean))
+    named = (
+        f"theory: delayed SGD at rate {run.learning_rate:g}, delay {run.delay}; in the long run × {factor:.4g} a step"
+    )
+    measured = {"suboptimality": 0.5 * (pull * away[at]).sum(1), "grad_norm": np.linalg.norm(pull, axis=1)}
+    whole = [name for name, values in measured.items() if np.isfinite(values).all()]
+    return [Overlay(named, name, at.tolist(), measured[name].tolist(), []) for name in whole]

@@ -19,8 +19,13 @@ const curvesSection = (page) => {
     one("curves-said").textContent = "These runs recorded no metric.";
     return () => {};
   }
-  const positive = (name) => page.rows.every((run) => !records.has(run) || records.curve(name, run).every((x) => !(x <= 0)));
-  const state = { x: xs.includes("step") ? "step" : xs[0], y: metric, xscale: "linear", yscale: positive(metric) ? "log" : "linear", by: first, second: "", mode: "median", bands: true };
+  // Whether what is not positive is but rounding.
+  const positive = (name) => {
+    const ends = page.rows.filter(records.has).map((run) => records.curve(name, run).filter(Number.isFinite)).filter((ys) => ys.length);
+    const largest = Math.max(...ends.map((ys) => ys[0]));
+    return ends.every((ys) => ys.every((y) => y > -1e-6 * largest));
+  };
+  const state = { x: xs.includes("step") ? "step" : xs[0], y: metric, xscale: "linear", yscale: positive(metric) && !UP.includes(metric) ? "log" : "linear", by: first, second: "", mode: "median", bands: true };
   if (page.cost.startsWith("seconds") && xs.includes("time")) state.x = "time";
   if (page.cost.startsWith("gradients") && xs.includes("gradients")) state.x = "gradients";
   const hidden = new Set();
@@ -83,13 +88,12 @@ const curvesSection = (page) => {
 
   const theory = (group, stats) => own.theory.filter((said) => said.metric === state.y && said.runs.some((run) => group.rows.includes(run))).flatMap((said) => {
     const there = stats.xs.filter((x, i) => allowed("x", x) && allowed("y", stats.median[i]));
-    if (!there.length || !(said.value > 0)) return [];
-    if (said.kind === "floor") return [{ label: said.label, xs: [there[0], there.at(-1)], ys: [said.value, said.value] }];
+    if (!there.length) return [];
+    if (!said.steps.length) return said.values[0] > 0 ? [{ label: said.label, xs: [there[0], there.at(-1)], ys: [said.values[0], said.values[0]] }] : [];
     if (state.x !== "step") return [];
-    const from = there[Math.floor(there.length / 2)];
-    const height = stats.median[stats.xs.indexOf(from)];
-    const points = Array.from({ length: 50 }, (_, i) => from + ((there.at(-1) - from) * i) / 49);
-    return [{ label: said.label, xs: points, ys: points.map((x) => height * said.value ** (x - from)) }];
+    const least = Math.min(...stats.median.filter((y) => allowed("y", y)));
+    const keep = said.steps.map((x, i) => allowed("x", x) && said.values[i] >= 0.5 * least); // as far down as rounding lets the curve go
+    return [{ label: said.label, xs: said.steps.filter((_, i) => keep[i]), ys: said.values.filter((_, i) => keep[i]) }];
   });
 
   // The polygons of a band: one for each stretch in which both quartiles can be drawn.
@@ -261,7 +265,7 @@ const curvesSection = (page) => {
     const lost = rows.filter((run) => page.runs.diverged[run]).length;
     const stalled = rows.filter((run) => page.runs.stalled_step[run] !== null).length;
     const words = [
-      state.mode === "median" ? `Median${state.bands ? " and quartiles" : ""} of ${each} runs a curve` : `${rows.length - left} runs`,
+      state.mode === "each" ? `${rows.length - left} runs` : each === "1" ? "One run a curve" : `Median${state.bands ? " and quartiles" : ""} of ${each} runs a curve`,
       ...filters.said(open),
       lost ? `${lost} diverged (crosses)` : "",
       stalled ? `${stalled} stalled (squares)` : "",

@@ -8,6 +8,7 @@ import io
 import math
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -608,8 +609,8 @@ def claims(results):
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project with one figure, whose runs are there."""
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with one figure, whose runs are there; who changes something takes `drawn`."""
     root = tmp_path_factory.mktemp("figures")
     (root / "paper_figs").mkdir()
     (root / "benchmarks").mkdir()
@@ -620,6 +621,12 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert [part.folder.relative_to(root) for part in parts.values()] == [Path("results/fig/one"), Path("results/two")]
     fill.filled(parts, Show)
     return root
+
+
+@pytest.fixture
+def drawn(filled: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(filled, tmp_path / "figures"))
 
 
 def write_figure(root: Path, misses: float, differs: str = "", **changes: Any) -> None:
@@ -682,9 +689,9 @@ def test_fast_takes_a_tenth_of_the_seeds_and_widens_the_claims(
 def test_two_processes_share_the_runs_of_a_figure(drawn: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(drawn)
     write_figure(drawn, 0.0)
-    assert main(["figures", "--folder", "paper_figs", "--jobs", "2", "--results", str(tmp_path)]) == 0
+    assert main(["figures", "--folder", "paper_figs", "--jobs", "2", "--results", str(tmp_path / "ours")]) == 0
     for part in ("fig/one", "two"):
-        ours, alone = dopt.load(tmp_path / part), dopt.load(drawn / "results" / part)
+        ours, alone = dopt.load(tmp_path / "ours" / part), dopt.load(drawn / "results" / part)
         pd.testing.assert_frame_equal(ours.history, alone.history)
 
 

@@ -140,7 +140,9 @@ def _free(first: int, taken: set[Place]) -> Place:
 def _drawn(place: Place) -> dict[str, Any]:
     colour, row = place
     turn, dash = divmod(row, len(DASHES))
-    marker = MARKERS[(dash + turn) % len(MARKERS)]
+    marker = MARKERS[
+        (colour + dash + turn) % len(MARKERS)
+    ]  # another one for each colour and for each dash: paper may be grey
     return {"color": COLOURS[colour], "linestyle": DASHES[dash], "marker": marker}
 
 

@@ -405,7 +405,7 @@ def test_what_cannot_be_written_is_one_line(flag: str, said: str, capsys: pytest
 
 
 def test_what_cannot_be_shown_names_what_can(capsys: pytest.CaptureFixture) -> None:
-    fails(capsys, ["show", "shedule", "async_sgd"], "'shedule'", "schedule", "topology")
+    fails(capsys, ["show", "shedule", "async_sgd"], "'shedule'", "did you mean 'schedule'?", "dopt show --help")
 
 
 def test_a_clock_of_no_cluster_takes_a_second_for_a_step() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -194,6 +195,15 @@ def write(figure: Figure, path: Path) -> None:
     """A figure as PNG, PDF or SVG, by the ending; the same figure gives the same bytes."""
     with whole(path) as file:
         figure.savefig(file, metadata=UNDATED[path.suffix])
+        if path.suffix == ".svg":
+            file.write_text(_numbered(file.read_text("utf-8")), "utf-8")
+
+
+def _numbered(svg: str) -> str:
+    """The same picture with numbers for ids: these are hashes of where things lie, and a layout has other last bits each time."""
+    names = dict.fromkeys(re.findall(r'id="([^"]*[0-9a-f]{10})"', svg))
+    places = {name: f"id{number}" for number, name in enumerate(names)}
+    return re.sub("|".join(map(re.escape, places)), lambda found: places[found[0]], svg) if places else svg
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:

@@ -2,10 +2,10 @@
 
 Gradient descent whose gradients are τ steps old, on a quadratic of 100 coordinates with curvatures from 0.01 to L = 1.
 Left: the largest rate that is still stable lies within 1 % of 2 sin(π/(2(2τ+1)))/L for every delay tried. Middle:
-without noise the steps to f - f* ≤ 0.001, at the step of the fastest contraction, grow in proportion to the delay (40
-at τ = 0, 6700 at τ = 100). With noise, the rate tuned for each delay, they do not grow up to τ = 5 and only
-double up to τ = 100: the noise has asked for a small rate already. Right: at a fixed rate what counts is ατL, and up to
-0.3 a delay costs less than 10 %.
+without noise the steps to f - f* ≤ 0.001, at the rate of the fastest contraction, grow in proportion to the delay (40
+at τ = 0, 6700 at τ = 100). With noise and the rate tuned for each delay, they do not grow up to τ = 5 and only double
+up to τ = 100, since the noise needs a small rate anyway. Right: at a fixed rate what counts is ατL, and up to 0.3 a
+delay costs less than 10 %.
 
 Differs: both papers prove bounds and draw no such picture, so all sizes are ours. Curvatures are log-spaced, x⁰ is at
 distance 1 from x*, noise is Gaussian with E‖ξ‖² = 0.1, independent per coordinate. The rate of the noiseless curve is

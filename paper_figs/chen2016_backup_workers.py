@@ -6,9 +6,9 @@ lognormal ones (0 and 90 backups). But the fewer gradients an update has, the no
 target takes. With lognormal times the time to the target is U-shaped, the learning rate tuned for each b: 103 s with no
 backup, 42 with 40, 81 with 90.
 
-With exponential times it is not: the tuned time falls from 169 to 18 s, up to the last b. Backups are free there, since
-those who are stopped have forgotten how long they computed: b of n backups cost ln(n/b)/(n - b) s for each gradient
-that counts, which falls in b. What turns that curve up, too, is a rate that is not tuned: at the rate that is best
+With exponential times it is not U-shaped: the tuned time falls from 169 to 18 s, up to the last b. Backups are free
+there, since with memoryless times nothing is lost by stopping a worker: b of n backups cost ln(n/b)/(n - b) s for each
+gradient that counts, which falls in b. This curve turns up, too, if the rate is not tuned: at the rate that is best
 without backups, updates with 80 or more are so noisy that the target is never reached.
 
 Differs: softmax regression on handwritten digits with single samples, where the paper trains deep networks on clusters

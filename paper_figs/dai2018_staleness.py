@@ -1,17 +1,19 @@
 """Dai et al. 2018 (1810.03264): which models and which optimizers does staleness slow down most?
 
-Updates until a training loss is reached, over those without staleness; each gradient is 0..s updates old, uniformly. All of them pay,
-the more the larger s is. With the rate tuned at each s momentum pays most (3.3 to 9.2 times at s = 8), then Adam (3.0 to 6.2), then
-SGD (2.0 to 3.6); RMSProp pays least (2.0 to 3.1), unlike in the paper. With one rate for all s, at which each optimizer is equally fast
-without staleness, the deeper models pay more than logistic regression with each optimizer; with momentum they do not get there at
-s = 32. What an optimizer bears is much a matter of its rate: with rates as they are usual RMSProp slows down 11.5 times at
-s = 32 on the MLP and SGD, whose rate is then far below its limit, 1.7 times.
+Updates until a training loss is reached, over those without staleness; each gradient is 0..s updates old, uniformly.
+All of them slow down, and more so for larger s. With the rate tuned at each s, momentum slows down most (3.3 to 9.2
+times at s = 8), then Adam (3.0 to 6.2), then SGD (2.0 to 3.6); RMSProp slows down least (2.0 to 3.1), unlike in the
+paper. With one rate for all s, at which each optimizer is equally fast without staleness, the deeper models slow down
+more than logistic regression with each optimizer; with momentum they do not get there at s = 32. How much staleness an
+optimizer tolerates depends strongly on its rate: with the usual rates RMSProp slows down 11.5 times at s = 32 on the
+MLP, and SGD, whose rate is then far below its limit, 1.7 times.
 
-Differs: The paper trains on MNIST and CIFAR-10, deep networks and others; here it is digits (no MNIST comes with a dependency; `--full` takes it for
-the MLP), an MLP of 3 x 32 units, and instead of convolutional networks a transformer of width 16 on 16 characters of the small text,
-so that its target and data differ from the others'. In the paper each worker's updates arrive late at each other worker; here one
-worker's gradient is taken at a model of the past. As far as we can tell the paper keeps one rate for each optimizer through all s; here
-it is tuned, on the seeds that are shown. The target is a training loss, the paper's an accuracy.
+Differs: The paper trains on MNIST and CIFAR-10, deep networks and others; here it is digits (no dependency brings
+MNIST; `--full` takes it for the MLP), an MLP of 3 x 32 units, and instead of convolutional networks a transformer of
+width 16 on 16 characters of the small text, so that its target and data differ from the others'. In the paper each
+worker's updates arrive late at each other worker; here one worker's gradient is taken at a model of the past. As far as
+we can tell the paper keeps one rate for each optimizer through all s; here it is tuned, on the seeds that are shown.
+The target is a training loss, the paper's an accuracy.
 """
 
 from __future__ import annotations

@@ -1,18 +1,18 @@
 """Dutta et al. 2018 (1803.01113), slow and stale gradients: how long do K gradients take, and which curve wins when?
 
 Above: the mean time between updates of 8 workers, for three laws of compute times of mean 1 s. Waiting for the first K
-of 8 and starting all again (K-sync) takes the order statistic, whatever the law; any K gradients (K-batch-async) take
-K/8. That K-batch-sync takes as long, and K-async as long as K-sync, is true of memoryless times only: with Pareto times
-at K = 4, K-batch-sync takes 0.78 s, not 0.50, and K-async 0.63 s, where K-sync takes 0.78 (a restart throws away what a
-worker that has a minimum to compute has done).
+of 8 and restarting all workers (K-sync) takes the order statistic, whatever the law; any K gradients (K-batch-async)
+take K/8. That K-batch-sync takes as long, and K-async as long as K-sync, is true of memoryless times only: with Pareto
+times at K = 4, K-batch-sync takes 0.78 s, not 0.50, and K-async 0.63 s, where K-sync takes 0.78 (where each computation
+takes a minimum time, a restart throws work away).
 
-Below: the loss over seconds at K = 4, at one learning rate for all, and by a marker the time to the target at the rate
+Below: the loss over seconds at K = 4, at one learning rate for all; a marker shows the time to the target at the rate
 tuned for each. From 30 to 120 s, f - f* of asynchronous SGD is 0.11 to 0.17 of the synchronous one; then it stays where
 stale and single gradients leave it (0.04 to 0.09 at the end), and the synchronous curve crosses it and ends below (0.01
 to 0.03). Tuned, asynchronous SGD is first with 111 to 124 s, K-batch-async takes 124 to 135 and synchronous SGD 185 to
 248 s. Only with memoryless times is K-batch-sync as fast (112 s).
 
-Differs: softmax regression on handwritten digits with batches of 4. Rate and horizon are ours, and the crossing hangs
+Differs: softmax regression on handwritten digits with batches of 4. Rate and horizon are ours, and the crossing depends
 on them: among 0.2, 0.4 and 0.8, tried on 2 seeds, 0.2 is the one at which asynchronous SGD is ahead at first for all
 laws (at 0.8 for none); with exponential times the curves cross after 480 s only. Pareto has shape 2.5 and the shifted
 exponential half of its mean as a minimum; both are scaled to a mean of 1 s.

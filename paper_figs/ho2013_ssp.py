@@ -1,10 +1,10 @@
-"""Ho et al. 2013 (NIPS 26), stale synchronous parallel: what does it buy to let fast workers run s steps ahead?
+"""Ho et al. 2013 (NIPS 26), stale synchronous parallel: what is gained by letting fast workers run s steps ahead?
 
-8 workers push gradients to a server; who is more than s pushes ahead of the slowest waits. s = 0 is a barrier in each
-step, s = ∞ asynchronous. Where all workers are alike and only luck makes them late (exponential times), slack buys
-throughput: from 1/H_8 = 0.37 pushes a second and worker at s = 0 over 0.72 at s = 3 to 1 at s = ∞. It costs next to
-nothing in gradients (385 to 455 to the target whatever s), so that the target takes 153 s behind barriers, 66 s at s =
-3 and 55 s at s = 30.
+8 workers push gradients to a server; a worker that is more than s pushes ahead of the slowest waits. s = 0 is a barrier
+in each step, s = ∞ asynchronous. Where all workers are equal and only chance makes them late (exponential times), slack
+raises the throughput: from 1/H_8 = 0.37 pushes per second and worker at s = 0 to 0.72 at s = 3 and 1 at s = ∞. It costs
+almost nothing in gradients (385 to 455 to the target for any s), so that the target takes 153 s behind barriers, 66 s
+at s = 3 and 55 s at s = 30.
 
 Where one worker is 4 times slower for good, no finite slack helps in the end: the long-run throughput is 0.21 at s = 0
 and 0.25, the straggler's own, from s = 1 to 30; at s = ∞ it is 0.91. The target takes 277 s at s = 0, 189 s at s = 10,
@@ -12,8 +12,8 @@ and 64 s at s = ∞; 115 s at s = 30, where the seven others may be 210 pushes a
 of this race.
 
 Differs: softmax regression on handwritten digits, split at random, and a simulated clock without messages; each worker
-pulls the whole model after each push. On such data staleness costs no gradients to speak of, so that only the gain of
-slack is seen here and not its price. The learning rate is tuned for each s and cluster.
+pulls the whole model after each push. On such data staleness costs hardly any gradients, so that only the gain of slack
+is seen here and not its price. The learning rate is tuned for each s and cluster.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Lian et al. 2017 (1705.09056), epoch time against latency and against 1/bandwidth: when does decentralized training win?
 
-Sixteen workers compute for 0.1 s a step, then exchange a model of 1.08 MB (ResNet-20, the paper's on CIFAR-10): through a server
-with one port, by ring all-reduce, or by gossip with the two neighbours on a ring. Left, latency: all-reduce takes 30 latencies a
-step and goes from 12 to 70 s an epoch at 20 ms, gossip takes 2 and goes to 15. Right, bandwidth: at 10 Mb/s an epoch takes
-2720 s with the server, whose port carries 32 models a step, and 179 s with gossip: fifteen times less, the paper's order of magnitude.
+Sixteen workers compute for 0.1 s a step, then exchange a model of 1.08 MB (ResNet-20, which the paper trains on
+CIFAR-10): through a server with one port, by ring all-reduce, or by gossip with the two neighbours on a ring. Left,
+latency: all-reduce takes 30 latencies a step and goes from 12 to 70 s an epoch at 20 ms, gossip takes 2 and goes to 15.
+Right, bandwidth: at 10 Mb/s an epoch takes 2720 s with the server, whose port carries 32 models a step, and 179 s with
+gossip: fifteen times less, the paper's order of magnitude.
 
-Against ring all-reduce gossip does not win on bandwidth by itself. All-reduce moves 1.875 models per worker and step; gossip
-whose links share a port moves 2 and loses (179 against 169 s at 10 Mb/s); with a port for each link it needs the time of one
-and wins (94 s). Against a server it does not win latencies: 2 against 2, or 1 with two ports. What gossip saves is
-congestion at the server, and rounds of the all-reduce.
+Against ring all-reduce gossip does not win on bandwidth by itself. All-reduce moves 1.875 models per worker and step;
+gossip whose links share a port moves 2 and loses (179 against 169 s at 10 Mb/s); with a port for each link it needs the
+time of one and wins (94 s). Against a server it saves no latencies: 2 against 2, or 1 with two ports. What gossip
+avoids is congestion at the server, and the many rounds of an all-reduce.
 
 Epochs are worth the same: trained with single samples at rates in proportion to n, gossip among 16 workers needs a fourth of the steps
 of 4 (272 and 1172 to f - f* = 0.01), and no more than all-reduce (294).

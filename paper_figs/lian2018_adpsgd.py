@@ -1,12 +1,12 @@
 """Lian et al. 2018 (1710.06952), AD-PSGD with one slow worker, 1 to 100 times: who still trains, and how fast?
 
-All-reduce waits for the slowest: with constant times each worker makes 1/k gradients a second, where AD-PSGD loses but
+All-reduce waits for the slowest: with constant times each worker makes 1/k gradients a second, where AD-PSGD loses only
 the slow one's share, (n - 1 + 1/k)/n: 0.01 against 0.94 at k = 100. After as many gradients the losses of AD-PSGD with
 k = 10 and 100 are within 2 % of those with k = 1, and within 3 % of all-reduce's at the same rate. Each at its own best
-rate they are not within 10 % throughout: all-reduce bears twice the rate, and AD-PSGD's loss is up to 29 % higher, at
+rate they are not within 10 % throughout: all-reduce allows twice the rate, and AD-PSGD's loss is up to 29 % higher, at
 192 gradients; it is within 10 % from 512 on, and in the end 0.750 against 0.754. By the clock AD-PSGD is first, by 59
-times at k = 100. That gradients are of the models that workers began with shows where workers are unlike: on four quadratics (not
-drawn) f - f* stays where the second moments say, a quarter higher than fresh gradients would leave it.
+times at k = 100. That gradients are taken at the models that workers began with shows where workers differ: on four
+quadratics (not drawn) f - f* stays where the second moments say, a quarter higher than fresh gradients would leave it.
 
 Differs: softmax regression on handwritten digits, split at random, on a ring of 16 simulated workers whose messages
 take no time. The throughput is claimed for constant compute times, where it is arithmetic of the clock, and drawn for

@@ -2,12 +2,12 @@
 
 Forty workers, loss against computed gradients, every rate tuned. With memoryless times, of equal or unequal workers,
 the asynchronous server ends a thousand times lower than minibatch SGD, or more. It does not with deterministic times:
-round-robin delays are 39 always, the steep direction bears α = 0.15 and no more, and with that the asynchronous server
-is behind. Nearly equal times (lognormal, σ = 0.2) are as bad. Mean staleness is the same in all cases (n - 1 = 39); its
+round-robin delays are 39 always, the steep direction allows at most α = 0.15, and with that the asynchronous server is
+behind. Nearly equal times (lognormal, σ = 0.2) are as bad. Mean staleness is the same in all cases (n - 1 = 39); its
 law decides, and the best rate of memoryless workers diverges in round-robin order.
 
 Differs: the paper's N, d and batch are 10 000, 400 and 256, its gradients 32 000; here all are a quarter (`--full`:
-theirs), which makes 1/κ four times as large and leaves the number of e-folds. Delays there are those of 40 processes on
+theirs), which makes 1/κ four times as large and keeps the number of e-folds. Delays there are those of 40 processes on
 one computer. Batches are drawn with replacement. In the authors' code minibatch SGD steps on the sum of the workers'
 gradients; rates are given per gradient here.
 """

@@ -4,8 +4,8 @@ Left: asynchronous gradient descent on x²/2 with n workers of iid exponential t
 heavy ball of momentum 1 - 1/n and rate α/n after a first plain step (dashed), within 2.6 standard errors of the mean.
 Right: steps to a target against explicit momentum, the rate tuned for each. Middle: the momentum of the heavy ball that
 fits the mean best is 1 - 1/n within 0.002; the best explicit momentum falls from 0.6 for one worker to -0.24 for
-sixteen. So it falls in theory, too, where the rate and the momentum are tuned for the second moments over schedules.
-But what a negative momentum gains is little: 1.5 % in theory for 16 workers.
+sixteen. It falls in theory, too, where the rate and the momentum are tuned for the second moments over schedules. But a
+negative momentum gains little: 1.5 % in theory for 16 workers.
 
 Differs: the paper also trains networks on real clusters; this is its model only, on quadratics, without gradient noise.
 The mean can only be seen in one coordinate with its sign: the engine records f - f* = s²/2 of each run, and s gets its

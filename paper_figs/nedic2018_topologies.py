@@ -1,17 +1,18 @@
 """Nedić, Olshevsky, Rabbat 2018 (1709.08765), the table of topologies: how does averaging slow down as the network grows?
 
-Seven families of graphs with Metropolis weights. Left, the spectral gap: path and ring lose it as n^-2 (fitted exponents -2.00
-and -1.99 over n = 8..256), the grid as 1/n (-1.01 over the squares 9..256), a star as 1/n exactly; the hypercube has
-2/(1 + log₂n), and Margulis' expander, of 8 links at most, never falls below .21. Right, what that means: the steps in
-which runs bring the workers' rms distance to a hundredth, 36 400 on a path of 256, 11 300 on the ring, 274 on the grid and
-11 or 12 on expander and hypercube. Lines say when they should by all eigenvalues of W; runs are within a step or 5 % of them.
+Seven families of graphs with Metropolis weights. Left, the spectral gap: path and ring lose it as n^-2 (fitted
+exponents -2.00 and -1.99 over n = 8..256), the grid as 1/n (-1.01 over the squares 9..256), a star as 1/n exactly; the
+hypercube has 2/(1 + log₂n), and Margulis' expander, with at most 8 links, never falls below .21. Right, what that
+means: the steps in which runs bring the workers' rms distance to a hundredth, 36 400 on a path of 256, 11 300 on the
+ring, 274 on the grid and 11 or 12 on expander and hypercube. Lines say when they should, computed from all eigenvalues
+of W; runs are within a step or 5 % of them.
 
-The exponents do not hang on small n: n = 8 costs the ring .01 of its exponent, and the path less.
+The exponents hardly depend on small n: n = 8 changes the ring's exponent by .01, and the path's by less.
 
-Differs: the paper bounds the time of the worst start, for lazy Metropolis weights, 1/(2 max(dᵢ, dⱼ)); drawn are random starts
-and plain Metropolis weights, for which the hypercube's gap is so simple. Runs with the lazy ones are there, too: their
-exponents are claimed beside, and their gaps are about half to three quarters as large, so that the expander's bound of 0.2 is one of
-the plain weights only.
+Differs: the paper bounds the time of the worst start, for lazy Metropolis weights, 1/(2 max(dᵢ, dⱼ)); drawn are random
+starts and plain Metropolis weights, for which the hypercube's gap is that simple. Runs with the lazy ones are included,
+too: their exponents are claims of their own, and their gaps are about half to three quarters as large, so that the
+expander's bound of 0.2 holds for the plain weights only.
 """
 
 from __future__ import annotations

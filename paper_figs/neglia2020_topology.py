@@ -3,9 +3,9 @@
 16 workers learn handwritten digits by decentralized SGD, on equal weights over each worker's neighbourhood. A worker
 waits for its neighbours only, and computing takes an exponential time of mean 1 s: on the clique every step lasts as
 long as the slowest of all, H_16 = 3.38 s; on the ring 2.28 s. Where all workers draw from the same data the ring needs
-4 % more iterations than the clique to a loss of 0.5 and 19 % more to 0.3, near the floor of the noise (21 % with the 100
-seeds of `--full`: the claimed 20 % is where that lies), and is 28 and 19 % faster by the clock. Where each worker has but one or two classes the ring needs 14 times the iterations, for which no
-clock makes up.
+4 % more iterations than the clique to a loss of 0.5 and 19 % more to 0.3, near the floor of the noise (21 % with the
+100 seeds of `--full`: close to the claimed 20 %), and is 28 and 19 % faster by the clock. Where each worker has only
+one or two classes, the ring needs 14 times the iterations, and its shorter steps do not make up for that.
 
 Differs: 16 workers, softmax regression on 8 x 8 digits and iid exponential times, where the paper also trains networks
 and replays times traced on clusters; the learning rate is tuned for each graph, split and target. Messages take no

@@ -1,19 +1,22 @@
 """Ours: with one slow worker and slow links, which way of parallel training reaches the target loss first?
 
-Seven methods race on a map of straggler severity by bandwidth, the rate tuned in each cell; a cell belongs to who is first. Where
-messages are free and workers alike nobody gains much: all-reduce is behind the first by less than a half, most of which is its
-barrier (the slowest of eight lognormal times takes 1.3 s in the mean). A straggler gives that row to the asynchronous server: 73 to
-90 s whatever k, where all-reduce takes k s a step. Slow links take it away again, since eight workers queue at one port. With
-slow links and equal workers small messages win: top-k with error feedback, whose greedy steps also bear twice all-reduce's rate.
-With slow links and a straggler those who neither wait nor say much are first, asynchronous EASGD; but where labels are skewed its
-rare exchanges cost convergence, and AD-PSGD, which averages models in pairs after each step, is first instead. Nobody is safe: at random
-the safest method still takes 3.3 times as long as the first in its worst cell, and with skewed labels each method fails somewhere.
+Seven methods race on a map of straggler severity by bandwidth, the rate tuned in each cell; a cell belongs to the
+method that is first. Where messages are free and workers equal, no method gains much: all-reduce is behind the first by
+less than a half, most of which is its barrier (the slowest of eight lognormal times takes 1.3 s in the mean). A
+straggler gives that row to the asynchronous server: 73 to 90 s whatever k, where all-reduce takes k s a step. Slow
+links take it away again, since eight workers queue at one port. With slow links and equal workers small messages win:
+top-k with error feedback, whose greedy steps also allow twice all-reduce's rate. With slow links and a straggler
+asynchronous EASGD is first, whose workers neither wait nor send much; but where labels are skewed its rare exchanges
+cost convergence, and AD-PSGD, which averages models in pairs after each step, is first instead. No method is safe: at
+random the safest method still takes 3.3 times as long as the first in its worst cell, and with skewed labels each
+method fails somewhere.
 
-Differs: ours, no paper draws it. Small by intent: 64 weights of logistic regression on digits, split at random or by Dirichlet(0.5) over 8
-workers, batches of 4; bandwidth is given as the seconds that this model takes over a link, latency is 0. A ring all-reduce sends
-1.75 models a step, top 5 % gathers, async pushes and pulls through a port as fast as a link, AD-PSGD meets anyone.
-Options are usual ones (exchanges every 16 steps, β = 0.1, 7 of 8 for backup workers), and were not tuned. First means the first record
-at or below the target; local SGD is recorded right after its averages only, the others every 16 gradients.
+Differs: ours, no paper draws it. Small by intent: 64 weights of logistic regression on digits, split at random or by
+Dirichlet(0.5) over 8 workers, batches of 4; bandwidth is given as the seconds that this model takes over a link,
+latency is 0. A ring all-reduce sends 1.75 models a step, top 5 % gathers, async pushes and pulls through a port as fast
+as a link, in AD-PSGD any two workers may meet. Options are usual ones (exchanges every 16 steps, β = 0.1, 7 of 8 for
+backup workers), and were not tuned. First means the first record at or below the target; local SGD is recorded right
+after its averages only, the others every 16 gradients.
 """
 
 from __future__ import annotations

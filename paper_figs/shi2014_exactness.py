@@ -1,22 +1,21 @@
 """Shi et al. 2014 (1404.6264), Nedić et al. 2017 (1607.03218), Tang et al. 2018 (1803.07068): who reaches the optimum?
 
 Least squares whose curvature and minimum differ between 10 workers on a random graph, full gradients, a constant rate,
-float64. Left: a bound of the workers' root mean square distance to the optimum. Gossip (DGD) stops where its fixed
-point is; EXTRA, DIGing, D², exact diffusion and NIDS, each at its own best rate, are within 1e-11 after 200 to 500
-steps and go on to 2e-15. Middle: where gossip stops is proportional to its rate while that is small (slope 0.99 up to
-0.02), to eleven digits at the closed form (I - W + αA)X = αAb. Right: D² on a ring of 8, λ_min = 1 - 4·(edge weight),
-by what the workers' disagreement grows in a step, against the roots of z² - λ(2 - αμ)z + λ(1 - αμ). It crosses one
+float64. Left: a bound on the workers' root mean square distance to the optimum. Gossip (DGD) stops at its fixed point;
+EXTRA, DIGing, D², exact diffusion and NIDS, each at its own best rate, are within 1e-11 after 200 to 500 steps and go
+on to 2e-15. Middle: where gossip stops is proportional to its rate while that is small (slope 0.99 up to 0.02), to
+eleven digits at the closed form (I - W + αA)X = αAb. Right: D² on a ring of 8, λ_min = 1 - 4·(edge weight), the factor
+by which the workers' disagreement grows in a step, against the roots of z² - λ(2 - αμ)z + λ(1 - αμ). It crosses one
 where λ_min = -1/(3 - 2αμ), not at -1/3: with αμ = 0.05 at an edge weight of 0.336, between 0.33, which converges, and
 0.34, which does not.
 
-In their first 100 steps all five follow their papers' equations. Not drawn: at a rate of 1.9/L NIDS is within 1e-11 on ring,
-hypercube and complete graph alike, and EXTRA, whose limit is (1 + λ_min)/L, on none. (Exact diffusion bears that rate, too:
-NIDS is one local step, and exact diffusion from there.)
+In their first 100 steps all five follow their papers' equations. Not drawn: at a rate of 1.9/L NIDS is within 1e-11 on
+ring, hypercube and complete graph, and EXTRA, whose limit is (1 + λ_min)/L, on none. (Exact diffusion allows that rate,
+too: NIDS is one local step, and then exact diffusion.)
 
 Differs: one made problem (10 dimensions, condition number 10, turned its own way for each worker) in place of the
-papers' three, each of which has another; Metropolis weights. The distance is the consensus distance and ‖∇f(x̄)‖/μ,
-which bounds that of the mean model. Nothing is drawn by chance, so there are no seeds. D² runs with its refusal
-switched off on the right.
+papers' three different ones; Metropolis weights. The distance is the consensus distance and ‖∇f(x̄)‖/μ, which bounds
+that of the mean model. Nothing is random, so there are no seeds. D² runs with its refusal switched off on the right.
 """
 
 from __future__ import annotations

@@ -1,14 +1,15 @@
 """Stich 2018 (1805.09767), with EASGD (1412.6651) and DiLoCo (2311.08105): how rarely may workers communicate?
 
 Logistic regression on handwritten digits, odd against even, by 8 workers that average at every H-th step only. Split at
-random, H costs nothing: 88 steps to the target for H = 1, 4, 16 and 64, and so a sixteenth of the messages at H = 16; EASGD
-(x̄, with H = 16) takes 96, DiLoCo, whose momentum has to begin, 164. Split by label local steps pull the workers apart: 88 and
-492 steps for H = 1 and 4, never for H = 16 and 64, nor for EASGD. DiLoCo allows small rates inside, since its outer momentum
-makes up for them, and gets there with 28 messages at H = 16, where H = 1 needs 88.
+random, H costs nothing: 88 steps to the target for H = 1, 4, 16 and 64, and so a sixteenth of the messages at H = 16;
+EASGD (x̄, with H = 16) takes 96, DiLoCo, whose momentum has to build up, 164. Split by label local steps pull the
+workers apart: 88 and 492 steps for H = 1 and 4, never for H = 16 and 64, nor for EASGD. DiLoCo allows small rates
+inside, since its outer momentum makes up for them, and gets there with 28 messages at H = 16, where H = 1 needs 88.
 
-Right: why. Split at random only variance is left, which falls as 1/n, with local steps as without. Workers of unlike
-curvature have a bias, O(α(H - 1)) in distance and so O(α²(H - 1)²) in f, where the closed form of theory puts it. On the same
-quadratics (not drawn) EASGD ends where its own closed form says, and DiLoCo is round by round where Nesterov's momentum puts it.
+Right: why. Split at random only variance is left, which falls as 1/n, with local steps as well as without. Workers with
+different curvatures have a bias, O(α(H - 1)) in distance and so O(α²(H - 1)²) in f, as the closed form of the theory
+says. On the same quadratics (not drawn) EASGD ends where its own closed form says, and DiLoCo follows Nesterov's
+momentum round by round.
 
 Differs: Stich trains on w8a (300 features, λ = 1/N) with rates that fall as 1/t and averages of the iterates; here it is digits (64
 features, λ = 0.01) and constant rates, tuned for each curve to the fewest steps to the target. His theorem holds for iid data

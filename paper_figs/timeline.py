@@ -1,11 +1,12 @@
 """What do eight workers do all day? The first 20 seconds of sync, SSP, async, gossip and AD-PSGD as a Gantt chart.
 
-Ours: the picture that lectures draw by hand, from the clocks of runs. Computations take exponential times of mean 1 s, the same
-for all methods, and each message 0.1 s; all-reduce goes through a server, as SSP and async do. With a barrier workers wait for
-the slowest of eight: 59 % of their time, which is 1 - 1/2.72 of what is not spent on messages, 2.72 s being the expected maximum.
-Who waits for two neighbours on a ring waits for 49 %: a late worker still holds up everybody, only by and by. With a slack of 3
-steps it is 22 %. Async and AD-PSGD never wait; all that is lost there are messages, two of 0.1 s for each computation, or one.
-The price is not in the picture: in 1200 s async workers drift more than a hundred computations apart, under SSP never more than 3.
+Ours: the picture that lectures draw by hand, from the clocks of runs. Computations take exponential times of mean 1 s,
+the same for all methods, and each message 0.1 s; all-reduce goes through a server, as SSP and async do. With a barrier
+workers wait for the slowest of eight: 59 % of their time, which is 1 - 1/2.72 of what is not spent on messages, 2.72 s
+being the expected maximum. A worker that waits for two neighbours on a ring waits 49 %: a late worker still holds up
+everybody, but only little by little. With a slack of 3 steps it is 22 %. Async and AD-PSGD never wait; all that is lost
+there are messages, two of 0.1 s for each computation, or one. The price is not in the picture: in 1200 s async workers
+drift more than a hundred computations apart, under SSP never more than 3.
 
 Differs: no paper has this figure. AD-PSGD's passive partner averages without being held up, and gossip's two messages come
 one after the other. Percentages above are means over ten runs of 1200 s; those in the bars are of the seconds that are drawn.

@@ -1,10 +1,10 @@
-"""Tyurin-Richtárik 2023 (2305.12387), Ringmaster 2025 (2501.16168), quadratic: which rule bears 6174 unequal workers?
+"""Tyurin-Richtárik 2023 (2305.12387), Ringmaster 2025 (2501.16168), quadratic: which rule copes with 6174 unequal workers?
 
 Loss against simulated seconds; worker i = 0, 1, ... takes 1 + √i + |N(0, i+1)| seconds for a gradient, so that a few
 are fast and most only bring stale ones. Ringmaster is within 1 of the minimum after 32 s, Rennala with B = 6 after 75
-s, or 56 s if stale work is stopped. Delay-adaptive SGD at the authors' rate is not after 400 s (3.1): gradients of x⁰
-keep arriving for 150 s, and the loss swings. Tuned on a finer grid, for the loss after 400 s, it keeps that very rate,
-and swings more with a larger one. Rennala is the faster the smaller B, in these 90 s, in which the noise does not
+s, or 56 s if stale work is stopped. Delay-adaptive SGD at the authors' rate is not there after 400 s (3.1): gradients
+of x⁰ keep arriving for 150 s, and the loss swings. Tuned on a finer grid, for the loss after 400 s, it keeps that same
+rate, and swings more with a larger one. The smaller B, the faster Rennala is in these 90 s, in which the noise does not
 matter yet; with B = 1 (22 s), less than the 2 to 12 that were to be tried, it beats Ringmaster at the papers' rates.
 Both make as many updates as a simulation of their rules by itself, and Rennala needs as many as gradient descent, 13.
 

@@ -4,14 +4,14 @@ Eight workers on a graph of 13 edges average what they start with, x <- W x. How
 ‖W - J‖₂, and W is ours to choose: by a formula of the degrees, by one constant for all edges, or by a convex solver, with
 nonnegative weights (the fastest mixing Markov chain) or any (the fastest linear averaging).
 
-Left, the norms of five rules against the published ones; all agree to the digits that are published. Right, runs: the rms
-distance over 10 000 starts shrinks per step by the same factors in the end, and it takes 16 steps to a thousandth with the
-best weights and 24 with the worst. What the solver gains over the best constant, .643 against .712, it owes to negative
-weights: without them it stops at .681.
+Left, the norms of five rules against the published ones; all agree to the digits that are published. Right, runs: the
+rms distance over 10 000 starts shrinks per step by the same factors in the end, and it takes 16 steps to a thousandth
+with the best weights and 24 with the worst. What the solver gains over the best constant, .643 against .712, comes from
+negative weights: without them it stops at .681.
 
-Differs: the graph and its five values are those that the same authors published later (Boyd 2006, on Laplacian eigenvalues,
-and the examples that come with CVX), not a graph of the paper of 2004. The runs are ours: the examples
-print the norms alone.
+Differs: the graph and its five values are those that the same authors published later (Boyd 2006, on Laplacian
+eigenvalues, and the examples that come with CVX), not a graph of the paper of 2004. The runs are ours: the examples
+print only the norms.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Ying et al. 2021 (2110.13363), exponential graphs: how fast do they average, with log n neighbours or with one?
 
-In the static exponential graph each hears those 1, 2, 4, ... places on; in the one-peer graph one of these at each step, in
-turn. Left, the static graph's spectral gap: for even n it is 2/(1 + ⌈log₂n⌉) to rounding, from .67 at n = 4 to .25 at 128,
-and for odd n larger. Right, what one period of the one-peer graph, ⌈log₂n⌉ steps, leaves of the distance to the average:
-nothing but rounding, 1e-16, where n is a power of two, and at least .008 for any other n tried. In between, runs: with 32
-workers one peer a step has averaged exactly after 5 steps, with 5 models sent, where the static graph needs 21 steps of 5
-models for 4e-5; with 48 workers the static graph is the faster by steps (by models sent it is not).
+In the static exponential graph each worker hears those 1, 2, 4, ... places on; in the one-peer graph one of these at
+each step, in turn. Left, the static graph's spectral gap: for even n it is 2/(1 + ⌈log₂n⌉) to rounding, from .67 at
+n = 4 to .25 at 128, and for odd n larger. Right, what one period of the one-peer graph, ⌈log₂n⌉ steps, leaves of the
+distance to the average: nothing but rounding, 1e-16, where n is a power of two, and at least .008 for any other n
+tried. In between, runs: with 32 workers one peer a step has averaged exactly after 5 steps, with 5 models sent, where
+the static graph needs 21 steps of 5 models for 4e-5; with 48 workers the static graph is the faster by steps (by models
+sent it is not).
 
 Differs: the statements on the gap and on exact averaging are checked, and the decay of the distance on random starts; the paper's
 training of deep networks is not redone. Steps begin with the shortest hop; any order averages exactly.

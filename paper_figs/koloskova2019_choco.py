@@ -1,19 +1,19 @@
 """Koloskova et al. 2019 (1902.00340), section 5: does gossip need whole models? Suboptimality over epochs and over bits.
 
 Logistic regression with 2000 dense features, sorted by label over a ring of 9 workers: four have only one class, four
-only the other. Exact gossip (D-PSGD), CHOCO-SGD that sends the largest 1 % of the difference to what its neighbours
-know of it, and the same without memory, which sends the largest 1 % of the model itself. CHOCO needs 1.05 times the
-epochs of exact gossip to a suboptimality of 9e-4, and a 71st of the bits (each of its 20 numbers counts 32 bits and 11
-for its place: 860 in place of 64000). Without memory no rate gets there: the mean model stays 2e-3 above the minimum,
-and the workers' models fifty times as far apart as CHOCO's. Right: 25 workers that only average; without memory they
-stop at a tenth of their first disagreement.
+only the other. Exact gossip (D-PSGD), CHOCO-SGD that sends the largest 1 % of the difference between its model and what
+its neighbours know of it, and the same without memory, which sends the largest 1 % of the model itself. CHOCO needs
+1.05 times the epochs of exact gossip to a suboptimality of 9e-4, and a 71st of the bits (each of its 20 numbers counts
+32 bits and 11 for its place: 860 in place of 64000). Without memory no rate gets there: the mean model stays 2e-3 above
+the minimum, and the workers' models fifty times as far apart as CHOCO's. Right: 25 workers that only average; without
+memory they stop at a tenth of their first disagreement.
 
-Differs: 4500 made samples (dense, correlated, of norm one) in place of epsilon's 400000, which are too large to come
-with dopt; batches of 5, not 1, and 50 epochs of 100 steps, not 10 of 44444; constant learning rates, tuned for each
-method, not a/(t + b). The consensus rate 0.04 of top 1 % is the one that the authors' code has for epsilon (in trials
-0.02 did as well here; 0.08 diverged in the end). The workers that only average start from normal samples, not from
-samples of epsilon. DCD and ECD, the paper's other baselines, are left out. A worker without memory takes the whole step
-towards its neighbours (γ = 1).
+Differs: 4500 synthetic samples (dense, correlated, of norm one) in place of epsilon's 400000, which are too large to
+come with dopt; batches of 5, not 1, and 50 epochs of 100 steps, not 10 of 44444; constant learning rates, tuned for
+each method, not a/(t + b). The consensus rate 0.04 of top 1 % is the one that the authors' code has for epsilon (in
+trials 0.02 did as well here; 0.08 diverged in the end). The workers that only average start from normal samples, not
+from samples of epsilon. DCD and ECD, the paper's other baselines, are left out. A worker without memory takes the whole
+step towards its neighbours (γ = 1).
 """
 
 from __future__ import annotations

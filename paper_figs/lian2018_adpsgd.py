@@ -1,4 +1,4 @@
-"""Lian et al. 2018 (1710.06952), AD-PSGD with one slow worker, 1 to 100 times: who still trains, and how fast?
+"""Lian et al. 2018 (1710.06952), AD-PSGD with one worker 1 to 100 times slower: which method still trains, and how fast?
 
 All-reduce waits for the slowest: with constant times each worker makes 1/k gradients a second, where AD-PSGD loses only
 the slow one's share, (n - 1 + 1/k)/n: 0.01 against 0.94 at k = 100. After as many gradients the losses of AD-PSGD with

@@ -1,14 +1,15 @@
 """Niu, Recht, Ré, Wright 2011 (1106.5730), Hogwild!: is lock-free SGD harmless where data are sparse? Error over delay.
 
-One model in shared memory; each coordinate is read as it was up to τ updates ago, each at an age of its own, and an update writes
-only the coordinates that its sample has. Where a sample has 3 % of 128 features, delays of up to 256 updates cost 3 % of the loss,
-with the rate tuned anew or kept. Where it has all of them, the same delay costs 57 % with the rate tuned anew (it falls from 2 to
-0.06, and then there is little time to learn), and at the rate that is best without delay 64 is far too much: the loss is 7 times as large.
+One model in shared memory; each coordinate is read as it was up to τ updates ago, each at an age of its own, and an
+update writes only the coordinates that its sample has. Where a sample has 3 % of 128 features, delays of up to 256
+updates cost 3 % of the loss, with the rate tuned again or kept. Where it has all of them, the same delay costs 57 %
+with the rate tuned again (it falls from 2 to 0.06, and then there is little time to learn), and at the rate that is
+best without delay 64 is far too much: the loss is 7 times as large.
 
 What counts is τ × density, how many of the updates on their way touch a coordinate: where it is 16 to 26 (densities
 0.1, 0.3 and 1) the loss is 4 to 9 % larger, where it is 64 to 77 it is 21 and 30 %. That each coordinate has an age of
-its own shows in the luck of runs (not drawn): on a quadratic of 64 equal coordinates f varies over the seeds as a mean
-of independent ones does.
+its own shows in how runs vary by chance (not drawn): on a quadratic of 64 equal coordinates f varies over the seeds as
+a mean of independent ones does.
 
 Differs: Niu et al. time ten threads on RCV1, Netflix and other sets with hinge and factorization losses; here reads are
 simulated, the delay of each coordinate uniform on 0..τ at each update, no write is lost, and the samples are synthetic:

@@ -13,7 +13,7 @@ In their first 100 steps all five follow their papers' equations. Not drawn: at 
 ring, hypercube and complete graph, and EXTRA, whose limit is (1 + λ_min)/L, on none. (Exact diffusion allows that rate,
 too: NIDS is one local step, and then exact diffusion.)
 
-Differs: one made problem (10 dimensions, condition number 10, turned its own way for each worker) in place of the
+Differs: one synthetic problem (10 dimensions, condition number 10, rotated differently for each worker) in place of the
 papers' three different ones; Metropolis weights. The distance is the consensus distance and ‖∇f(x̄)‖/μ, which bounds
 that of the mean model. Nothing is random, so there are no seeds. D² runs with its refusal switched off on the right.
 """

@@ -11,10 +11,11 @@ different curvatures have a bias, O(α(H - 1)) in distance and so O(α²(H - 1)�
 says. On the same quadratics (not drawn) EASGD ends where its own closed form says, and DiLoCo follows Nesterov's
 momentum round by round.
 
-Differs: Stich trains on w8a (300 features, λ = 1/N) with rates that fall as 1/t and averages of the iterates; here it is digits (64
-features, λ = 0.01) and constant rates, tuned for each curve to the fewest steps to the target. His theorem holds for iid data
-alone. Zhang et al. and Douillard et al. train networks (their workers' optimizer is SGD here, not AdamW); their options are
-the papers' (β = 0.9/n; outer Nesterov, rate 0.7, momentum 0.9). The bias is Khaled et al. 2019 (1909.04746), on made quadratics.
+Differs: Stich trains on w8a (300 features, λ = 1/N) with rates that fall as 1/t and averages of the iterates; here it
+is digits (64 features, λ = 0.01) and constant rates, tuned for each curve to the fewest steps to the target. His
+theorem holds for iid data alone. Zhang et al. and Douillard et al. train networks (their workers' optimizer is SGD
+here, not AdamW); their options are the papers' (β = 0.9/n; outer Nesterov, rate 0.7, momentum 0.9). The bias is Khaled
+et al. 2019 (1909.04746), on synthetic quadratics.
 """
 
 from __future__ import annotations

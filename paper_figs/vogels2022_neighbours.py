@@ -1,10 +1,10 @@
 """Vogels et al. 2022 (2206.03093), section 3: how many neighbours count for decentralized SGD; can the gap tell?
 
 32 workers minimize f(x) = E ½⟨a, x⟩², where a is standard normal in 100 dimensions and drawn anew for each gradient, so
-that averaging pays by the larger learning rates that it allows. Left: the part r by which E‖x‖² shrinks in a step, over
-the learning rate; lines are the fixed point of the theory, r = 1 - (1 - α)² - (ζ - 1)α²/n_W(γ), γ = (1 - α)²/(1 - r),
-ζ = 102. Middle and right: the best r of each graph over its spectral gap, and over the number of effective neighbours
-n_W(0.95).
+that averaging pays through the larger learning rates that it allows. Left: the part r by which E‖x‖² shrinks in a step,
+over the learning rate; lines are the fixed point of the theory, r = 1 - (1 - α)² - (ζ - 1)α²/n_W(γ),
+γ = (1 - α)²/(1 - r), ζ = 102. Middle and right: the best r of each graph over its spectral gap, and over the number of
+effective neighbours n_W(0.95).
 
 Where all workers look alike, the best rates lie within 1.1 % of the theory's; so do the barbell's, where nearly all
 workers look alike. The star's is 4 % lower, because its hub is not like the others, and the theory leaves that out. The

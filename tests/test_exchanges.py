@@ -144,8 +144,8 @@ def test_what_all_wait_for_is_waited_for_after_what_neighbours_wait_for() -> Non
         ((), "must be at least one thing, got none"),
         ((AllReduce(), Pairs()), "Pairs must be alone"),
         ((Server(), Neighbours("symmetric")), "Server must be alone"),
-        ((Neighbours("symmetric"), Neighbours("symmetric")), "Neighbours may stand there once"),
-        ((AllReduce(Reduction(participation=0.5)), AllReduce()), "a part of the workers takes part must be alone"),
+        ((Neighbours("symmetric"), Neighbours("symmetric")), "Neighbours may be given only once"),
+        ((AllReduce(Reduction(participation=0.5)), AllReduce()), "only a part of the workers must be alone"),
     ],
 )
 def test_what_no_clock_can_put_one_after_the_other_is_refused(sends: Any, why: str) -> None:

@@ -35,7 +35,7 @@ class Method(optax.GradientTransformationExtraArgs):
     A subclass of optax's type with extra args, since `optax.chain` keeps the extra args from a plain pair, silently.
 
     `server` is what a method driven by arrivals makes of one (`dopt.algorithms.server`); None: the model is stepped on
-    each gradient as it comes. `place` cuts a worker's part out of a whole model, where it keeps but a part; `init` takes the whole.
+    each gradient as it comes. `place` cuts a worker's part out of a whole model, where each keeps only a part; `init` takes the whole.
     """
 
     read: Callable[..., Tree]

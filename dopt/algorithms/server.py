@@ -122,7 +122,7 @@ def stepping(
     """Step on each gradient that is applied, x <- x + factor(τ) u(g).
 
     Args:
-      factor: staleness -> by what the update is multiplied; None: by nothing.
+      factor: staleness -> the factor of the update; None: 1.
       accepts: staleness -> whether a gradient is applied, where the rule is not told `applied`.
     """
     inner = optax.with_extra_args_support(optimizer)

@@ -68,14 +68,14 @@ class Neighbours:
 
 @dataclass(frozen=True)
 class Server:
-    """Whoever has computed sends a gradient to a server and takes a model back; there is no axis of workers."""
+    """A worker that has computed sends a gradient to a server and takes a model back; there is no axis of workers."""
 
     coordination: Coordination = field(default_factory=Coordination)
 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Whoever has computed averages its model with that of a neighbour, drawn by chance; there is no server."""
+    """A worker that has computed averages its model with that of a random neighbour; there is no server."""
 
 
 Exchange = AllReduce | Neighbours | Server | Pairs
@@ -135,7 +135,7 @@ class Traits:
     """What `@algorithm(...)` is told.
 
     Attributes:
-      family: to which it belongs.
+      family: synchronous, asynchronous or gossip.
       source: the paper, with equation or algorithm number.
       sends: what it exchanges, one thing or several, one after the other in each step; or (options, workers) -> that,
         where it follows from them.
@@ -146,8 +146,8 @@ class Traits:
       divides_by_rate: it divides by the learning rate (α).
       delayed: old models are its point: it keeps a ring of them even where the delay is 0.
       center: state -> a model that all share beside their own, which is evaluated as well.
-      assemble: (parts, leaves [workers, ...]; shapes of the whole) -> the whole model, where each worker keeps but a part.
-      sends_model: to a server travels a model, or the difference of two, and not a gradient: all of it, whatever a gradient touches.
+      assemble: (parts, leaves [workers, ...]; shapes of the whole) -> the whole model, where each worker keeps only a part.
+      sends_model: it sends a server a model, or the difference of two, not a gradient: always all of it, whatever a gradient touches.
       restarts: whether local optimizers start afresh, or rest, now and then, and their schedules are told what to count
         (`at_count`); or options -> that.
       weighs: what counts in proportion to a worker's samples where the problem is weighted: "gradients"; "models", which are
@@ -217,9 +217,9 @@ def _check_several(exchange: tuple[Exchange, ...]) -> None:
         if isinstance(one, Server | Pairs):
             raise InputError(f"sends: {type(one).__name__} must be alone: what arrives has a clock of its own")
         if isinstance(one, AllReduce) and one.reduction.participation != 1:
-            raise InputError("sends: a reduction in which a part of the workers takes part must be alone")
+            raise InputError("sends: a reduction of only a part of the workers must be alone")
     if sum(isinstance(one, Neighbours) for one in exchange) > 1:
-        raise InputError("sends: Neighbours may stand there once: a run has one mixing matrix; send more in one mix")
+        raise InputError("sends: Neighbours may be given only once, since a run has one mixing matrix; send more in one mix")
 
 
 def _words(hint: Any) -> tuple[Any, ...]:

@@ -2,8 +2,8 @@
 
 Liu et al. 2024, 2401.09135 (asynchronous Local-SGD); DiLoCo's outer optimizer is SGD with Nesterov momentum (2311.08105).
 
-The local optimizer starts afresh in each round, its schedules do not: they count the server's updates, as of the pull. So a rate falls
-over the steps of the run, as in other methods, and for a slow worker as for the others; its own rounds are a fraction of them.
+The local optimizer starts afresh in each round, but its schedules do not: they count the server's updates up to the pull. So the rate
+falls over the steps of the run, as in other methods, and for slow workers as fast as for the others, although they do fewer rounds.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def async_diloco(
     outer_learning_rate: NotNegative = 0.7,
     outer_momentum: Share = 0.9,
 ) -> Method:
-    """Local SGD without a barrier, whose differences an outer optimizer steps on as they arrive.
+    """Local SGD without a barrier: an outer optimizer steps on the workers' differences as they arrive.
 
     Args:
       local_steps: H.

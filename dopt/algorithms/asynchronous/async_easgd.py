@@ -1,7 +1,7 @@
 """At worker i's arrival, after H local steps on its own xᵢ: δ = β (xᵢ - z); xᵢ <- xᵢ - δ; z <- z + δ.
 
 Zhang, Choromanska, LeCun 2015, 1412.6651, algorithm 1 (its α is our β): models that an elastic force ties to a center z, which is the
-result. Where the first gradient after an exchange is taken is the `order`:
+result. `order` says where the first gradient after an exchange is taken:
 
 joint: where xᵢ was before the exchange, as algorithm 1 has it. At rest β (xᵢ - z) = -α gᵢ, xᵢ as it comes to the exchange.
 gradient_first: where the exchange has left xᵢ. At rest β (xᵢ - z) = -(1 - β) α gᵢ, xᵢ as it leaves the exchange.

@@ -1,7 +1,7 @@
-"""x <- x + min(1, T/max(τ, 1)) u(g): only gradients staler than the threshold T are held back.
+"""x <- x + min(1, T/max(τ, 1)) u(g): only gradients staler than the threshold T get a smaller step.
 
-Koloskova et al. 2022, 2206.08307, theorem 8; Mishchenko et al. 2022, 2206.07638. With T the number of workers, which is one
-more than the mean staleness, how slow the slowest worker is does not matter.
+Koloskova et al. 2022, 2206.08307, theorem 8; Mishchenko et al. 2022, 2206.07638. If T is the number of workers, which is
+one more than the mean staleness, it does not matter how slow the slowest worker is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def delay_adaptive_sgd(
     threshold: int | None = None,
     workers: int | None = None,
 ) -> Method:
-    """Asynchronous SGD that steps less on what is staler than a threshold.
+    """Asynchronous SGD with smaller steps on gradients staler than a threshold.
 
     Args:
       threshold: T; None: the number of workers.

@@ -1,11 +1,11 @@
 """x <- x + u(g) if τ <= max_staleness; else g is thrown away: kicking out the hopeless worker.
 
-The lecture's parameter server; in theory Koloskova et al. 2022, 2206.08307 (dropping what is older than a threshold). What τ counts
-since the pull is the `count`:
+The lecture's parameter server; in theory Koloskova et al. 2022, 2206.08307 (dropping what is older than a threshold). `count` says
+what τ counts since the pull:
 
-applied: updates, the staleness that is reported and that theory speaks of. Some gradient is always young enough.
-arrivals: gradients, those that were thrown away, too, as the code of 2206.08307 does. Then n workers of one speed are n - 1
-  arrivals behind, and of a smaller `max_staleness` nothing would be left: that is refused.
+applied: updates. This is the staleness that is reported, and that theory speaks of. Some gradient is always fresh enough.
+arrivals: gradients, also those that were thrown away, as in the code of 2206.08307. Then n workers of equal speed are n - 1
+  arrivals behind, and a smaller `max_staleness` would drop every gradient: that is refused.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """x <- x + η (1/K) Σ (1 + τ)^-p Δ over K arrivals, Δ = x_H - x^v after H local steps from the model that was pulled.
 
 Nguyen et al. 2022, 2106.06639, algorithm 1 (FedBuff). Where the problem is weighted, the differences of worker k count n_k over the mean
-of all n_k, as `LinearExampleWeight` of FLSim, its authors' code, has it; still divided by K, so that in the mean over equally fast
-workers they count n_k/N.
+of all n_k, as in `LinearExampleWeight` of FLSim, its authors' code. The sum is still divided by K, so that on average over equally
+fast workers they count n_k/N.
 
-The local optimizer starts afresh in each round, its schedules do not: they count the server's updates, as of the pull. So a rate falls
-over the steps of the run, as in other methods, and for a slow worker as for the others; its own rounds are a fraction of them.
+The local optimizer starts afresh in each round, but its schedules do not: they count the server's updates up to the pull. So the rate
+falls over the steps of the run, as in other methods, and for slow workers as fast as for the others, although they do fewer rounds.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def fedbuff(
     """Buffered asynchronous federated averaging.
 
     Args:
-      buffer: K, arrivals of an update.
+      buffer: K, arrivals per update.
       local_steps: H.
       power: p; a difference that is τ updates old counts (1 + τ)^-p.
       server_learning_rate: η.

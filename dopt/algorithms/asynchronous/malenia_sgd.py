@@ -1,7 +1,7 @@
-"""x <- x + u((1/n) Σᵢ (1/Bᵢ) Σ_b g_{i,b}) when ((1/n) Σᵢ 1/Bᵢ)⁻¹ >= S/n: each worker's own mean counts alike.
+"""x <- x + u((1/n) Σᵢ (1/Bᵢ) Σ_b g_{i,b}) when ((1/n) Σᵢ 1/Bᵢ)⁻¹ >= S/n: each worker's own mean counts equally.
 
-Tyurin-Richtárik 2023, 2305.12387, algorithm 6. As Rennala SGD, but with heterogeneous data it goes to the minimum of f, and not to
-one that fast workers pull at; so it must hear from all of them.
+Tyurin-Richtárik 2023, 2305.12387, algorithm 6. Like Rennala SGD, but with heterogeneous data it goes to the minimum of f, not to
+one that favours fast workers; so each update needs a gradient of every worker.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""x <- x + u(mean of B gradients of the present model, from whoever delivers); what is of an older model is thrown away.
+"""x <- x + u(mean of B gradients of the present model, from any worker); gradients of older models are thrown away.
 
 Tyurin-Richtárik 2023, 2305.12387, algorithm 3. By default workers finish work that has become stale; with `stop` they do not, which
 is `k_batch_sync_sgd`.
@@ -29,7 +29,7 @@ def rennala_sgd(
     stop: bool = False,
     workers: int | None = None,
 ) -> Method:
-    """Rennala SGD: minibatches that are collected from whoever is fast.
+    """Rennala SGD: minibatches that are collected from the fastest workers.
 
     Args:
       batch: B; None: the number of workers.

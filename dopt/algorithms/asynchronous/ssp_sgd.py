@@ -21,7 +21,7 @@ from dopt.types import Coordination
 def ssp_sgd(
     optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Rate | None = None, slack: int = 3
 ) -> Method:
-    """Bounded staleness: the fast wait for the slowest, once they are `slack` steps ahead.
+    """Bounded staleness: fast workers wait for the slowest, once they are `slack` steps ahead.
 
     Args:
       slack: s, pushes that a worker may be ahead of the slowest when it begins to compute.

@@ -1,7 +1,7 @@
-"""xᵢ, xⱼ <- (xᵢ + xⱼ)/2, then xᵢ <- xᵢ + u(g): who has computed meets a random neighbour; g was taken at the model it began with.
+"""xᵢ, xⱼ <- (xᵢ + xⱼ)/2, then xᵢ <- xᵢ + u(g): a worker that has computed g averages with a random neighbour; g is of the model it began with.
 
 Lian et al. 2018, 1710.06952, algorithm 1 (AD-PSGD): gossip without barriers, whose averages are exact. One step is the update of one
-worker. Schedules count a worker's own steps, an n-th of those of the run: there is no server to count for all.
+worker. Schedules count a worker's own steps, on average 1/n of the run's: there is no server to count for all.
 """
 
 from __future__ import annotations

@@ -40,9 +40,9 @@ def choco_sgd(
     """CHOCO-SGD: gossip that sends a small part of the change.
 
     Args:
-      compressor: a name in `dopt.compression`; its own options stand beside it, as `fraction`.
+      compressor: a name in `dopt list compressors`; its own options are given like this one, as `algorithm.fraction`.
       consensus_rate: γ; the smaller the message, the smaller it must be.
-      memory: False: C(X½) itself travels, and takes the place of X̂. Plain compressed gossip, which stalls where C is large.
+      memory: false sends C(X½) itself, and uses it in place of X̂: plain compressed gossip, which stalls where C is large.
       seed: of what the compressor draws.
     """
     if not 0 < consensus_rate <= 1:

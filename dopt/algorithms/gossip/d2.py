@@ -15,5 +15,5 @@ from dopt.types import Mix
 
 @gossip(source="Tang et al. 2018, 1803.07068", sends=Neighbours("symmetric, λ > -1/3"), needs_linear_update=True)
 def d2(optimizer: optax.GradientTransformation, mix: Mix, *, learning_rate: Rate | None = None) -> Method:
-    """D²: decentralized training that differences between the workers' data do not bias."""
+    """D²: decentralized training without the bias from differences between the workers' data."""
     return diffusion(optimizer, mix, fraction=1.0)

@@ -1,6 +1,6 @@
 """xᵢ <- W_ii xᵢ + Σ_{j≠i} W_ij xⱼ^{k-τ_ij} + u(gᵢ): neighbours' models are τ_ij steps old, one's own is fresh.
 
-Combine then adapt over delayed links; x⁰ stands before the start (Tsianos-Rabbat 2011). With `delay_self` one's own
+Combine then adapt over delayed links; models from before the start are x⁰ (Tsianos-Rabbat 2011). With `delay_self` one's own
 model is as old as the others', which keeps the average on irregular graphs. The delays live in the mix. With `delay: cluster`
 nobody waits: a worker that has computed mixes with the last models of its neighbours, as old as the clock makes them.
 """
@@ -29,6 +29,6 @@ def delayed_gossip_sgd(
 
     Args:
       mix: a delayed one, as `dopt.mixing.mix(W, delay=4)`; its extra argument `staleness` is handed on.
-      delay_self: take one's own model from the ring, too.
+      delay_self: use an old model of one's own, too, as old as the others'.
     """
     return gossip_sgd(optimizer, mix._replace(apply=partial(mix.apply, delay_self=delay_self)))

@@ -1,7 +1,7 @@
 """ψ = X - αG; X⁺ = V(ψ + X - ψ⁻), ψ⁻ = X⁰ at first, V = (I + W)/2: exact with a constant rate.
 
 Yuan et al. 2018, exact diffusion, 1702.05122, algorithm 1. Computed as Φ = X + u(G) + S, X <- VΦ, S <- S + (V - I)Φ: the
-textbook form integrates the rounding of W's rows.
+textbook form adds up the rounding errors of W's rows.
 """
 
 from __future__ import annotations

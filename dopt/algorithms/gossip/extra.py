@@ -1,7 +1,7 @@
 """X¹ = W X⁰ - αG⁰; X⁺ = (I + W)X - ½(I + W)X⁻ - α(G - G⁻): exact with a constant rate.
 
 Shi et al. 2015, EXTRA, 1404.6264, eq. (2.13) with W̃ = (I + W)/2. Computed as X <- W X + u(G) + S, S <- S + ½(W - I)X (old
-X), S⁰ = 0: the textbook form integrates the rounding of W's rows.
+X), S⁰ = 0: the textbook form adds up the rounding errors of W's rows.
 """
 
 from __future__ import annotations

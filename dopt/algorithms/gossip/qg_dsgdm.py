@@ -26,10 +26,10 @@ class QuasiGlobalState(NamedTuple):
 def qg_dsgdm(
     optimizer: optax.GradientTransformation, mix: Mix, *, learning_rate: Rate | None = None, momentum: float = 0.9
 ) -> Method:
-    """Quasi-global momentum: momentum that heterogeneous data do not turn against each other.
+    """Quasi-global momentum: momentum that still helps where the workers' data differ.
 
     Args:
-      learning_rate: α [], or an optax schedule of it; it divides by it.
+      learning_rate: α [], or an optax schedule of it; it divides by α.
       momentum: β.
     """
     if learning_rate is None:

@@ -1,7 +1,8 @@
 """q = C(e + g), e <- e + g - q, x <- x + u(mean q): an all-reduce of small messages, whose errors are sent later.
 
-Karimireddy et al. 2019, error feedback, 1901.09847, algorithm 2; Seide et al. 2014 (1-bit SGD). Messages that share their places
-(`random_k`) or are whole are added on their way; the others are gathered by everybody, and so counted.
+Karimireddy et al. 2019, error feedback, 1901.09847, algorithm 2; Seide et al. 2014 (1-bit SGD). Messages in which
+all workers send the same coordinates (`random_k`), or all of them, are added on their way; each worker receives all others one by
+one, and bytes are counted so.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def compressed_sgd(
     """All-reduce of compressed gradients, with error feedback.
 
     Args:
-      compressor: a name in `dopt.compression`; its own options stand beside it, as `fraction`.
-      error_feedback: send later what was lost; without it unbiased operators converge only, and slower.
+      compressor: a name in `dopt list compressors`; its own options are given like this one, as `algorithm.fraction`.
+      error_feedback: send later what was lost; without it only unbiased operators converge, and more slowly.
       seed: of what the compressor draws.
     """
     inner = optax.with_extra_args_support(optimizer)

@@ -30,7 +30,7 @@ def diloco(
     outer_learning_rate: NotNegative = 0.7,
     outer_momentum: Share = 0.9,
 ) -> Method:
-    """DiLoCo: local steps, and an outer optimizer on what they add up to.
+    """DiLoCo: local steps, and an outer optimizer that steps on their sum.
 
     Args:
       local_steps: H.

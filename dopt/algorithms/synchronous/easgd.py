@@ -1,7 +1,7 @@
 """xᵢ <- xᵢ + u(gᵢ) - β (yᵢ - z), z <- z + β Σᵢ (yᵢ - z) in every H-th step, both with the old z; else xᵢ <- xᵢ + u(gᵢ).
 
 Zhang, Choromanska, LeCun 2015, 1412.6651: models that an elastic force ties to a center z, z⁰ = x⁰. Their α is our β, their
-learning rate η our α, their β n times ours. Where the force is taken is the `order`:
+learning rate η our α, their β n times ours. `order` says where the force is taken:
 
 joint: at yᵢ = xᵢ, where the gradient is taken, too: equations (5) and (6). At rest β (xᵢ - z) = -α gᵢ.
 gradient_first: at yᵢ = xᵢ + u(gᵢ), an exchange after the step, as `averageParameters` of torch-distlearn's AllReduceEA is called.

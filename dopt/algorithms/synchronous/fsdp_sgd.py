@@ -1,12 +1,12 @@
-"""x <- x + u(mean gᵢ), where each worker keeps but an n-th of x and of the optimizer's state: all_gather, gradient, psum_scatter.
+"""x <- x + u(mean gᵢ), where each worker keeps only 1/n of x and of the optimizer's state: all_gather, gradient, psum_scatter.
 
-Rajbhandari et al. 2019, ZeRO, 1910.02054, stage 2: the optimizer's state and the reduced gradient live in n-ths, and a step sends
-2(n-1)/n models, one reduce-scatter and one all-gather. Between two steps the model, too, lives in n-ths; within one it is whole, from
-the forward pass through the backward pass. (PyTorch's FSDP calls that SHARD_GRAD_OP. Stage 3 frees the model between the passes and
+Rajbhandari et al. 2019, ZeRO, 1910.02054, stage 2: the optimizer's state and the reduced gradient are split into n parts, and a step
+sends 2(n-1)/n models, one reduce-scatter and one all-gather. Between two steps the model is split, too; within a step it is whole,
+from the forward pass through the backward pass. (PyTorch's FSDP calls that SHARD_GRAD_OP. Stage 3 frees the model between the passes and
 gathers it again: 3(n-1)/n.)
 
 The model is one vector, cut into n pieces of one length, the last one filled up with zeros: a message each way, however many leaves
-there are. It equals `allreduce_sgd` for optimizers that take each coordinate for itself (not: those that look at matrices, or at
+there are. It equals `allreduce_sgd` for optimizers that treat each coordinate by itself (not for those that look at matrices, or at
 norms).
 """
 
@@ -68,7 +68,7 @@ def assemble(parts: jax.Array, shapes: Tree) -> Tree:
 
 @synchronous(source="Rajbhandari et al. 2019, 1910.02054, stage 2", assemble=assemble, steps="part")
 def fsdp_sgd(optimizer: optax.GradientTransformation, mix: None = None, *, learning_rate: Rate | None = None) -> Method:
-    """Sharded data parallelism, ZeRO stage 2: gradients, optimizer state, and the model between two steps live as n-ths.
+    """Sharded data parallelism, ZeRO stage 2: gradients, optimizer state and, between two steps, the model are split into n parts.
 
     In one's own loop: `state = method.init(params)`, then `params = method.place(params)`; gradients at `method.read(state, params)`.
     """

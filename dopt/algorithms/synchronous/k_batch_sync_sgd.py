@@ -1,4 +1,4 @@
-"""x <- x + u(mean of the first K gradients from anyone, all at the present model); then everybody begins anew.
+"""x <- x + u(mean of the first K gradients from anyone, all at the present model); then all workers start again.
 
 Dutta et al. 2018, 1803.01113, section 2 (K-batch-sync SGD). Fast workers may deliver several; K may exceed their number.
 """
@@ -20,7 +20,7 @@ def k_batch_sync_sgd(
     k: int | None = None,
     workers: int | None = None,
 ) -> Method:
-    """Synchronous SGD on the first K gradients from whoever is fast.
+    """Synchronous SGD on the first K gradients, several of them from fast workers.
 
     Args:
       k: K; None: half of the workers, rounded up.

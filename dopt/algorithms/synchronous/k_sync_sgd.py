@@ -1,4 +1,4 @@
-"""x <- x + u(mean of the first K gradients that arrive); the other workers' work is thrown away, and all begin anew.
+"""x <- x + u(mean of the first K gradients that arrive); the other workers' work is thrown away, and all start again.
 
 Chen et al. 2016, 1604.00981 (backup workers: K = n - b); Dutta et al. 2018, 1803.01113 (K-sync SGD).
 """

@@ -1,9 +1,9 @@
-"""xᵢ <- xᵢ + u(gᵢ); after every H-th step xᵢ <- mean of x: descent alone, and an average now and then.
+"""xᵢ <- xᵢ + u(gᵢ); after every H-th step xᵢ <- mean of x: each worker descends alone, and now and then all average.
 
 Stich 2018, 1805.09767, algorithm 1; McMahan et al. 2017, 1602.05629, algorithm 1 (FedAvg): with `participation` p, a random p·n of the
-workers take part in a round. The others rest, and the moments of their optimizers, but not their schedules, which count the steps of
-the run; all go on from the mean of those who took part. Where the problem is weighted, worker k's model counts n_k over the sum of
-theirs.
+workers take part in a round. The others rest: the moments of their optimizers stay as they are, but their schedules go on, since they
+count the steps of the run. Then all go on from the mean of those who took part. Where the problem is weighted, worker k's model has
+the weight n_k over the sum of theirs.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def local_sgd(
 
     Args:
       local_steps: H.
-      participation: p, the part of the workers that takes part in a round.
+      participation: p, the share of the workers that take part in a round.
       workers: n.
       seed: of who takes part.
     """
@@ -56,7 +56,7 @@ def local_sgd(
     if not 0 < participation <= 1:
         raise InputError(f"algorithm.participation: must lie in (0, 1], got {participation}")
     if participation < 1 and workers is None:
-        raise InputError("algorithm.participation: a part of the workers needs their number; pass workers=")
+        raise InputError("algorithm.participation: a value below 1 needs the number of workers; pass workers=")
     count = Reduction(participation=participation).participants(workers or 1)
     inner = optax.with_extra_args_support(optimizer)
 

@@ -2,7 +2,7 @@
 
 Patarasuk, Yuan 2009: the vector is cut into n chunks. In round r of the first half worker i sends chunk i - r to its neighbour, who adds
 its own to it; then worker i holds chunk i + 1 summed up, and in the second half the sums go round. Each worker sends 2(n-1)/n of the
-vector, and no all-reduce can do with less. Equals psum to rounding.
+vector, and no all-reduce can send less. Equals psum to rounding.
 """
 
 from __future__ import annotations

@@ -36,7 +36,7 @@ def slowmo(
     """SlowMo: local SGD with slow momentum over whole rounds.
 
     Args:
-      learning_rate: α [], or an optax schedule of it, of which it takes a round's last; it divides by it.
+      learning_rate: α [], or an optax schedule of it, of which it takes the last value in a round; it divides by α.
       local_steps: H.
       momentum: β.
       slow_rate: γ.

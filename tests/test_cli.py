@@ -190,7 +190,7 @@ BAD: dict[str, tuple[Changes, tuple[str, ...]]] = {
         {"learning_rate.schedule": "cosine_decay", "learning_rate.decay_steps": "many"},
         ("learning_rate.decay_steps: must be a finite number (0, or from 1e-45 to 3e38), got 'many'",),
     ),
-    "an optimizer that needs more than gradients": ({"optimizer": "lbfgs"}, ("optimizer: lbfgs searches along lines",)),
+    "an optimizer that needs more than gradients": ({"optimizer": "lbfgs"}, ("optimizer: lbfgs uses a line search",)),
     "a truth value is no number": ({"steps": True}, ("steps: must be", "got True")),
     "negative learning rate": ({"learning_rate": -0.1}, ("learning_rate", "not negative", "-0.1")),
     "learning rate that is no number": ({"learning_rate": ".nan"}, ("learning_rate", "finite", "nan")),

@@ -416,7 +416,7 @@ def test_a_delay_that_is_drawn_does_not_change_for_whom_workers_wait(delay: int 
         ({"algorithm": "gossip_sgd", "delay": "cluster"}, "delay: gossip_sgd cannot run without barriers"),
         (
             {"algorithm": "delayed_gossip_sgd", "delay": "cluster", "topology": "one_peer_ring"},
-            "delay: cluster needs one graph that stays",
+            "delay: cluster needs one fixed graph",
         ),
         ({"algorithm": "extra", "topology": "one_peer_ring"}, "topology: extra needs"),
         (

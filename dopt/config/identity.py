@@ -48,7 +48,7 @@ PLUGINS: tuple[tuple[str, Plugins[Any]], ...] = (  # fields and options that nam
     ("cluster.reduce", cluster.REDUCTIONS),
     ("metrics", metrics.METRICS),
 )
-DRAWS = "something else each time, so that no id could stand for it; draw from an option, as `seed`"
+DRAWS = "something else each time, so it can have no id; draw from an option, such as `seed`"
 FILES = ("cluster.file", "cluster.links")
 
 Memo = dict[Any, str]  # digests of code that were made in the same call

@@ -35,13 +35,13 @@ DESCEND = {
     CONTRIB: "acprop ademamix adopt cocob dadapt_adamw dog dowg galore madgrad muon prodigy schedule_free_adamw "
     "schedule_free_sgd simplified_ademamix",
 }
-_VALUE = "needs the loss's value at each step, and here an optimizer is told the gradient only"
+_VALUE = "needs the value of the loss at each step, but here an optimizer gets only the gradient"
 _WRAPS = "wraps another optimizer, which a name cannot say"
-_SAMPLES = "needs the gradient of each sample, and here an optimizer is told their mean"
+_SAMPLES = "needs the gradient of each sample, but here an optimizer gets their mean"
 REFUSED = {
-    "lbfgs": "searches along lines, which needs the loss itself",
+    "lbfgs": "uses a line search, which needs the loss itself",
     "polyak_sgd": _VALUE,
-    "optimistic_adam": "is given up by optax; use optimistic_adam_v2",
+    "optimistic_adam": "is deprecated by optax; use optimistic_adam_v2",
     "contrib.momo": _VALUE,
     "contrib.momo_adam": _VALUE,
     "contrib.reduce_on_plateau": _VALUE,
@@ -54,7 +54,7 @@ REFUSED = {
     "contrib.dpsgd": _SAMPLES,
     "contrib.differentially_private_aggregate": _SAMPLES,
 }
-NO_DESCENT = "is a transformation that may ascend or stand still by itself"
+NO_DESCENT = "is a transformation that does not descend by itself"
 # what they do to a coordinate depends on others: on norms of leaves, on their shape, or on the way of the whole model
 COUPLED = {
     *("adafactor", "fromage", "lamb", "lars", "novograd", "sm3"),
@@ -94,7 +94,7 @@ def add_noise(eta: Any, gamma: Any, keys: Keys) -> optax.GradientTransformation:
 
 
 def noisy_sgd(learning_rate: Any, eta: float = 0.01, gamma: float = 0.55, *, keys: Keys) -> Any:
-    """Noisy SGD: SGD with Gaussian noise, of each worker and seed its own, that fades."""
+    """Noisy SGD: SGD with Gaussian noise that fades, drawn for each worker and seed."""
     return optax.chain(add_noise(eta, gamma, keys), optax.scale_by_learning_rate(learning_rate))
 
 

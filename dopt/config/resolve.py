@@ -455,7 +455,7 @@ def _check_schedule(
     name, optimizer = method.name, values["optimizer"]
     if method.traits.does_restart(of(options, "algorithm")) and not counts_apart(optimizer, plain):
         raise InputError(
-            f"learning_rate.schedule: {name} restarts local optimizers or lets them rest, and {optimizer} counts its schedule together with all else; use another optimizer, as adam"
+            f"learning_rate.schedule: {name} restarts local optimizers or lets them rest, and {optimizer} has no separate count for its schedule; use another optimizer, such as adam"
         )
     _check_zeros(values, method, options, events)
 
@@ -480,15 +480,15 @@ def _check_fit(optimizer: str, method: Entry[Traits], events: bool) -> None:
     if optimizer in ANCHORED and steps not in ("common", "part"):
         why = "models are averaged" if steps != "scaled" else "updates are scaled or cut"
         raise InputError(
-            f"optimizer: {optimizer} leads the model back to a path of its own, which {name}, whose {why}, would break; use it where one model is stepped, as in allreduce_sgd"
+            f"optimizer: {optimizer} works only where its own updates alone move the model, and in {name} {why}; use it where all workers share one model, as in allreduce_sgd"
         )
     if optimizer in COUPLED and steps == "part":
         raise InputError(
-            f"optimizer: {optimizer} looks at whole leaves of a model, and {name} gives each worker a piece; use one that looks at coordinates, as adam"
+            f"optimizer: {optimizer} looks at whole leaves of a model, and {name} gives each worker only a piece; use one that treats each coordinate by itself, such as adam"
         )
     if optimizer in NOISY and (steps == "first" or (steps == "own" and events)):
         raise InputError(
-            f"optimizer: {optimizer} needs noise of each worker and step, and in {name} an optimizer is not told both; use local_sgd or gossip_sgd"
+            f"optimizer: {optimizer} draws noise for each worker and step, but {name} does not tell an optimizer both; use local_sgd or gossip_sgd"
         )
 
 

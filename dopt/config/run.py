@@ -40,25 +40,25 @@ class Run:
       learning_rate: the rate, or the start of `learning_rate.schedule` (an optax schedule by name).
       optimizer: the local optimizer, one of optax's by name (`dopt list optimizers`).
       problem: what is minimized (`dopt list problems`); none: softmax.
-      data: a set of data (`dopt list data`), for problems that need one; none: what the problem learns from, mostly digits.
+      data: a set of data (`dopt list data`), for problems that need one; none: the problem's own default, mostly digits.
       partition: how the data are split over workers (`dopt list partitions`); none: iid.
       topology: a graph by name or from a file, for methods with a mixing matrix (`dopt list topologies`); none: ring.
       weights: how the graph becomes a mixing matrix, or a file with one (`dopt list weights`); none: metropolis, or what the graph
         and the method ask for.
       mix: the form in which W runs: auto, dense, neighbours, permutations.
       delay: steps, a law by name (`dopt list delays`), edges (what the graph says), or cluster (what the clock says).
-      link_loss: probability with which a link fails at a step.
+      link_loss: probability that a link fails at a step.
       cluster: a law of compute times (`dopt list clusters`); none: a step takes one second.
-      steps: for so many updates; of steps, gradients and seconds exactly one is given.
-      gradients: for so many computed gradients of all workers together.
-      seconds: for so many simulated seconds.
+      steps: length of the run in updates; give exactly one of steps, gradients and seconds.
+      gradients: or its length in gradients, computed by all workers together.
+      seconds: or its length in simulated seconds.
       batch_size: samples of each worker's gradient; none: all of its samples.
-      total_batch: or samples of all workers' gradients together, in equal parts.
+      total_batch: or samples of all workers' gradients together, split equally.
       seed: of batches, delays, compute times and starts.
-      record_every: steps between records; none: a fiftieth of all.
-      record_seconds: or simulated seconds between records, in the mean: whole steps of the method.
-      metrics: names of what is recorded; none: all there are.
-      eval_samples: samples that metrics look at; none: all, of networks 2000.
+      record_every: steps between records; none: a fiftieth of the run.
+      record_seconds: or simulated seconds between records, on average, since records come at whole steps.
+      metrics: names of what is recorded; none: all metrics.
+      eval_samples: samples that metrics look at; none: all, for neural networks 2000.
       precision: float32 or float64.
       executor: where workers run: vmap (all on one device), pmap, shard_map or mesh (on several).
       strict: false runs what the theory forbids, to show the failure.
@@ -122,7 +122,7 @@ class Run:
         return flat | dict(sorted(self.options.items()))
 
     def __eq__(self, other: object) -> bool:
-        """Whether all fields are equal, be one of the runs resolved or not."""
+        """Whether all fields are equal, whether or not the runs are resolved."""
         return isinstance(other, Run) and self.to_dict() == other.to_dict()
 
     def resolve(

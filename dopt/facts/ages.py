@@ -77,7 +77,7 @@ def _graph(run: Resolved, graph: Any) -> nx.Graph[int]:
     if graph is None and run.topology != OWN:
         graph = wiring.network(run)
     if not isinstance(graph, nx.Graph):
-        raise InputError("delay: edges needs one graph that stays, whose edges have an attribute `delay`")
+        raise InputError("delay: edges needs one fixed graph, whose edges have an attribute `delay`")
     return graph
 
 
@@ -85,6 +85,6 @@ def notes(run: Resolved) -> tuple[str, ...]:
     """What a reader should know of how old the models are."""
     if traits_of(run).staleness == "coordinate" and run.delay == 0:
         return (
-            f"{run.algorithm} reads fresh models at delay 0, whatever the cluster; a server's are n - 1 updates old in the mean",
+            f"{run.algorithm} reads fresh models at delay 0, whatever the cluster; a server's models are n - 1 updates old on average",
         )
     return ()

@@ -226,7 +226,7 @@ def _without_barriers(
         return schedule.unsynchronised(machines, near, every=every, **horizon, sending=sending)
     alone = np.flatnonzero(~(near & ~np.eye(run.workers, dtype=bool)).any(1))
     if len(alone):
-        raise InputError(f"topology: worker {alone[0]} has no neighbour to meet; use a graph without lone nodes")
+        raise InputError(f"topology: worker {alone[0]} has no neighbour to meet; use a graph without isolated nodes")
 
     def meeting(worker: int, count: int) -> np.ndarray:
         who = schedule.partners(run.seed, near, worker, count)

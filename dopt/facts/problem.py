@@ -104,7 +104,7 @@ def _check_layout(run: Resolved, problem: Problem) -> None:
         return
     if run.optimizer in COUPLED:
         raise InputError(
-            f"optimizer: {run.optimizer} looks at whole leaves of a model, which problem.layout cuts; use one that looks at coordinates, as adam, or leave the layout out"
+            f"optimizer: {run.optimizer} looks at whole leaves of a model, which problem.layout cuts; use one that treats each coordinate by itself, such as adam, or leave the layout out"
         )
     pieces, batch = problem.layout.micro_batches, run.batch_size
     if pieces > 1 and (batch is None or batch % pieces):
@@ -125,7 +125,7 @@ def _check_weighing(run: Resolved, problem: Problem) -> None:
     alone = traits.weighs == "gradients" and traits.steps == "own"
     if alone and run.strict and run.optimizer not in LINEAR:
         raise InputError(
-            f"problem.weighted: {run.algorithm} weighs the gradients that each worker steps on, and {run.optimizer} takes little notice of their size; use sgd, or strict: false"
+            f"problem.weighted: {run.algorithm} weighs the gradients that each worker steps on, and {run.optimizer} hardly depends on their size; use sgd, or strict: false"
         )
 
 

@@ -36,21 +36,21 @@ def asked(given: Mapping[str, Any]) -> Resolved:
     traits = ALGORITHMS[given["algorithm"]].traits
     if not traits.reads_cluster:
         raise InputError(
-            f"algorithm: {given['algorithm']} reads no cluster, its delay is drawn and a step takes a second; choose one of another kind"
+            f"algorithm: {given['algorithm']} reads no cluster: its delay is drawn, and a step takes a second; choose another method"
         )
     # no clock reads a learning rate, but a run has one
     flat = {"workers": WORKERS, "cluster": "exponential", "learning_rate": 0.1, **given}
     of_problem = [name for name in given if name.startswith("problem.")]
     for name in of_problem:
         if name.removeprefix("problem.") not in layouts.OPTIONS:
-            raise InputError(f"{name}: of a problem a clock reads only {', '.join(layouts.OPTIONS)}; leave it out")
+            raise InputError(f"{name}: a clock reads no option of a problem but {', '.join(layouts.OPTIONS)}; leave it out")
     if of_problem:  # any one that has a layout will do
         flat.setdefault("problem", "mlp")
     if all(flat.get(name) is None for name in HORIZONS):
         flat["seconds"] = SECONDS
     if flat.setdefault("delay", "cluster" if traits.delayed else 0) not in ("cluster", 0):
         raise InputError(
-            f"delay: no clock knows how old models are where a law draws it, got {flat['delay']}; use cluster"
+            f"delay: no clock knows a delay other than cluster, got {flat['delay']}; leave it out"
         )
     return Run.from_dict(flat | {"cluster": flat["cluster"] or "constant"}).resolve()
 

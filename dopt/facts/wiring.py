@@ -46,7 +46,7 @@ def check_wanted(run: Resolved, own: Any) -> None:
 def check_stays(w: Any) -> None:
     """Refuse a sequence where nobody waits: its steps would be nobody's."""
     if np.ndim(w) != 2:
-        raise InputError("delay: cluster needs one graph that stays, got a sequence; use a static topology")
+        raise InputError("delay: cluster needs one fixed graph, got a sequence; use a static topology")
 
 
 def forms(run: Resolved, w: Any, steps: int) -> tuple[mixing.Form, ...]:

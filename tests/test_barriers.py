@@ -121,7 +121,7 @@ def test_every_step_is_as_late_as_one_worker_after_the_other_says(
     if np.isinf(ends[0]):
         line = refused(lambda: barrier(machines, senders if local else None, workers=n, cost=cost, steps=steps))
         assert line == (
-            "cluster.crash: a worker that never returns is waited for in the first step; "
+            "cluster.crash: the first step waits for a worker that never returns; "
             "crash later, or give cluster.restart"
         )
         return
@@ -377,7 +377,7 @@ def test_a_horizon_without_a_step_is_an_input_error_in_one_line(horizon: dict, m
     assert all(line.startswith(message) for line in lines)
     if "gradients" in horizon and len(horizon) == 1:
         assert lines[0] == lines[1] == "gradients: a step of 3 workers computes 3, got 2; give at least that many"
-        assert lines[2].endswith("a step is 3 updates, one of each worker in the mean; the horizon holds 2")
+        assert lines[2].endswith("a step is 3 updates, on average one of each worker; the horizon holds 2")
     if horizon == {"seconds": 0.5}:
         assert lines[0] == "seconds: no step is done within 0.5 s, the first is at 1 s; give more seconds"
 

@@ -503,7 +503,7 @@ def test_options_survive_a_file_and_are_resolved_for_good(given: dict) -> None:
         ({"scale": [1, "fast", 2]}, "cluster.scale: must be float, got 'fast' (str)"),
         ({"scale": [1, [2], 3]}, "cluster.scale: must be one number for each of workers=3, got lists of unequal"),
         ({"scale": 2.0}, "cluster.scale: must be list, got 2.0 (float)"),
-        ({"scale": [1, 1, 1], "profile": "equal"}, "cluster.profile: cluster.scale says it all; leave it out"),
+        ({"scale": [1, 1, 1], "profile": "equal"}, "cluster.profile: cluster.scale gives all speeds; leave it out"),
         ({"shift": -1.0}, "cluster.shift: must be finite and not negative, got -1.0"),
         ({"shift": [0, -1, 0]}, "cluster.shift: must be finite and not negative, got -1.0 for worker 1"),
         ({"shift": 1e308}, "cluster.shift: must be at most 1e+30 in size, got 1e+308"),
@@ -516,7 +516,7 @@ def test_options_survive_a_file_and_are_resolved_for_good(given: dict) -> None:
         ({"straggler": 1e308}, "cluster.straggler: must be at most 1e+30 in size, got 1e+308"),
         (
             {"law": "shifted_exponential", "minimum": 1.0},
-            "cluster.minimum: must lie in [0, 1), part of the mean of 1 s",
+            "cluster.minimum: must lie in [0, 1), a part of the mean of 1 s",
         ),
         ({"law": "lognormal", "sigma": 0.0}, "cluster.sigma: must lie in (0, 5], got 0.0; 0.5 is usual"),
         ({"law": "gamma", "shape": 0}, "cluster.shape: must be finite and at least 0.01, got 0.0; 2 is usual"),

@@ -115,4 +115,4 @@ def test_what_cannot_be_measured_or_read_is_one_line(capsys: pytest.CaptureFixtu
     run = ["run", *(f"--{name}={value}" for name, value in BASE.items())]
     refused(capsys, [*run, "--cluster.links", str(tmp_path / "none.json")], "cluster.links", "none.json")
     both = ["--cluster.links", written(tmp_path / "c.json"), "--cluster.latency", "1"]
-    refused(capsys, [*run, *both], "cluster.latency: cluster.links says it")
+    refused(capsys, [*run, *both], "cluster.latency: cluster.links gives it")

@@ -498,12 +498,12 @@ def test_a_horizon_that_gives_no_schedule_is_an_input_error_in_one_line(horizon:
         ),
         ({"limit": -1}, {"steps": 1}, "limit: must not be negative, got -1"),
         ({"slack": -1}, {"steps": 1}, "slack: must not be negative, got -1"),
-        ({"limit": 1, "counts_dropped": True, "stop": True}, {"steps": 1}, "stop: only a limit on updates stops work"),
+        ({"limit": 1, "counts_dropped": True, "stop": True}, {"steps": 1}, "stop: needs a limit that counts updates only"),
         # of three workers of one speed, each is two arrivals late from the second round on
         (
             {"limit": 1, "counts_dropped": True},
             {"steps": 3},
-            "limit (algorithm.max_staleness): of the last 10301 gradients all were older than 1 arrivals",
+            "limit (algorithm.max_staleness): the last 10301 gradients were all older than 1 arrivals",
         ),
     ],
 )

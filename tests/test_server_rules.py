@@ -213,7 +213,7 @@ def test_every_server_rule_says_what_it_tells_the_clock() -> None:
         ({"algorithm.count": "updates"}, "algorithm.count: must be applied or arrivals, got 'updates'"),
         (
             {"algorithm.count": "arrivals", "algorithm.max_staleness": 2},
-            "limit (algorithm.max_staleness): of the last 10801 gradients all were older than 2 arrivals",
+            "limit (algorithm.max_staleness): the last 10801 gradients were all older than 2 arrivals",
         ),
     ],
 )

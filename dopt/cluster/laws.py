@@ -26,15 +26,15 @@ def constant(u: np.ndarray) -> np.ndarray:
 
 @LAWS.register(source="memoryless compute times, as in Dutta et al. 2018, 1803.01113")
 def exponential(u: np.ndarray) -> np.ndarray:
-    """Memoryless: -log(1 - u)."""
+    """Exponential, which is memoryless: -log(1 - u)."""
     return -np.log1p(-u)
 
 
 @LAWS.register(source="Dutta et al. 2018, 1803.01113")
 def shifted_exponential(u: np.ndarray, *, minimum: float = 0.5) -> np.ndarray:
-    """Never below `minimum`, the rest memoryless: minimum + (1 - minimum) Exp."""
+    """`minimum` plus an exponential rest: minimum + (1 - minimum) Exp."""
     if not 0 <= minimum < 1:
-        raise InputError(f"cluster.minimum: must lie in [0, 1), part of the mean of 1 s, got {minimum}; 0.5 is usual")
+        raise InputError(f"cluster.minimum: must lie in [0, 1), a part of the mean of 1 s, got {minimum}; 0.5 is usual")
     return minimum + (1 - minimum) * exponential(u)
 
 
@@ -94,7 +94,7 @@ def trace(u: np.ndarray, seconds: np.ndarray, *, file: str) -> np.ndarray:
 
 @PROFILES.register(source="homogeneous machines")
 def equal(workers: int) -> np.ndarray:
-    """All workers alike."""
+    """All workers equally fast."""
     return np.ones(workers)
 
 
@@ -112,6 +112,6 @@ def sqrt(workers: int) -> np.ndarray:
 
 @PROFILES.register(source="Maranjyan, Tyurin, Richtárik 2025, 2501.16168")
 def jittered_sqrt(workers: int) -> tuple[np.ndarray, np.ndarray]:
-    """1 + √i that is certain, and draws of mean √(2(i+1)/π), i = 0..n-1: with half_normal, 1 + √i + |N(0, i+1)|."""
+    """A fixed 1 + √i plus draws of mean √(2(i+1)/π), i = 0..n-1: with half_normal, 1 + √i + |N(0, i+1)|."""
     i = np.arange(workers)
     return np.sqrt(2 * (i + 1) / np.pi), 1 + np.sqrt(i)

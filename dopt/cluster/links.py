@@ -47,11 +47,11 @@ def make(
     """The links of n workers; None is infinite.
 
     Args:
-      latency: seconds of a message, of all links, of each worker's, or of each pair [reader][sender].
-      bandwidth: bytes per second, likewise; none: infinite.
+      latency: seconds per message: one number for all links, one for each worker, or one for each pair [reader][sender].
+      bandwidth: bytes per second, in the same forms; none: infinite.
       server_bandwidth: bytes per second of a server's port; none: infinite.
-      reduce: how workers reduce together, as ring or tree.
-      parallel_links: a worker's links carry their messages at once, and not one after another.
+      reduce: how an all-reduce is done: ring, tree or server.
+      parallel_links: a worker's links carry their messages at the same time, not one after another.
 
     Raises:
       InputError: lists of other lengths, a latency that is negative or infinite, a bandwidth that is not positive or
@@ -215,7 +215,7 @@ def _branches(workers: int) -> list[tuple[np.ndarray, np.ndarray, np.ndarray]]:
 
 @REDUCTIONS.register(source="Patarasuk-Yuan 2009, bandwidth optimal all-reduce algorithms", messages=_ring_messages)
 def ring(links: Links, workers: int, size: float, gathers: bool) -> float:
-    """2(n-1)ℓ + 2(n-1)/n·B/w: 2(n-1) rounds in which each sends an n-th to the next; a round takes its slowest link.
+    """2(n-1)ℓ + 2(n-1)/n·B/w: 2(n-1) rounds in which each sends 1/n to the next; a round takes as long as its slowest link.
 
     Gathered: (n-1)(ℓ + B/w), each hands on what it got last.
     """
@@ -228,7 +228,7 @@ def ring(links: Links, workers: int, size: float, gathers: bool) -> float:
     source="Thakur-Rabenseifner-Gropp 2005, optimization of collective communication in MPICH", messages=_tree_messages
 )
 def tree(links: Links, workers: int, size: float, gathers: bool) -> float:
-    """2⌈log₂n⌉(ℓ + B/w): up a binomial tree and down again; a round takes its slowest link.
+    """2⌈log₂n⌉(ℓ + B/w): up a binomial tree and down again; a round takes as long as its slowest link.
 
     Gathered: what comes up from below grows, and all of it goes down.
     """

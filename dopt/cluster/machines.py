@@ -57,7 +57,7 @@ def _shift(workers: int, *, shift: float | list = 0.0) -> np.ndarray:
     """[workers] seconds: of all, or a list.
 
     Args:
-      shift: seconds that each computation takes on top of its draw, of all workers or a list.
+      shift: seconds that are added to each computation; one number for all workers, or a list.
     """
     seconds = np.zeros(workers) + table("cluster.shift", shift, workers, deepest=1)
     refuse("cluster.shift", seconds, np.isfinite(seconds) & (seconds >= 0), "must be finite and not negative")
@@ -68,7 +68,7 @@ def _straggler(workers: int, *, straggler: float = 1.0) -> np.ndarray:
     """[workers] how many times slower each is, on top of all else: the last one alone. Koloskova et al. 2022, 2206.08307.
 
     Args:
-      straggler: how many times as long the last worker takes.
+      straggler: how many times as long the last worker's computations take.
     """
     if not 0 < straggler < np.inf:
         raise InputError(f"cluster.straggler: must be positive and finite, got {straggler}; 10 is usual")
@@ -103,9 +103,9 @@ def _down(
     """[workers, 2]: from when and until when each is down.
 
     Args:
-      crash: seconds at which workers go down; none: never.
-      crash_workers: how many go down, the first ones.
-      restart: seconds after which they are back; none: never.
+      crash: time at which workers crash, in seconds; none: never.
+      crash_workers: how many workers crash; they are the first ones.
+      restart: seconds from the crash until they are back; none: never.
     """
     for name, value in (("crash", crash), ("restart", restart)):
         if value is not None and not 0 <= value < np.inf:
@@ -122,7 +122,7 @@ def _batch(workers: int, *, batch: int | None = None) -> int | None:
     """The batch whose gradient takes the mean time, others in proportion; None: any takes as long. The run scales by it.
 
     Args:
-      batch: samples of a gradient that takes the mean time, others in proportion; none: any takes as long.
+      batch: samples of a gradient that takes the mean time, others in proportion; none: all batches take equally long.
     """
     return batch
 
@@ -147,14 +147,14 @@ def options(law: str, given: Mapping[str, object]) -> dict[str, Any]:
     if given.get("scale") is None:
         full["profile"] = PROFILES[coerce("cluster.profile", given.get("profile", "equal"), str)].name
     elif "profile" in given:
-        raise InputError("cluster.profile: cluster.scale says it all; leave it out")
+        raise InputError("cluster.profile: cluster.scale gives all speeds; leave it out")
     else:
         full["scale"] = coerce("cluster.scale", given["scale"], list)
     if given.get("links") is not None:
         full["links"] = coerce("cluster.links", given["links"], str)
         said = [name for name in ("latency", "bandwidth") if given.get(name)]
         if said:
-            raise InputError(f"cluster.{said[0]}: cluster.links says it; leave one of them out")
+            raise InputError(f"cluster.{said[0]}: cluster.links gives it, too; leave one of them out")
     for part in parts:
         full |= _read_by(part, given)
     full["reduce"] = REDUCTIONS[full["reduce"]].name

@@ -96,7 +96,7 @@ def measure(
     devices = list(devices or jax.devices())
     if len(devices) < 2:
         raise InputError(
-            f"collectives: one device ({devices[0].device_kind}) sends no messages, nothing to measure; on a CPU, --devices N makes virtual ones"
+            f"collectives: one device ({devices[0].device_kind}) sends no messages, so there is nothing to measure; on a CPU, --devices N makes virtual ones"
         )
     sizes = tuple(sizes or SIZES.get(devices[0].platform, SIZES_ELSEWHERE))
     found = {}

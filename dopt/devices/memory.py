@@ -69,7 +69,7 @@ def check_room(memory: int, device: jax.Device) -> None:
     room = address_room() if device.platform == "cpu" else math.inf
     if memory + _arenas() > room:
         raise MachineError(
-            f"memory: the process may take {size(room)} more (its limit on addresses, ulimit -v), and the run takes up to {size(memory + _arenas())}; raise the limit, or use a smaller model, fewer workers or a shorter delay.max"
+            f"memory: the process may take {size(room)} more (its limit on address space, ulimit -v), and the run takes up to {size(memory + _arenas())}; raise the limit, or use a smaller model, fewer workers or a shorter delay.max"
         )
 
 

@@ -117,7 +117,7 @@ def gap_notes(group: Group, runs: Runs) -> tuple[str, ...]:
     ]
     return tuple(
         dict.fromkeys(
-            f"spectral_gap: of the mixing matrix of {run.topology}, {run.workers} workers: not found, since its iteration did not converge; it is NaN"
+            f"spectral_gap: not found for the mixing matrix of {run.topology} with {run.workers} workers, since the iteration did not converge; it is NaN"
             for run in unknown
         )
     )

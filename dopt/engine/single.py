@@ -107,7 +107,7 @@ def run(
     optimizer: optax.GradientTransformation | None = None,
     callback: Callback | None = None,
 ) -> Result:
-    """Make one run happen.
+    """Compute one run, and return what it gave.
 
     Args:
       run: what to run.
@@ -116,13 +116,13 @@ def run(
       start: models to start from, leaves [workers, ...].
       devices: JAX devices to use; the first one, or as many as the executor needs, by default.
       look: called between calls of the compiled program with (calls done, of how many); returns how many to do next, or raises to stop.
-      checkpoint: where to keep checkpoints, and how often; a run that finds its own goes on from the last one, to the
-        bits that it would have had without a break.
+      checkpoint: where to keep checkpoints, and how often; a run that finds its own goes on from the last one, and gives
+        the same bits as without the break.
       first: called with the record at step 0, metric -> [1], as soon as it exists.
-      optimizer: an optax transformation in place of `run.optimizer`, which has its rate in itself: `run.learning_rate` is then
-        what methods are told that divide by it. Such a run has no id, and is kept nowhere.
+      optimizer: an optax transformation in place of `run.optimizer`, with a learning rate of its own; `run.learning_rate` is then
+        only for methods that divide by it. Such a run has no id, and is not stored anywhere.
       callback: called with each record, name -> number, soon after it was made: step, gradients, time, bytes_sent, and the
-        metrics. What it raises ends the run.
+        metrics. An exception in it ends the run.
 
     Raises:
       InputError: something in the description does not fit, or the checkpoints are of another run or other devices;
@@ -180,9 +180,9 @@ def _check_watched(watched: _Watched, own: Mapping[str, Any], unhashed: Sequence
     """Refuse checkpoints that nobody could tell whose they are, and a callback where a record is nowhere whole."""
     why = "a run with optimizer= has no id" if "optimizer" in own else next(iter(unhashed), None)
     if watched.checkpoint is not None and why is not None:
-        raise InputError(f"checkpoint: {why}, so that nobody could tell whose a checkpoint is; leave it out")
+        raise InputError(f"checkpoint: {why}, so its checkpoints could not be found again; leave it out")
     if watched.callback is not None and hosts.several():
-        raise InputError("callback: a run of several processes has its records in none of them; leave it out")
+        raise InputError("callback: where several processes make a run, none of them has all records; leave it out")
 
 
 def _made(

@@ -89,7 +89,7 @@ def check(how: Coordination, workers: int) -> None:
         )
     if how.counts_dropped and how.stop:
         raise InputError(
-            "stop: only a limit on updates stops work, got one that counts dropped gradients; leave it out"
+            "stop: needs a limit that counts updates only, got one that counts dropped gradients, too; leave it out"
         )
     for name, value in (("limit", how.limit), ("slack", how.slack)):
         if value is not None and value < 0:

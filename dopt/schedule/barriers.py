@@ -134,7 +134,7 @@ def _refuse_none(first: float, seconds: float | None) -> NoReturn:
     """Why no step is done; `first`: seconds at which the first one would be."""
     if np.isinf(first):
         raise InputError(
-            "cluster.crash: a worker that never returns is waited for in the first step; crash later, or give cluster.restart"
+            "cluster.crash: the first step waits for a worker that never returns; crash later, or give cluster.restart"
         )
     raise InputError(f"seconds: no step is done within {seconds:g} s, the first is at {first:.3g} s; give more seconds")
 
@@ -241,7 +241,7 @@ def unsynchronised(
     total = int(held) // n
     if not total:
         raise InputError(
-            f"steps: without barriers a step is {n} updates, one of each worker in the mean; the horizon holds {held}"
+            f"steps: without barriers a step is {n} updates, on average one of each worker; the horizon holds {held}"
         )
     # a step ends with the instant of its last update
     ends = np.searchsorted(plain.time, plain.time[n * np.arange(1, total + 1) - 1], side="right")

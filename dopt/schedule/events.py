@@ -228,7 +228,7 @@ class _Loop:
             return self.version - self.read[i]
         if self.dropped > PATIENCE + 100 * self.workers and self.last_step < math.inf:
             raise InputError(
-                f"limit (algorithm.max_staleness): of the last {self.dropped} gradients all were older than {self.how.limit} arrivals; those of {self.workers} workers are {self.workers - 1} arrivals old in the mean, so give more, or count=applied"
+                f"limit (algorithm.max_staleness): the last {self.dropped} gradients were all older than {self.how.limit} arrivals; with {self.workers} workers gradients are on average {self.workers - 1} arrivals old, so give a larger one, or count=applied"
             )
         return self.delivered - self.seen[i]
 

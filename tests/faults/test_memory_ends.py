@@ -86,6 +86,6 @@ Compiled.start = limited
     code, out, err = end(start(tmp_path / "marks", ["run", *flags, "--wandb=off"], code=limit))
     assert (code, out) == (1, ""), err
     assert err.startswith(
-        f"dopt: memory: the process may take {megabytes}.0 MiB more (its limit on addresses, ulimit -v)"
+        f"dopt: memory: the process may take {megabytes}.0 MiB more (its limit on address space, ulimit -v)"
     )
     assert err.count("\n") == 1

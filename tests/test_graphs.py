@@ -81,12 +81,12 @@ def test_an_edge_that_stands_twice_is_one_edge_or_refused_where_it_carries_numbe
     twice = topology.read(written(tmp_path, "a.edges", "0 1\n1 0\n1 2\n"))
     assert twice.number_of_edges() == 2
     for content in ("0 1 0.5\n1 0 0.5\n", "0 1\n0 1 {'delay': 1}\n"):
-        assert "edge (0, 1) stands twice" in refused(lambda c=content: topology.read(written(tmp_path, "b.edges", c)))
+        assert "edge (0, 1) is there twice" in refused(lambda c=content: topology.read(written(tmp_path, "b.edges", c)))
     both = nx.MultiGraph([(0, 1, {"weight": 0.2}), (0, 1, {"weight": 0.3}), (1, 2, {"weight": 0.25})])
     for ending in ("graphml", "gml", "gexf"):
         getattr(nx, f"write_{ending}")(both, tmp_path / f"g.{ending}")
-        assert "stands twice" in refused(lambda ending=ending: topology.read(tmp_path / f"g.{ending}")), ending
-    assert "stands twice" in refused(lambda: mixing.weights(both, "given"))
+        assert "is there twice" in refused(lambda ending=ending: topology.read(tmp_path / f"g.{ending}")), ending
+    assert "is there twice" in refused(lambda: mixing.weights(both, "given"))
     assert mixing.weights(both, "metropolis")[0, 1] == pytest.approx(1 / 3)
 
 

@@ -134,7 +134,7 @@ def test_given_takes_workers_in_the_order_of_the_nodes_and_refuses_loops_that_sa
     np.testing.assert_array_equal(mixing.weights(graph, "given"), [[1, 0], [0.25, 0.75]])
     graph.edges["a", "a"]["weight"] = 0.5
     assert refused(lambda: mixing.weights(graph, "given")) == (
-        "weights: given leaves worker 1 a weight of 0.75 for itself, its self-loop says 0.5; leave the self-loop out"
+        "weights: given leaves worker 1 a weight of 0.75 for itself, but its self-loop says 0.5; leave the self-loop out"
     )
 
 
@@ -195,7 +195,7 @@ def test_the_convex_rules_are_found_where_the_solver_is_inaccurate_at_first() ->
 @pytest.mark.parametrize("rule", CONVEX)
 def test_where_the_solver_cannot_help_one_line_says_why(rule: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused(lambda: weights_of("disconnected", rule=rule)) == (
-        f"weights: {rule} needs a connected graph, this one falls apart; add edges"
+        f"weights: {rule} needs a connected graph, this one is not; add edges"
     )
     for status in (None, "optimal_inaccurate"):
 
@@ -206,7 +206,7 @@ def test_where_the_solver_cannot_help_one_line_says_why(rule: str, monkeypatch: 
 
         monkeypatch.setattr(cvxpy.Problem, "solve", fail)
         assert refused(lambda: weights_of("ring", rule=rule)) == (
-            f"weights: the solver did not find the {rule} ones ({status or 'no answer'}); try laplacian or metropolis"
+            f"weights: the solver did not find {rule} weights ({status or 'no answer'}); try laplacian or metropolis"
         )
     monkeypatch.setitem(sys.modules, "cvxpy", None)
     assert refused(lambda: weights_of("ring", rule=rule)) == (

@@ -64,7 +64,7 @@ def mix(
       loss: how links fail; None: they do not.
       seed: of the failures.
 
-    A delayed `apply` takes two extra arguments: `staleness`, [] for all senders alike, [n] for each worker as a sender, or
+    A delayed `apply` takes two extra arguments: `staleness`, [] one for all senders, [n] one for each sender, or
     `Ages`; and `delay_self`, to take oneself from the ring too, xᵢ <- Σⱼ W_ij xⱼ^{k-τ} (keeps the average on irregular
     graphs).
     """
@@ -118,7 +118,7 @@ def _slots(delay: int | None, ages: Array | None) -> int | None:
 def _check_policy(links: Form, loss: LinkLoss | None) -> None:
     if loss is not None and links.columns and loss.policy != "keep_self":
         raise InputError(
-            f"link_loss.policy: where columns of W sum to one only keep_self loses nothing, got {loss.policy}; use keep_self"
+            f"link_loss.policy: only keep_self loses nothing where columns of W sum to one, got {loss.policy}; use keep_self"
         )
 
 

@@ -16,10 +16,10 @@ def spanning_tree(network: Network) -> nx.Graph:
     """The breadth-first tree from worker 0: what a method on trees makes of any connected undirected graph.
 
     Raises:
-      InputError: a directed graph, a sequence, or one that falls apart.
+      InputError: a directed graph, a sequence, or one that is not connected.
     """
     if not isinstance(network, nx.Graph) or network.is_directed():
-        raise InputError("topology: relay_sgd needs an undirected graph that stays; try binary_tree, path or star")
+        raise InputError("topology: relay_sgd needs an undirected graph that does not change; try binary_tree, path or star")
     links = adjacency(network)
     order, parent = csgraph.breadth_first_order(csr_array(links), 0, directed=False)
     if len(order) < len(links):
@@ -39,7 +39,7 @@ def relay_ages(w: np.ndarray) -> np.ndarray:
 
 
 def relay(network: Network) -> Mix:
-    """The mix of `relay_sgd`: the mean of all models, each as old as its way along the tree is long.
+    """The mix of `relay_sgd`: the mean of all models; the longer the way along the tree, the older the model.
 
     Args:
       network: a tree, or a connected undirected graph, whose `spanning_tree` is taken.

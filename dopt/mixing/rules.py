@@ -127,7 +127,7 @@ def notes(matrix: object) -> tuple[str, ...]:
         matrix = _content(matrix)
     parts = matrix if isinstance(matrix, tuple) else (matrix,)
     if any(not isinstance(part, Network) and _only_rounded(_plain(part)) for part in parts):
-        return ("weights: W sums to one within the rounding of float32 only; it was scaled to do so in float64",)
+        return ("weights: W sums to one only up to rounding in float32; it was scaled to do so in float64",)
     return ()
 
 
@@ -176,7 +176,7 @@ def _within(network: Graph | Periodic, w: np.ndarray, name: str) -> np.ndarray:
         there = adjacency(graphs[step % len(graphs)]) | np.eye(len(part), dtype=bool)
         for reader, sender in np.argwhere((part != 0) & ~there)[:1]:
             raise InputError(
-                f"weights: {name!r} has a link from {sender} to {reader}, which the topology lacks; leave topology out, or name the one that it is"
+                f"weights: {name!r} has a link from {sender} to {reader}, which the topology lacks; leave topology out, or name the right one"
             )
     return w
 
@@ -343,7 +343,7 @@ def metropolis(graph: Graph) -> csr_array:
 
 @rule(source="Boyd-Diaconis-Xiao 2004", undirected=True, of_links=True)
 def metropolis_tight(graph: Graph) -> csr_array:
-    """1 / max(dᵢ, dⱼ) on each edge: faster, but a bipartite regular graph never agrees."""
+    """1 / max(dᵢ, dⱼ) on each edge: faster, but on a bipartite regular graph workers never agree."""
     return _undirected(graph, lambda i, j: 1 / np.maximum(i, j))
 
 
@@ -363,7 +363,7 @@ def laplacian(graph: Graph) -> csr_array:
 
 @rule(source="Xiao-Boyd 2004, constant edge weights", undirected=True, signed=True, of_links=True)
 def constant(graph: Graph, *, edge: float) -> csr_array:
-    """The same weight (`weights.edge`) on each edge, the rest to oneself, be it negative."""
+    """The same weight (`weights.edge`) on each edge, the rest to oneself, even if it is negative."""
     return _undirected(graph, lambda i, j: edge)
 
 
@@ -385,7 +385,7 @@ def given(graph: Graph) -> csr_array:
     for k in wrong[np.argsort(reader[wrong])]:
         i = reader[k]
         raise InputError(
-            f"weights: given leaves worker {i} a weight of {own[i]:.6g} for itself, its self-loop says {value[k]:.6g}; leave the self-loop out"
+            f"weights: given leaves worker {i} a weight of {own[i]:.6g} for itself, but its self-loop says {value[k]:.6g}; leave the self-loop out"
         )
     return w
 
@@ -398,7 +398,7 @@ def fastest(graph: Graph) -> np.ndarray:
 
 @rule(source="Xiao-Boyd 2004, fastest distributed linear averaging", undirected=True, signed=True, solver="convex")
 def fastest_linear(graph: Graph) -> np.ndarray:
-    """Symmetric with the least ‖W - J‖₂ whatever the signs, by a convex solver."""
+    """Symmetric with the least ‖W - J‖₂, negative weights allowed, by a convex solver."""
     return _least_norm(graph, "fastest_linear", nonnegative=False)
 
 
@@ -411,7 +411,7 @@ def _least_norm(graph: Graph, name: str, nonnegative: bool) -> np.ndarray:
     import cvxpy as cp
 
     if not nx.is_connected(graph):
-        raise InputError(f"weights: {name} needs a connected graph, this one falls apart; add edges")
+        raise InputError(f"weights: {name} needs a connected graph, this one is not; add edges")
     n = len(graph)
     memory.refuse_beyond(
         [memory.solver("weights", n, 2)._replace(hint="use fewer workers, or laplacian or metropolis")]
@@ -438,7 +438,7 @@ def _least_norm(graph: Graph, name: str, nonnegative: bool) -> np.ndarray:
             break
     if problem.status != cp.OPTIMAL:
         raise InputError(
-            f"weights: the solver did not find the {name} ones ({problem.status or 'no answer'}); try laplacian or metropolis"
+            f"weights: the solver did not find {name} weights ({problem.status or 'no answer'}); try laplacian or metropolis"
         )
     found = np.where(np.abs(weight.value) < UNUSED, 0, weight.value)
     if nonnegative:
@@ -458,7 +458,7 @@ def uniform(graph: Graph) -> csr_array:
 
 @rule(source="lazy random walk", of_links=True)
 def lazy(graph: Graph, *, base: str | None = None) -> csr_array:
-    """(I + W) / 2 of another rule (`weights.base`): no negative eigenvalue is left."""
+    """(I + W) / 2 of another rule (`weights.base`), which has no negative eigenvalue."""
     return csr_array((eye_array(len(graph)) + csr_array(weights(graph, base))) / 2)
 
 

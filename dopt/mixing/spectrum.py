@@ -234,7 +234,7 @@ def check(w: Matrix | tuple[np.ndarray, np.ndarray], method: str, needs: str) ->
 
     Args:
       w: [n, n], dense or sparse, a period [period, n, n], `Matchings`, or a pair (R, C).
-      needs: "doubly stochastic"; "symmetric", one W that stays; "symmetric, λ > -1/3"; "column stochastic"; "row and column
+      needs: "doubly stochastic"; "symmetric", one fixed W; "symmetric, λ > -1/3"; "column stochastic"; "row and column
         stochastic", of a pair (R, C); "tree" or "pairs", of which only the links matter: undirected and connected.
     """
     if isinstance(w, tuple):
@@ -268,7 +268,7 @@ def _static(w: Matrix, method: str, what: str) -> np.ndarray | csr_array:
     if isinstance(w, Matchings) or w.ndim == 3:
         several = "a random sequence" if isinstance(w, Matchings) else f"a sequence of {len(w)}"
         raise InputError(
-            f"topology: {method} needs one {what} that stays, got {several}; try ring, torus or hypercube{HINT}"
+            f"topology: {method} needs one fixed {what}, got {several}; try ring, torus or hypercube{HINT}"
         )
     return w
 
@@ -316,7 +316,7 @@ def _check_sums(w: Matrix, method: str, axis: int, name: str) -> None:
 def _check_connected(w: Matrix, method: str) -> None:
     if not is_connected(w):
         raise InputError(
-            f"topology: {method} needs a connected graph (directed: strongly), this one falls apart; add edges{HINT}"
+            f"topology: {method} needs a connected graph (directed: strongly), this one is not; add edges{HINT}"
         )
 
 
@@ -325,14 +325,14 @@ def _check_agreement(w: Matrix, method: str) -> None:
     _check_connected(w, method)
     gap = _gap(w)
     if math.isnan(gap):
-        raise InputError(f"mixing: whether W agrees was not found, which {method} needs; use metropolis weights{HINT}")
+        raise InputError(f"mixing: {method} needs a W that makes workers agree, and whether this one does was not found; use metropolis weights{HINT}")
     if gap < -EXACT:
         modulus = gap_kind(w).split(": 1 - ")[1]
         raise InputError(f"mixing: {method} needs {modulus} < 1 to agree, got {1 - gap:.6g}; use smaller weights{HINT}")
     if gap < EXACT:
         what = "random_matching" if isinstance(w, Matchings) else "`weights: lazy`"
         raise InputError(
-            f"mixing: the graph is connected but its spectral gap is 0 (it swings for ever); try {what}{HINT}"
+            f"mixing: the graph is connected but its spectral gap is 0 (models oscillate forever); try {what}{HINT}"
         )
 
 

@@ -69,7 +69,7 @@ def merged(graph: Graph) -> Graph:
     once.add_nodes_from(graph.nodes(data=True))
     for u, v, data in graph.edges(data=True):
         if once.has_edge(u, v) and any(name in both for name in CARRIED for both in (data, once.edges[u, v])):
-            raise InputError(f"edge ({u}, {v}) stands twice and carries a weight or a delay; give it once")
+            raise InputError(f"edge ({u}, {v}) is there twice and has a weight or a delay; give it once")
         once.add_edge(u, v, **data)
     return once
 
@@ -171,9 +171,9 @@ def _xml(reader: Callable[..., Graph], **options: Any) -> Callable[[bytes], Grap
             found["edge"] += sum(element.get("type") == "mutual" for element in root.iter())
         for tag, count in (("node", len(graph)), ("edge", graph.number_of_edges()), ("graph", 1)):
             if found[tag] != count:
-                raise ValueError(f"of {found[tag]} elements <{tag}> {count} make a graph")
+                raise ValueError(f"it has {found[tag]} elements <{tag}>, but only {count} could be read")
         if graph.graph.get("mode") == "dynamic":
-            raise ValueError("its edges come and go; give a graph that stays")
+            raise ValueError("its edges change over time; give a fixed graph")
         for _, _, data in graph.edges(data=True):
             for name, value in graph.graph.get("edge_default", {}).items():  # networkx does not fill them in
                 data.setdefault(name, value)

@@ -55,7 +55,7 @@ def path(workers: int) -> Graph:
 
 @topology(source="star graph", degree=lambda n: n - 1, layout="star")
 def star(workers: int) -> Graph:
-    """Everyone talks to worker 0 alone."""
+    """All workers talk to worker 0, and to no other."""
     return nx.star_graph(workers - 1)
 
 
@@ -161,7 +161,7 @@ def ladder(workers: int) -> Graph:
     layout="small world",
 )
 def watts_strogatz(workers: int, *, degree: int = 4, probability: float = 0.1, seed: int = 0) -> Graph:
-    """A small world: a ring of `degree` neighbours, of whose edges some lead elsewhere; drawn until it is connected."""
+    """A small world: a ring of `degree` neighbours, some of whose edges are rewired; drawn until it is connected."""
     _probability(probability)
     if not 2 <= degree < workers or degree % 2:
         raise InputError(
@@ -172,7 +172,7 @@ def watts_strogatz(workers: int, *, degree: int = 4, probability: float = 0.1, s
 
 @topology(source="Barabási-Albert 1999 (networkx)", bytes=lambda n, links, **_: EDGE * n * min(links, n))
 def barabasi_albert(workers: int, *, links: int = 2, seed: int = 0) -> Graph:
-    """Scale-free: each newcomer takes `links` neighbours, rather those who have many."""
+    """Scale-free: each new worker takes `links` neighbours, preferably those that have many."""
     if not 1 <= links < workers:
         raise InputError(
             f"topology.links: barabasi_albert needs 1 <= links < workers, got links={links}, workers={workers}"
@@ -185,7 +185,7 @@ def barabasi_albert(workers: int, *, links: int = 2, seed: int = 0) -> Graph:
     bytes=lambda n, radius, **_: EDGE * min(1.0, math.pi * _radius(n, radius) ** 2) * n**2 / 2,
 )
 def random_geometric(workers: int, *, radius: float | None = None, seed: int = 0) -> Graph:
-    """Workers lie in the unit square, linked within a radius, 2 √(log n / πn) by default (connected with high probability)."""
+    """Workers lie at random in the unit square, linked within a radius, 2 √(log n / πn) by default (connected with high probability)."""
     near = _radius(workers, radius)
     if not near > 0:
         raise InputError(f"topology.radius: must be positive, got {radius}")
@@ -230,7 +230,7 @@ BOYD = (12, 23, 34, 15, 28, 24, 56, 57, 37, 48, 67, 78, 27)
 
 @topology(source="Boyd 2006, convex optimization of graph Laplacian eigenvalues; CVX's examples")
 def boyd(workers: int) -> Graph:
-    """The small example of fastest mixing, of 8 workers and 13 edges: what weights are worth on it is published."""
+    """The small example of fastest mixing, 8 workers and 13 edges, for which published values exist."""
     if workers != 8:
         raise InputError(f"workers: boyd is one graph of 8 workers, got {workers}; set workers to 8")
     return _with_nodes(workers, (divmod(edge - 11, 10) for edge in BOYD))
@@ -238,7 +238,7 @@ def boyd(workers: int) -> Graph:
 
 @topology(source="directed cycle", directed=True, layout="circle")
 def directed_ring(workers: int) -> Graph:
-    """Each sends to the next one alone."""
+    """Each worker sends to the next one only."""
     return _with_nodes(workers, ((i, (i + 1) % workers) for i in range(workers) if workers > 1), nx.DiGraph)
 
 
@@ -280,7 +280,7 @@ def one_peer_exponential(workers: int) -> Periodic:
 
 @topology(source="matchings of the cycle", sequence="periodic", phases=3, layout="circle")
 def one_peer_ring(workers: int) -> Periodic:
-    """A ring whose neighbours meet in turn, pair by pair: two phases, three where n is odd and one is left alone in each."""
+    """A ring whose neighbours meet in turn, pair by pair: two phases; if n is odd, three, in each of which one worker is left alone."""
     starts = range(2 + workers % 2 if workers > 2 else 1)
     phases = [[((s + i) % workers, (s + i + 1) % workers) for i in range(0, workers - 1, 2)] for s in starts]
     return Periodic(tuple(_with_nodes(workers, phase) for phase in phases))
@@ -313,7 +313,7 @@ def base_k(workers: int, *, degree: int = 1) -> Periodic:
     layout="circle",
 )
 def random_matching(workers: int) -> Matchings:
-    """At each step everyone meets one other, all matchings alike; of an odd number one stays alone."""
+    """At each step everyone meets one other, all matchings equally likely; if n is odd, one stays alone."""
     return Matchings(workers, None, np.ones(1), 0.5)
 
 
@@ -327,7 +327,7 @@ def _matcha_bytes(n: float, base: str, **_: object) -> float:
 
 @topology(source="Wang et al. 2019, 1905.09435", sequence="random", bytes=_matcha_bytes, layout="base")
 def matcha(workers: int, *, base: str = "ring", budget: float = 0.5) -> Matchings:
-    """MATCHA: matchings of a base graph, each active now and then, links that hold it together more often."""
+    """MATCHA: matchings of a base graph, each active at random; links that keep it connected are active more often."""
     _at_least("matcha", workers, 2)
     if not 0 < budget <= 1:
         raise InputError(f"topology.budget: must lie in (0, 1], got {budget}")
@@ -335,9 +335,9 @@ def matcha(workers: int, *, base: str = "ring", budget: float = 0.5) -> Matching
         raise InputError(f"topology.base: unknown name {base!r}{did_you_mean(base, TOPOLOGIES)}")
     graph = make(base, workers)
     if not isinstance(graph, nx.Graph) or graph.is_directed():
-        raise InputError(f"topology.base: matcha needs an undirected graph that stays, got {base}; try ring")
+        raise InputError(f"topology.base: matcha needs one fixed undirected graph, got {base}; try ring")
     if not nx.is_connected(graph):
-        raise InputError(f"topology.base: matcha needs a connected graph, this {base} falls apart; try ring")
+        raise InputError(f"topology.base: matcha needs a connected graph, this {base} is not; try ring")
     upper = np.argwhere(np.triu(adjacency(graph)))
     return matcha_of(tuple((int(u), int(v)) for u, v in upper), workers, budget)
 
@@ -347,7 +347,7 @@ def matcha(workers: int, *, base: str = "ring", budget: float = 0.5) -> Matching
 
 @topology(source="two cycles, to show that gossip needs connection")
 def disconnected(workers: int) -> Graph:
-    """Two rings that never hear of each other."""
+    """Two rings with no link between them."""
     _at_least("disconnected", workers, 2)
     half = workers // 2
     return nx.disjoint_union(ring(half), ring(workers - half))

@@ -43,7 +43,7 @@ class Compressor(NamedTuple):
 
 
 def make(name: str, **options: object) -> Compressor:
-    """The operator `name`; its options stand beside the method's, as in `algorithm.fraction`.
+    """The operator `name`; its options are given like the method's, as in `algorithm.fraction`.
 
     Raises:
       InputError: unknown name or option, or a value out of range.
@@ -117,8 +117,8 @@ def random_k(*, fraction: float = 0.1, unbiased: bool = False) -> Compressor:
     """The values at k = max(1, round(fraction d)) places, drawn from a key that all workers share: w k bits, δ = k/d.
 
     Args:
-      fraction: of the d coordinates, the part that is sent.
-      unbiased: times d/k, with E‖C(x) - x‖² = (d/k - 1)‖x‖²; no contraction then.
+      fraction: the share of the d coordinates that is sent.
+      unbiased: multiply by d/k, so that E‖C(x) - x‖² = (d/k - 1)‖x‖²; then it is no contraction.
     """
     kept = _kept(fraction)
 
@@ -164,7 +164,7 @@ def qsgd(*, levels: int = 15, scaled: bool = True) -> Compressor:
 def natural() -> Compressor:
     """Magnitudes rounded at random to a power of two on either side: sign and exponent, 9 d bits (12 d for float64).
 
-    E‖C(x) - x‖² <= ‖x‖²/8. On the bits of a float: the mantissa is dropped or carries, with the chance that it is worth.
+    E‖C(x) - x‖² <= ‖x‖²/8. On the bits of a float: the mantissa is dropped, or rounds up with a probability equal to its value.
     A subnormal, which no exponent can write, goes to zero or to the smallest normal number, unbiased as well.
     """
 

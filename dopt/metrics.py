@@ -18,7 +18,7 @@ CHOICES = {
 }
 OF_PROBLEMS = {  # that come with dopt; another problem may have others
     "accuracy": "share of held-out samples that the mean model gets right",
-    "rmse": "root of the mean square error on held-out ratings",
+    "rmse": "root mean square error on held-out ratings",
 }
 TAKEN = ("id", "step", "gradients", "time", "bytes_sent", "finite", "center_loss", "staleness_mean", "staleness_max")
 

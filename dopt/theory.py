@@ -1,6 +1,6 @@
 """Closed forms to hold results against: spectral gaps, stability limits, fixed points, staleness, expected times.
 
-NumPy only, and nothing else of dopt: a formula, its source, and no way to share a mistake with the code it checks.
+NumPy only, and nothing else of dopt: a formula and its source, so that it cannot share a mistake with the code that it checks.
 Gaps are those of Metropolis weights, 1 / (1 + max(dᵢ, dⱼ)) on each edge, unless said otherwise.
 """
 
@@ -100,7 +100,7 @@ def delayed_factor(step: float, delay: int) -> float:
 def delayed_descent(
     curvature: np.ndarray, start: np.ndarray, learning_rate: float, delay: int, length: int, *, queue: bool = False
 ) -> np.ndarray:
-    """[length, d] x^k - x* of x <- x - αA(x^{k-τ} - x*), the whole way that `delayed_factor` is the end of; x^{k-τ} = x⁰ for k < τ.
+    """[length, d] x^k - x* of x <- x - αA(x^{k-τ} - x*), of which `delayed_factor` is the rate in the end; x^{k-τ} = x⁰ for k < τ.
 
     Args:
       curvature: A, [d, d].
@@ -108,7 +108,7 @@ def delayed_descent(
       learning_rate: α.
       delay: τ.
       length: how many k.
-      queue: gradients wait, and not models: nothing arrives in the first τ steps.
+      queue: gradients wait, not models, so nothing arrives in the first τ steps.
     """
     away = np.tile(start, (length, 1)).astype(np.float64)
     for k in range(length - 1):
@@ -133,7 +133,7 @@ def delayed_best_factor(delay: int) -> float:
 
 
 def delayed_variance(learning_rate: float, curvature: float, noise: float, delay: int) -> float:
-    """Lasting E x² of xᵏ⁺¹ = xᵏ - α(λx^{k-τ} + ξᵏ): α²σ²(1 + sin θ)/(2 sin ω cos θ), ω = 2 arcsin(αλ/2), θ = (τ + ½)ω.
+    """Stationary E x² of xᵏ⁺¹ = xᵏ - α(λx^{k-τ} + ξᵏ): α²σ²(1 + sin θ)/(2 sin ω cos θ), ω = 2 arcsin(αλ/2), θ = (τ + ½)ω.
 
     The autocovariances rⱼ = E xᵏx^{k-j} obey r_{j+1} - rⱼ = -αλ r_{τ-j} for j = 0..τ. With αλ = 2 sin(ω/2),
     rⱼ = C cos(ωj + π/4 - θ/2) solves that, and r₀ = r₀ - 2αλ r_τ + (αλ)²r₀ + α²σ² gives
@@ -227,7 +227,7 @@ def effective_neighbours(eigenvalues: np.ndarray, decay: float) -> float:
 def random_quadratic_rate(eigenvalues: np.ndarray, learning_rate: float, noise: float) -> float:
     """The r by which D-SGD X <- W(X - αG) on f(x) = E ½⟨d, x⟩² shrinks.
 
-    E‖xᵢ‖² goes as (1 - r)ᵏ, exactly so where all workers look alike. It is the one r <= 1 - (1 - α)² of
+    E‖xᵢ‖² goes as (1 - r)ᵏ, exactly where all workers are equivalent. It is the one r <= 1 - (1 - α)² of
     r = 1 - (1 - α)² - (ζ - 1)α²/n_W(γ), γ = (1 - α)²/(1 - r). Vogels et al. 2022, 2206.03093, theorem I. The second moments
     S_ij = E⟨xᵢ, xⱼ⟩ obey S⁺ = W[(1 - α)² S + α²(ζ - 1) diag(S)]Wᵀ; with diag(S) constant, u = 1 - r solves
     1 = Σᵢ zᵢ²/(u - (1 - α)²|λᵢ|²), zᵢ² = α²(ζ - 1)|λᵢ|²/n. So it is the largest eigenvalue of a
@@ -346,9 +346,9 @@ def memoryless_mean_square_limit(workers: int) -> float:
 
 
 def paired_descent_floor(near: np.ndarray, minima: np.ndarray, step: float) -> float:
-    """E ½(x̄ - b̄)² that lasts where AD-PSGD's n workers, of iid exponential times, minimize λ(x - bᵢ)²/2; a = αλ.
+    """Stationary E ½(x̄ - b̄)² where AD-PSGD's n workers, with iid exponential times, minimize λ(x - bᵢ)²/2; a = αλ.
 
-    i is anyone, j one of its neighbours: both average, then xᵢ <- (xᵢ + xⱼ)/2 - a(yᵢ - bᵢ) and yᵢ <- xᵢ, yᵢ being the model with
+    i is a random worker, j a random one of its neighbours: both average, then xᵢ <- (xᵢ + xⱼ)/2 - a(yᵢ - bᵢ) and yᵢ <- xᵢ, yᵢ being the model with
     which i began. So s = (x, y, 1) goes to M s, M drawn anew in each step, and S = E ssᵀ rests where S = E M S Mᵀ.
     Lian et al. 2018, 1710.06952.
 
@@ -486,7 +486,7 @@ def outer_nesterov(
 
 
 def geometric_staleness(workers: int, length: int) -> np.ndarray:
-    """[length] P(τ = k) = (1/n)(1 - 1/n)^k: always-busy workers with iid exponential times (each arrival is anyone's)."""
+    """[length] P(τ = k) = (1/n)(1 - 1/n)^k: always-busy workers with iid exponential times (each arrival is equally likely from each worker)."""
     return (1 - 1 / workers) ** np.arange(length) / workers
 
 

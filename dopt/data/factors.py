@@ -1,4 +1,4 @@
-"""Made classes in many dense features: two classes that a noisy linear rule tells apart, features that share few factors.
+"""Synthetic classes in many dense features: two classes that a noisy linear rule tells apart, features that share few factors.
 
 x = Bz + noise, scaled to norm one, z_j normal of variance 1/j, B random: all features matter, and are correlated, so that few
 directions carry most of the variance, as in real sets. y = 1 where ⟨w, z⟩ > 0, w random; a share of the labels is flipped. A tenth of
@@ -17,7 +17,7 @@ from dopt.types import InputError
 
 
 @SETS.register(
-    source="made here: dense and correlated, rows of norm one, as PASCAL's epsilon",
+    source="synthetic: dense and correlated, rows of norm one, as PASCAL's epsilon",
     kind="classes",
     bytes=lambda samples, features, rank, **_: 8 * (samples * features + 2 * rank * (samples + features)),
 )
@@ -30,13 +30,13 @@ def factors(
     flipped: float = 0.1,
     seed: int = 0,
 ) -> Dataset:
-    """Made classes in many dense features that share few factors; a tenth of the samples is held out.
+    """Synthetic classes in many dense features that share few factors; a tenth of the samples is held out.
 
     Args:
-      samples: how many, those held out among them.
+      samples: how many, held-out ones included.
       features: of each sample.
       rank: factors z, of variances 1, 1/2, 1/3, ...
-      noise: deviation of what is added to each feature, in units of what the factors give it.
+      noise: standard deviation of the noise in each feature, in units of the factors' part of it.
       flipped: share of wrong labels.
       seed: of all that is drawn.
     """

@@ -28,7 +28,7 @@ def _classes(labels: np.ndarray, workers: int, name: str) -> None:
     """Refuse samples whose target is no class, as those of text."""
     _count(labels, workers)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
-        raise InputError(f"partition: these samples have no class, got {name}, which goes by it; use iid or contiguous")
+        raise InputError(f"partition: these samples have no class, got {name}, which needs one; use iid or contiguous")
 
 
 @PARTITIONS.register(source="uniform random split")

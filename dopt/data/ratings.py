@@ -1,8 +1,8 @@
-"""Made ratings: a matrix of low rank with noise, of which each user shows a few entries.
+"""Synthetic ratings: a matrix of low rank with noise, of which each user shows a few entries.
 
-r[u, i] = p_u · q_i / √rank + a_u + c_i + noise, all normal of deviation 1, a and c of 1/2. Each user rates as many items, drawn without
+r[u, i] = p_u · q_i / √rank + a_u + c_i + noise, all normal with standard deviation 1, a and c with 1/2. Each user rates as many items, drawn without
 replacement; a tenth of them, at least one, is held out. Samples go user by user, so that `contiguous` gives whole users to
-the workers where their number divides the users'.
+the workers if the number of workers divides that of users.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from dopt.types import InputError
 
 
 @SETS.register(
-    source="made here: low rank plus noise, as in Koren, Bell and Volinsky 2009",
+    source="synthetic: low rank plus noise, as in Koren, Bell and Volinsky 2009",
     kind="ratings",
     bytes=lambda users, items, rank, **_: 16 * users * items + 16 * rank * (users + items),
 )
 def ratings(
     *, users: int = 256, items: int = 128, rank: int = 4, density: float = 0.1, noise: float = 0.1, seed: Seed = 0
 ) -> Dataset:
-    """Made ratings of items by users: low rank plus noise; a tenth of each user's is held out.
+    """Synthetic ratings of items by users: low rank plus noise; a tenth of each user's ratings is held out.
 
     Args:
       users, items: how many there are.
       rank: of the matrix without its biases.
       density: share of the items that each user rates.
-      noise: deviation of what is added to each rating.
+      noise: standard deviation of what is added to each rating.
       seed: of all that is drawn.
     """
     at_least(users=(users, 1), items=(items, 2), rank=(rank, 1))

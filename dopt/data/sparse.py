@@ -1,9 +1,9 @@
-"""Made sparse samples of two classes, like short texts: few features of each, not negative, of norm 1.
+"""Synthetic sparse samples of two classes, like short texts: few features of each, not negative, of norm 1.
 
 A sample has `density` of all features, drawn without replacement, with values |z|, z normal, over their norm. Its class is 1
 with probability 1/(1 + exp(-signal w·x)), w normal of mean 0 over the features, so that the best model is finite, and
-known classes are about as frequent. Two samples share density² of all features, so that x·x' is about (2/π) density: of dense
-samples each gradient step moves them all alike, of sparse ones hardly any.
+the two classes are about equally frequent. Two samples share density² of all features, so that x·x' is about (2/π) density: a gradient
+step on one dense sample moves the outputs of all others, on a sparse one hardly any.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from dopt.types import InputError
 
 
 @SETS.register(
-    source="made here: sparse samples as in Niu, Recht, Ré, Wright 2011, 1106.5730",
+    source="synthetic: sparse samples as in Niu, Recht, Ré, Wright 2011, 1106.5730",
     kind="classes",
     bytes=lambda samples, features, **_: 24 * samples * features,
 )
 def sparse(
     *, samples: int = 1280, features: int = 128, density: float = 0.1, signal: float = 4.0, seed: Seed = 0
 ) -> Dataset:
-    """Made samples of two classes with few features each, not negative, of norm 1; every fifth is held out.
+    """Synthetic samples of two classes with few features each, not negative, of norm 1; every fifth is held out.
 
     Args:
-      samples: how many, those held out among them.
+      samples: how many, held-out ones included.
       features: how many there are.
       density: share of the features that a sample has.
-      signal: how far the classes are apart; 0: they are drawn by a coin.
+      signal: how far apart the classes are; 0: classes are coin flips.
       seed: of all that is drawn.
     """
     base.at_least(samples=(samples, 5), features=(features, 2), seed=(seed, 0))

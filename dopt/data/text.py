@@ -3,8 +3,8 @@
 A text of M characters makes ⌊(M - 1) / context⌋ samples that do not overlap; the last tenth of them is held out. The
 vocabulary is the set of all characters of the text, in the order of their code points.
 
-`text` needs no file: it reads what scikit-learn says, in English, of its data sets (43 000 characters in 1.9). Another
-version of scikit-learn may say it otherwise, so compare runs of one version, or give a `file` of your own.
+`text` needs no file: it reads what scikit-learn says, in English, of its data sets (43 000 characters in version 1.9).
+Another version of scikit-learn may have other texts, so compare runs of one version, or give a `file` of your own.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SHA256 = "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed"
     files=lambda file, **options: () if file is None else (Path(file),),
 )
 def text(*, file: str | None = None, context: int = 32) -> Dataset:
-    """Text by characters: that of `file` (UTF-8), else 43 000 English ones that come with scikit-learn."""
+    """Text by characters: that of `file` (UTF-8), else 43 000 characters of English that come with scikit-learn."""
     if file is None:
         return samples_of(_descriptions(), context, "the default text")
     return samples_of(reading.text("data.file", file, hint="; give the path of a text"), context, file)

@@ -22,9 +22,9 @@ def embedding(
     """Matrix factorization of ratings by users and items; only touched rows travel to a server.
 
     Args:
-      rank: numbers that stand for a user or an item, and a bias each.
+      rank: numbers for each user and each item, besides its bias.
       l2: of the rows that a rating touches.
-      start: deviation of the first rows; at 0 they would stay.
+      start: standard deviation of the first rows; at 0 they would never move.
       weighted: weigh worker i by its number of ratings in f.
     """
     if rank < 1:

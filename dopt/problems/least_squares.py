@@ -1,7 +1,7 @@
 """f(x) = (1/2N) Σ (aⱼ·x - bⱼ)², rows aⱼ ~ U(0, 1)ᵈ/√d, which all workers hold, and bⱼ = aⱼ·x̂ + noise with a normal x̂.
 
-Rows of positive numbers have one steep direction, their mean, of curvature 1/4, and d - 1 flat ones of about 1/(12d): that
-rate is best which the steep one just bears. Mishchenko et al. 2022, 2206.07638.
+Rows of positive numbers have one steep direction, their mean, of curvature 1/4, and d - 1 flat ones of about 1/(12d): the
+best rate is about the largest one at which the steep one is stable. Mishchenko et al. 2022, 2206.07638.
 """
 
 from __future__ import annotations

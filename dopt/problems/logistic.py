@@ -12,7 +12,7 @@ from dopt.types import Batch, Key, Params, Problem
 
 @problem(source="binary logistic regression", data="digits")
 def logistic(shards: Shards, workers: int, *, l2: float = 1e-3, weighted: bool = False) -> Problem:
-    """Binary logistic regression, strongly convex by l2; of more than two classes, the odd ones against the even."""
+    """Binary logistic regression, strongly convex by l2; with more than two classes, the odd ones against the even ones."""
     l2, note = regularizer(l2)
     features = shards.train["x"].shape[-1]
     signs = shards._replace(train=_signed(shards.train), test=_signed(shards.test) if shards.test else None)

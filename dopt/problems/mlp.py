@@ -32,12 +32,12 @@ def mlp(
     """A multilayer perceptron with ReLU.
 
     Args:
-      hidden: its widths.
+      hidden: widths of the hidden layers.
       l2: of all parameters.
       weighted: weigh worker i by its number of samples in f.
-      layout: how a worker's model lies on several devices: none, tensors or layers.
-      parts: devices of a worker.
-      micro_batches: into how many a batch is cut, by layers.
+      layout: how a worker's model is split over several devices: none, tensors or layers.
+      parts: devices for each worker's model.
+      micro_batches: pieces that a batch is cut into, with layout layers.
     """
     if not hidden or min(hidden) < 1:
         raise InputError(f"problem.hidden: must be widths of at least 1, as [32, 32], got {list(hidden)}")

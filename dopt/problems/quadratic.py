@@ -1,6 +1,6 @@
 """fᵢ(x) = ½ (x - bᵢ)ᵀ A (x - bᵢ), A diagonal from mu to L, so x* is the mean of the bᵢ and everything is in closed form.
 
-Dials: heterogeneity ζ² = (1/n) Σᵢ ‖∇fᵢ(x*) - ∇f(x*)‖², and noise σ² = E‖g - ∇fᵢ‖², Gaussian, independent per coordinate.
+Two settings: heterogeneity ζ² = (1/n) Σᵢ ‖∇fᵢ(x*) - ∇f(x*)‖², and noise σ² = E‖g - ∇fᵢ‖², Gaussian, independent per coordinate.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def quadratic(
     Args:
       dim: number of coordinates d.
       L, mu: largest and smallest curvature, log-spaced between.
-      heterogeneity: ζ² (0: all workers alike).
+      heterogeneity: ζ² (0: all workers equal).
       noise: σ², the expected square of the gradient's error, summed over coordinates.
       seed: of the minima bᵢ; x* has norm 1 and x⁰ = 0.
     """

@@ -1,7 +1,7 @@
 """f(x) = E ½⟨a, x⟩², a standard normal and drawn anew for each gradient: f = ½‖x‖², and all noise is multiplicative.
 
-The gradient a⟨a, x⟩ vanishes at the optimum, so that SGD with a constant rate converges linearly, and averaging pays by
-the larger rates that it allows. E‖a‖²aaᵀ = ζI with ζ = d + 2.
+The gradient a⟨a, x⟩ vanishes at the optimum, so that SGD with a constant rate converges linearly, and averaging helps
+because it allows larger rates. E‖a‖²aaᵀ = ζI with ζ = d + 2.
 """
 
 from __future__ import annotations

@@ -148,7 +148,7 @@ def _check_metrics(problem: Problem, model: Params, dtype: np.dtype) -> None:
     test = jax.tree.map(lambda x: jax.ShapeDtypeStruct(_shape(x), _kind(x, dtype)), problem.test)
     for name, metric in problem.metrics.items():
         if not isinstance(name, str) or name in TAKEN:
-            raise InputError(f"problem.metrics: {name!r} is the name of something else; choose another")
+            raise InputError(f"problem.metrics: the name {name!r} is taken; choose another")
         kind = _one_number(f"problem.metrics[{name!r}]", _shapes(f"problem.metrics[{name!r}]", metric, model, test))
         if jnp.issubdtype(kind, jnp.complexfloating):
             raise InputError(f"problem.metrics[{name!r}]: must be a real number, got {kind}")

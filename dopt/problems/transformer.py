@@ -6,8 +6,8 @@ A small decoder-only transformer with pre-LayerNorm (GPT-2: Radford et al. 2019)
     h ← token[x] + position;    h ← h + out(attention(qkv(norm(h)))),  h ← h + down(gelu(up(norm(h))))  in each layer
 
 The parts are flax layers, their parameters a plain dict. Those of the blocks are stacked, leaves [layers, ...], and one
-`lax.scan` goes through them; a block adds what its heads give, then what its hidden units give, so that both may be
-split, and what the parts give be summed by `reduce`.
+`lax.scan` goes through them; a block adds what its heads give, then what its hidden units give, so that both can
+be split, and `reduce` sums what the parts give.
 """
 
 from __future__ import annotations
@@ -117,9 +117,9 @@ def transformer(
       layers: blocks.
       l2: of all parameters.
       weighted: weigh worker i by its number of samples in f.
-      layout: how a worker's model lies on several devices: none, tensors (heads and hidden units) or layers.
-      parts: devices of a worker.
-      micro_batches: into how many a batch is cut, by layers.
+      layout: how a worker's model is split over several devices: none, tensors (heads and hidden units) or layers.
+      parts: devices for each worker's model.
+      micro_batches: pieces that a batch is cut into, with layout layers.
     """
     for name, value in (("width", width), ("heads", heads), ("layers", layers)):
         if value < 1:

@@ -1,6 +1,6 @@
 """f(x) = ½ xᵀA x + (L/4) x₁, A = (L/4) tridiag(-1, 2, -1), from x⁰ = √d e₁: information has to travel along a chain.
 
-The quadratic on which no first-order method is fast, since each gradient tells one coordinate more. Nesterov 2018, lectures
+The quadratic on which no first-order method is fast, since each gradient reveals one more coordinate. Nesterov 2018, lectures
 on convex optimization, section 2.1.2; with this start and this noise in Tyurin-Richtárik 2023, 2305.12387.
 """
 

@@ -1,4 +1,4 @@
-"""fᵢ(x) = ½ (x - bᵢ)ᵀ Aᵢ (x - bᵢ), Aᵢ = QᵢΛQᵢᵀ with a rotation Qᵢ of each worker's own, Λ from mu to L.
+"""fᵢ(x) = ½ (x - bᵢ)ᵀ Aᵢ (x - bᵢ), Aᵢ = QᵢΛQᵢᵀ with a rotation Qᵢ for each worker, Λ from mu to L.
 
 Workers that differ in curvature, not only in where their minima lie: the case in which local steps are biased. x* is of
 norm 1 and bᵢ = x* + Aᵢ⁻¹gᵢ with Σgᵢ = 0, so that ∇fᵢ(x*) = -gᵢ and (1/n) Σᵢ ‖gᵢ‖² = ζ².
@@ -16,7 +16,7 @@ from dopt.types import Batch, InputError, Key, Params, Problem
 
 
 @problem(
-    source="clients of unlike curvature, as in Khaled et al. 2019, 1909.04746",
+    source="clients of different curvature, as in Khaled et al. 2019, 1909.04746",
     data=None,
     bytes=lambda n, dim, **_: 32 * n * dim**2,
 )
@@ -30,7 +30,7 @@ def turned_quadratic(
     heterogeneity: float = 1.0,
     seed: Seed = 0,
 ) -> Problem:
-    """A quadratic for each worker, all of the same curvatures, each turned its own way.
+    """A quadratic for each worker, all with the same curvatures, each rotated differently.
 
     Args:
       dim: number of coordinates d.

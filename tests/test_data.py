@@ -172,13 +172,13 @@ def test_small_alpha_concentrates_and_large_alpha_balances_classes() -> None:
 
 
 def test_dirichlet_gives_up_with_advice() -> None:
-    with pytest.raises(InputError, match=r"^alpha: 100 draws .* raise alpha or use fewer workers$"):
+    with pytest.raises(InputError, match=r"^partition\.alpha: 100 draws .* raise alpha or use fewer workers$"):
         data.dirichlet(np.zeros(50, int), 50, alpha=0.01)
 
 
 @pytest.mark.parametrize("alpha", [0.0, -1.0, math.nan, math.inf])
 def test_alpha_must_be_positive_and_finite(alpha: float) -> None:
-    with pytest.raises(InputError, match=r"^alpha: must be positive and finite"):
+    with pytest.raises(InputError, match=r"^partition\.alpha: must be positive and finite"):
         data.dirichlet(np.arange(10), 2, alpha=alpha)
 
 

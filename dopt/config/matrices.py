@@ -117,7 +117,7 @@ def notes_on(runs: Sequence[Resolved], graph: Any = None) -> tuple[str, ...]:
 
 
 def has_matrix(run: Resolved) -> bool:
-    """Whether the fields of a run say its mixing matrix, be it a file alone: not where it was handed over."""
+    """Whether the fields of a run say its mixing matrix (also by a file alone): not where it was handed over."""
     return run.topology not in (None, OWN) or _is_alone(run.topology, run.weights)
 
 

@@ -91,7 +91,7 @@ def _check_objects(run: Run, problem: object, graph: object) -> None:
 
 
 def rate_of(given: Any, like: Resolved) -> float:
-    """A learning rate as `resolve` takes it for a run that is `like` this one in all else, be its rate and seed whatever they are.
+    """A learning rate as `resolve` takes it for a run that is `like` this one in all else, whatever its rate and seed are.
 
     Raises:
       InputError: `resolve` would refuse that run.

@@ -1,4 +1,4 @@
-"""Many resolved runs as columns: what they share stands once, and each row has but a rate and a seed of its own."""
+"""Many resolved runs as columns: what they share is there once, and each row has only a rate and a seed of its own."""
 
 from __future__ import annotations
 

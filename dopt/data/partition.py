@@ -57,13 +57,13 @@ def by_label(labels: np.ndarray, workers: int) -> list[np.ndarray]:
 def dirichlet(labels: np.ndarray, workers: int, *, alpha: float, seed: Seed = 0) -> list[np.ndarray]:
     """Each class is shared out in proportions ~ Dir(alpha): large alpha is iid, small alpha one class per worker.
 
-    Hsu et al. draw class proportions for each worker, which leaves samples over or runs out of them; we draw worker
+    Hsu et al. draw class proportions for each worker, which leaves samples over or runs out of them; dopt draws worker
     proportions for each class (Yurochkin et al.), so that every sample is used once and the sizes differ. Drawn again
     until no worker is empty.
     """
     _classes(labels, workers, "dirichlet")
     if not (alpha > 0 and math.isfinite(alpha)):
-        raise InputError(f"alpha: must be positive and finite, got {alpha}; 0.1 is heterogeneous, 100 nearly iid")
+        raise InputError(f"partition.alpha: must be positive and finite, got {alpha}; 0.1 is heterogeneous, 100 nearly iid")
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     for _ in range(DRAWS):
@@ -71,7 +71,7 @@ def dirichlet(labels: np.ndarray, workers: int, *, alpha: float, seed: Seed = 0)
         if all(len(part) for part in parts):
             return parts
     raise InputError(
-        f"alpha: {DRAWS} draws with alpha {alpha} all left one of {workers} workers without a sample "
+        f"partition.alpha: {DRAWS} draws with alpha {alpha} all left one of {workers} workers without a sample "
         f"(of {len(labels)}); raise alpha or use fewer workers"
     )
 

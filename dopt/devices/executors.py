@@ -58,7 +58,7 @@ def check(
 
 
 def _check_processes(executor: str, workers: int, devices: Sequence[jax.Device]) -> None:
-    """Refuse what does not fit several processes; all of them refuse alike."""
+    """Refuse what does not fit several processes; all of them refuse the same."""
     if executor == "pmap":
         raise InputError("executor: pmap is for one process; use shard_map, which is the same program, or mesh")
     processes, busy = jax.process_count(), len({device.process_index for device in devices})

@@ -68,7 +68,7 @@ class Compiled(NamedTuple):
         return carry
 
     def placed(self, inputs: Inputs) -> Inputs:
-        """A slab's values on an accelerator, lest each call takes them there anew."""
+        """A slab's values on an accelerator, so that calls need not copy them there again."""
         on_cpu = self.group.devices[0].platform == "cpu"
         if on_cpu or self.group.first.executor == "pmap":  # which takes its arguments apart by itself
             return inputs

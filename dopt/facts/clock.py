@@ -240,7 +240,7 @@ def _clock_of(run: Resolved) -> tuple[str, str, int, int, float]:
 
 
 def work_of(run: Resolved) -> float:
-    """Seconds that a computation takes a worker's devices, for each second that it would take one alone.
+    """Seconds that a computation takes on a worker's devices, for each second that it would take on one device.
 
     As if all the work were split evenly and what the devices tell each other took no time.
     """

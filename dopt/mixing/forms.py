@@ -193,7 +193,7 @@ def _senders(links: np.ndarray, width: int) -> np.ndarray:
 
 
 def _seats(reader: np.ndarray) -> np.ndarray:
-    """[links]: the how manieth link of its reader each is; `reader` ascends."""
+    """[links]: the place of each among its reader's links; `reader` ascends."""
     return np.arange(len(reader)) - np.searchsorted(reader, reader)
 
 

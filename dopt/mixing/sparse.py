@@ -91,9 +91,9 @@ def without_own(w: csr_array) -> csr_array:
 
 
 def contracts(w: csr_array, doubly: bool) -> bool:
-    """Whether W, connected, not negative and stochastic, makes workers agree: its gap is positive, be it below rounding.
+    """Whether W, connected, not negative and stochastic, makes workers agree: its gap is positive, even if it is below rounding.
 
-    ‖W - J‖₂ < 1 of a doubly stochastic W where WᵀW is irreducible: whoever two workers send to ties them. Else |λ₂| < 1
+    ‖W - J‖₂ < 1 of a doubly stochastic W where WᵀW is irreducible: two workers that send to the same one are tied. Else |λ₂| < 1
     where the cycles' lengths have no common divisor (Perron-Frobenius).
     """
     if doubly:

@@ -136,8 +136,8 @@ def smallest_eigenvalue(w: np.ndarray | csr_array) -> float:
 def effective_neighbours(w: np.ndarray, decay: float) -> float:
     """How many workers each averages with, looked at over a memory of 1/(1 - γ) steps: from 1 (alone) to n (complete).
 
-    n_W(γ) = 1/(1 - γ) / ((1/n) Σ_{t>=0} γᵗ ‖W^{t+1}‖²_F): by so much less than y <- √γ y + ξ varies z <- W(√γ z + ξ), ξ
-    white. The sum is Σᵢ λᵢ²/(1 - γλᵢ²) for symmetric W; of a period, the mean over its phases. Vogels et al. 2022, 2206.03093.
+    n_W(γ) = 1/(1 - γ) / ((1/n) Σ_{t>=0} γᵗ ‖W^{t+1}‖²_F): by this factor the variance of z <- W(√γ z + ξ) is smaller than that of
+    y <- √γ y + ξ, ξ white. The sum is Σᵢ λᵢ²/(1 - γλᵢ²) for symmetric W; of a period, the mean over its phases. Vogels et al. 2022, 2206.03093.
 
     Args:
       w: doubly stochastic, [n, n] or [period, n, n].

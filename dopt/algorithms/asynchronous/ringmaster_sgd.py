@@ -1,4 +1,4 @@
-"""x <- x + u(g) if τ < R, and a worker whose τ reaches R stops and begins anew: no work is done that would be thrown away.
+"""x <- x + u(g) if τ < R, and a worker whose τ reaches R stops and starts again: no work is done that would be thrown away.
 
 Maranjyan, Tyurin, Richtárik 2025, 2501.16168, algorithm 5 (with stops) and 4 (without). Without stops it is `drop_stale_sgd` with
 max_staleness R - 1.

@@ -348,8 +348,8 @@ def memoryless_mean_square_limit(workers: int) -> float:
 def paired_descent_floor(near: np.ndarray, minima: np.ndarray, step: float) -> float:
     """Stationary E ½(x̄ - b̄)² where AD-PSGD's n workers, with iid exponential times, minimize λ(x - bᵢ)²/2; a = αλ.
 
-    i is a random worker, j a random one of its neighbours: both average, then xᵢ <- (xᵢ + xⱼ)/2 - a(yᵢ - bᵢ) and yᵢ <- xᵢ, yᵢ being the model with
-    which i began. So s = (x, y, 1) goes to M s, M drawn anew in each step, and S = E ssᵀ rests where S = E M S Mᵀ.
+    i is a random worker, j a random neighbour of it: both average, then xᵢ <- (xᵢ + xⱼ)/2 - a(yᵢ - bᵢ) and yᵢ <- xᵢ, yᵢ being
+    the model with which i began. So s = (x, y, 1) goes to M s, M drawn anew in each step, and S = E ssᵀ rests where S = E M S Mᵀ.
     Lian et al. 2018, 1710.06952.
 
     Args:
@@ -486,7 +486,7 @@ def outer_nesterov(
 
 
 def geometric_staleness(workers: int, length: int) -> np.ndarray:
-    """[length] P(τ = k) = (1/n)(1 - 1/n)^k: always-busy workers with iid exponential times (each arrival is equally likely from each worker)."""
+    """[length] P(τ = k) = (1/n)(1 - 1/n)^k: always-busy workers with iid exponential times (each arrival may be anyone's, equally likely)."""
     return (1 - 1 / workers) ** np.arange(length) / workers
 
 

@@ -121,8 +121,7 @@ def test_every_step_is_as_late_as_one_worker_after_the_other_says(
     if np.isinf(ends[0]):
         line = refused(lambda: barrier(machines, senders if local else None, workers=n, cost=cost, steps=steps))
         assert line == (
-            "cluster.crash: the first step waits for a worker that never returns; "
-            "crash later, or give cluster.restart"
+            "cluster.crash: the first step waits for a worker that never returns; crash later, or give cluster.restart"
         )
         return
     done = barrier(machines, senders if local else None, workers=n, cost=cost, steps=steps)

@@ -51,7 +51,9 @@ def test_an_optimizer_that_cannot_be_told_a_count_is_refused_where_it_restarts(
     fields = FIELDS | {"algorithm": algorithm, "optimizer": "contrib.prodigy", **options, **LINEAR}
     fields |= {"learning_rate.transition_steps": 50}
     given = [f"--{name}={value}" for name, value in fields.items()]
-    refused(capsys, ["run", *given], "learning_rate.schedule: ", "contrib.prodigy has no separate count for its schedule")
+    refused(
+        capsys, ["run", *given], "learning_rate.schedule: ", "contrib.prodigy has no separate count for its schedule"
+    )
     assert described(
         algorithm=algorithm, optimizer="contrib.prodigy", **options
     ).resolve()  # without a schedule it runs

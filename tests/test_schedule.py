@@ -498,7 +498,11 @@ def test_a_horizon_that_gives_no_schedule_is_an_input_error_in_one_line(horizon:
         ),
         ({"limit": -1}, {"steps": 1}, "limit: must not be negative, got -1"),
         ({"slack": -1}, {"steps": 1}, "slack: must not be negative, got -1"),
-        ({"limit": 1, "counts_dropped": True, "stop": True}, {"steps": 1}, "stop: needs a limit that counts updates only"),
+        (
+            {"limit": 1, "counts_dropped": True, "stop": True},
+            {"steps": 1},
+            "stop: needs a limit that counts updates only",
+        ),
         # of three workers of one speed, each is two arrivals late from the second round on
         (
             {"limit": 1, "counts_dropped": True},

@@ -91,7 +91,9 @@ def dry_build(method: Entry[Traits], options: Options, workers: int) -> tuple[Ex
         why = (
             "has a mix without default, but sends nothing to neighbours" if needs is None else "mixes, but takes no mix"
         )
-        raise InputError(f"algorithm: {method.name} {why}; give `mix` a default exactly where it sends nothing to neighbours")
+        raise InputError(
+            f"algorithm: {method.name} {why}; give `mix` a default exactly where it sends nothing to neighbours"
+        )
     mix = None if needs is None else (_STAND_IN, _STAND_IN) if needs == "row and column stochastic" else _STAND_IN
     implied = {name: value for name, value in (("modulus", 0.5), ("workers", workers)) if name in method.known}
     method.make(optax.sgd(0.1), mix, learning_rate=0.1, **options, **implied)

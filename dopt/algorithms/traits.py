@@ -219,7 +219,9 @@ def _check_several(exchange: tuple[Exchange, ...]) -> None:
         if isinstance(one, AllReduce) and one.reduction.participation != 1:
             raise InputError("sends: a reduction of only a part of the workers must be alone")
     if sum(isinstance(one, Neighbours) for one in exchange) > 1:
-        raise InputError("sends: Neighbours may be given only once, since a run has one mixing matrix; send more in one mix")
+        raise InputError(
+            "sends: Neighbours may be given only once, since a run has one mixing matrix; send more in one mix"
+        )
 
 
 def _words(hint: Any) -> tuple[Any, ...]:

@@ -83,7 +83,7 @@ def uniform(u: np.ndarray, *, width: float = 0.5) -> np.ndarray:
     return 1 + width * (2 * u - 1)
 
 
-@LAWS.register(source="empirical law of what was measured: the seconds of the file, not of mean 1 s")
+@LAWS.register(source="measured times: the seconds of the file, not scaled to a mean of 1 s")
 def trace(u: np.ndarray, seconds: np.ndarray, *, file: str) -> np.ndarray:
     """Each worker's own times, from a CSV of worker,read_version,write_version,seconds."""
     return np.sort(seconds)[(u * len(seconds)).astype(np.int64)]

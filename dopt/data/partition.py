@@ -63,7 +63,9 @@ def dirichlet(labels: np.ndarray, workers: int, *, alpha: float, seed: Seed = 0)
     """
     _classes(labels, workers, "dirichlet")
     if not (alpha > 0 and math.isfinite(alpha)):
-        raise InputError(f"partition.alpha: must be positive and finite, got {alpha}; 0.1 is heterogeneous, 100 nearly iid")
+        raise InputError(
+            f"partition.alpha: must be positive and finite, got {alpha}; 0.1 is heterogeneous, 100 nearly iid"
+        )
     rng = np.random.default_rng(seed)
     members = [np.flatnonzero(labels == label) for label in np.unique(labels)]
     for _ in range(DRAWS):

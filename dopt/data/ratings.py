@@ -1,7 +1,7 @@
 """Synthetic ratings: a matrix of low rank with noise, of which each user shows a few entries.
 
-r[u, i] = p_u · q_i / √rank + a_u + c_i + noise, all normal with standard deviation 1, a and c with 1/2. Each user rates as many items, drawn without
-replacement; a tenth of them, at least one, is held out. Samples go user by user, so that `contiguous` gives whole users to
+r[u, i] = p_u · q_i / √rank + a_u + c_i + noise, all normal with standard deviation 1, a and c with 1/2. Each user rates as many items, drawn
+without replacement; a tenth of them, at least one, is held out. Samples go user by user, so that `contiguous` gives whole users to
 the workers if the number of workers divides that of users.
 """
 

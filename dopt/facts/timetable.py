@@ -43,15 +43,15 @@ def asked(given: Mapping[str, Any]) -> Resolved:
     of_problem = [name for name in given if name.startswith("problem.")]
     for name in of_problem:
         if name.removeprefix("problem.") not in layouts.OPTIONS:
-            raise InputError(f"{name}: a clock reads no option of a problem but {', '.join(layouts.OPTIONS)}; leave it out")
+            raise InputError(
+                f"{name}: a clock reads no option of a problem but {', '.join(layouts.OPTIONS)}; leave it out"
+            )
     if of_problem:  # any one that has a layout will do
         flat.setdefault("problem", "mlp")
     if all(flat.get(name) is None for name in HORIZONS):
         flat["seconds"] = SECONDS
     if flat.setdefault("delay", "cluster" if traits.delayed else 0) not in ("cluster", 0):
-        raise InputError(
-            f"delay: no clock knows a delay other than cluster, got {flat['delay']}; leave it out"
-        )
+        raise InputError(f"delay: no clock knows a delay other than cluster, got {flat['delay']}; leave it out")
     return Run.from_dict(flat | {"cluster": flat["cluster"] or "constant"}).resolve()
 
 

@@ -1,8 +1,8 @@
 """W -> Mix, what runs on workers: the displacement W x - x, computed from differences.
 
 Σ_{j≠i} W_ij (xⱼ - c) - (Σ_{j≠i} W_ij)(xᵢ - c): a float32 row of thirds sums to 1 + 3e-8, and methods that add up
-displacements would add up that error. Where columns sum to one, c = 0 and what leaves is what arrives elsewhere, Σ_{j≠i} P_ij xⱼ - (Σ_{j≠i} P_ji) xᵢ,
-so that the sum over workers is kept to rounding.
+displacements would add up that error. Where columns sum to one, c = 0 and what leaves is what arrives elsewhere,
+Σ_{j≠i} P_ij xⱼ - (Σ_{j≠i} P_ji) xᵢ, so that the sum over workers is kept to rounding.
 """
 
 from __future__ import annotations

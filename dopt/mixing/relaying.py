@@ -19,7 +19,9 @@ def spanning_tree(network: Network) -> nx.Graph:
       InputError: a directed graph, a sequence, or one that is not connected.
     """
     if not isinstance(network, nx.Graph) or network.is_directed():
-        raise InputError("topology: relay_sgd needs an undirected graph that does not change; try binary_tree, path or star")
+        raise InputError(
+            "topology: relay_sgd needs an undirected graph that does not change; try binary_tree, path or star"
+        )
     links = adjacency(network)
     order, parent = csgraph.breadth_first_order(csr_array(links), 0, directed=False)
     if len(order) < len(links):

@@ -325,7 +325,9 @@ def _check_agreement(w: Matrix, method: str) -> None:
     _check_connected(w, method)
     gap = _gap(w)
     if math.isnan(gap):
-        raise InputError(f"mixing: {method} needs a W that makes workers agree, and whether this one does was not found; use metropolis weights{HINT}")
+        raise InputError(
+            f"mixing: {method} needs a W that makes workers agree, and whether this one does was not found; use metropolis weights{HINT}"
+        )
     if gap < -EXACT:
         modulus = gap_kind(w).split(": 1 - ")[1]
         raise InputError(f"mixing: {method} needs {modulus} < 1 to agree, got {1 - gap:.6g}; use smaller weights{HINT}")

@@ -1,6 +1,7 @@
 """x <- x + u(mean of the first K gradients of distinct workers since the last update), stale ones among them.
 
-Dutta et al. 2018, 1803.01113, section 2 (K-async SGD). A worker that has pushed waits for the update; the others go on with their old models.
+Dutta et al. 2018, 1803.01113, section 2 (K-async SGD). A worker that has pushed waits for the update; the
+others go on with their old models.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""xᵢ, xⱼ <- (xᵢ + xⱼ)/2, then xᵢ <- xᵢ + u(g): a worker that has computed g averages with a random neighbour; g is of the model it began with.
+"""xᵢ, xⱼ <- (xᵢ + xⱼ)/2, then xᵢ <- xᵢ + u(g): a worker that has computed g, at the model it began with, meets a random neighbour.
 
 Lian et al. 2018, 1710.06952, algorithm 1 (AD-PSGD): gossip without barriers, whose averages are exact. One step is the update of one
 worker. Schedules count a worker's own steps, on average 1/n of the run's: there is no server to count for all.

@@ -1,7 +1,8 @@
 """M = e + g; P = orth(mean of M Q); Q <- mean of Mᵀ P; x <- x + u(P Qᵀ), e <- M - P Qᵀ: a low-rank all-reduce, warm-started.
 
 Vogels, Karimireddy, Jaggi 2019, 1905.13727, algorithms 1 and 2. P and Q of all workers are averaged, so that what is sent adds up on
-its way. A leaf is taken as a matrix, its first axis by all others; where the factors would be no smaller (as for vectors), it is averaged whole.
+its way. A leaf is taken as a matrix, its first axis by all others; where the factors would be
+no smaller (as for vectors), it is averaged whole.
 """
 
 from __future__ import annotations

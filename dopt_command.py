@@ -75,9 +75,9 @@ def kept(arguments: Sequence[str]) -> str:
     """What an interrupted command keeps, in words."""
     command = next(iter(arguments), "")
     if command in ("sweep", "merge", "figures"):
-        return "; what was finished is kept, the same command goes on from there"
+        return "; finished work is kept, and the same command continues from there"
     if command != "run":
         return ""
     if any(word.startswith("--checkpoint-every") for word in arguments):
-        return "; its last checkpoint is kept, the same command goes on from there"
+        return "; its last checkpoint is kept, and the same command continues from there"
     return "; a single run keeps nothing without --checkpoint-every"

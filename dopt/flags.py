@@ -54,10 +54,10 @@ def check(environment: Mapping[str, str] = os.environ) -> None:
     """Refuse what changes numbers and cannot be fixed from here."""
     for name, usual in UNFIXED.items():
         if (value := getattr(jax.config, name, usual)) != usual:
-            raise InputError(f"{name.upper()}: changes what is drawn, got {value}; unset it")
+            raise InputError(f"{name.upper()}: changes random numbers, got {value}; unset it")
     for name, changes in ENVIRONMENT.items():
         if found := changes.search(environment.get(name, "")):
-            raise InputError(f"{name}: changes what the same run gives, got {found.group().strip()}; leave it out")
+            raise InputError(f"{name}: changes the result of a run, got {found.group().strip()}; leave it out")
 
 
 __all__ = ["FIXED", "PRNG", "check", "fixed"]

@@ -225,7 +225,7 @@ def _load_module(what: str, name: str, folder: Path) -> None:
                 raise
             where = str(folder.absolute())
             raise _MissingError(
-                f"{what}: no module {name!r} among what is installed, or in {where!r}; a file's name ends with .py"
+                f"{what}: no module {name!r} is installed or lies in {where!r}; the name of a file must end with .py"
             ) from None
 
     try:

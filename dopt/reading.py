@@ -70,7 +70,7 @@ def read(what: str, path: str | Path, most: int = LARGEST, hint: str = "") -> by
     except OSError as error:
         raise InputError(f"{what}: cannot read {name!r} ({reason(error)}){hint}") from error
     if len(content) > status.st_size:  # as those of /proc, whose size nobody knows
-        raise InputError(f"{what}: {name!r} grows while it is read; give a file that stays")
+        raise InputError(f"{what}: {name!r} grows while it is read; give a file that does not change")
     return content
 
 

@@ -1,6 +1,7 @@
 '''Your own methods, topologies, weights, laws, compressors, problems, data, partitions, metrics and clusters.
 
-A decorator for each kind, all of one manner: it registers a function under its own name, with or without parentheses,
+There is a decorator for each kind, and all work the same way: they register a function under its own name, with or without
+parentheses,
 
     import networkx as nx
     import dopt
@@ -13,8 +14,8 @@ A decorator for each kind, all of one manner: it registers a function under its 
         graph.add_edges_from((i, half + i) for i in range(bridges))
         return graph
 
-and then `topology: two_rings` and `topology.bridges: 2` work like any other. Options are keyword-only parameters; a type that
-stands with one is checked. The first line of the docstring is what `dopt list` says. A file of such functions is named by
+and then `topology: two_rings` and `topology.bridges: 2` work like any other. Options are keyword-only parameters; their
+type annotations are checked. The first line of the docstring is what `dopt list` says. A file of such functions is named by
 `imports: {value: [my_file.py]}` in a sweep file, by `dopt ... --import my_file.py`, or by DOPT_IMPORT; a package offers its
 modules by the entry-point group `dopt.plugins`. `dopt test-plugin my_file.py` tries what a file registers.
 
@@ -92,12 +93,12 @@ def method(
 
     Args:
       sends: what a worker exchanges in a step: `dopt.algorithms.AllReduce()`, `Neighbours(kind)`, `Server()`, `Pairs()`, a tuple
-        of them, or (options, workers) -> that. Who sends to neighbours gives its parameter `mix` no default; others take `mix=None`.
+        of them, or (options, workers) -> that. A method that sends to neighbours gives `mix` no default; others take `mix=None`.
       name: else the function's own.
       source: the paper.
-      special: pairs (changes, fields): with these changes, a run of the method is the run of those fields; `dopt test-plugin` holds it.
-      **told: what `dopt.algorithms.traits.Traits` says beside it, as `needs_linear_update=True`; the usual for what it exchanges
-        is filled in, and `family` must be given where `sends` is a function.
+      special: pairs (changes, fields): with these changes, a run of the method equals the run of those fields; `dopt test-plugin` checks it.
+      **told: what else `dopt.algorithms.traits.Traits` says, as `needs_linear_update=True`; defaults follow from what it exchanges,
+        but `family` must be given if `sends` is a function.
 
     Raises:
       InputError: the name is taken, a trait is unknown, or the function does not take (optimizer, mix, *, learning_rate).
@@ -136,7 +137,7 @@ def topology(make: Function | None = None, /, *, name: str | None = None, source
 
         @dopt.register.topology(source="here")
         def caterpillar(workers, *, legs: int = 1):
-            """A path, each worker of which has so many leaves."""
+            """A path; each of its workers has so many leaves."""
             spine = max(1, workers // (1 + legs))
             graph = nx.path_graph(spine)
             graph.add_edges_from((i, i % spine) for i in range(spine, workers))
@@ -192,7 +193,7 @@ def law(make: Function | None = None, /, *, name: str | None = None, source: str
 
         @dopt.register.law
         def all_or_nothing(*, max: int, share: float = 0.1):
-            """No delay, but for a share of the messages, which are `max` steps old."""
+            """No delay, except for a share of the messages, which are `max` steps old."""
             table = np.zeros(max + 1)
             table[0] += 1 - share
             table[max] += share
@@ -260,7 +261,7 @@ def problem(
 
         @dopt.register.problem
         def valley(shards, workers, *, steep: float = 10.0):
-            """fᵢ(x) = ½ steep (x₀ - cᵢ)² + ½ x₁², a valley of which each worker has its own middle."""
+            """fᵢ(x) = ½ steep (x₀ - cᵢ)² + ½ x₁², a valley whose middle differs from worker to worker."""
 
             def loss(x, batch):
                 return jnp.mean(0.5 * steep * (x[0] - batch["middle"]) ** 2 + 0.5 * x[1] ** 2)
@@ -371,7 +372,7 @@ def metric(make: Function | None = None, /, *, of: str = "mean", name: str | Non
     def add(make: Make) -> Make:
         own = name or make.__name__
         if own in (*metrics.CHOICES, *metrics.OF_PROBLEMS, *metrics.TAKEN):
-            raise InputError(f"metric: the name {own!r} is taken already, by dopt; take another one")
+            raise InputError(f"metric: the name {own!r} is taken already, by dopt; choose another name")
         _registered(metrics.METRICS, make, ("models", "problem"), name, source, {"of": of})
         return make
 
@@ -420,7 +421,7 @@ def _takes(what: str, make: Function, takes: Sequence[str], keywords: Sequence[s
     """Refuse a function that cannot be called as dopt will call it."""
     wanted = f"({', '.join([*takes, '*', *keywords, 'options'])})"
     if not callable(make):
-        raise InputError(f"{what}: a function {wanted} is registered, got {make!r}")
+        raise InputError(f"{what}: must be a function {wanted}, got {make!r}")
     signature = inspect.signature(make)
     called = getattr(make, "__name__", repr(make))
     own = signature.parameters.values()

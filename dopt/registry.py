@@ -156,7 +156,7 @@ def check_size(name: str, value: object) -> None:
         for one in value:
             check_size(name, one)
     elif isinstance(value, float) and MOST < abs(value) < math.inf:
-        raise InputError(f"{name}: must be at most {MOST:g} in size, got {value}")
+        raise InputError(f"{name}: must be at most {MOST:g} in absolute value, got {value}")
 
 
 def coerce(name: str, value: object, hint: Any) -> Any:
@@ -249,7 +249,7 @@ def _numeric(name: str, value: int | float, hint: Any) -> int | float:
     try:
         found: int | float = hint(value)
     except OverflowError as error:  # of infinity as an int, or of an int past the floats
-        raise InputError(f"{name}: must be {_called(hint)} that is finite, got {quoted(value)}") from error
+        raise InputError(f"{name}: must be a finite {_called(hint)}, got {quoted(value)}") from error
     if hint is int and (found != value or abs(found) >= LARGEST):
         limit = " below 2^31" if found == value else ""
         raise InputError(f"{name}: must be {_called(hint)}{limit}, got {quoted(value)} ({type(value).__name__})")
@@ -314,7 +314,7 @@ class Plugins(dict[str, Entry[T]]):
         there = self.get(entry.name)
         if there is not None and not plugins.is_same_place(there.make, entry.make):
             raise InputError(
-                f"{self.what}: the name {quoted(entry.name)} is taken already, by {there.origin}; take another one"
+                f"{self.what}: the name {quoted(entry.name)} is taken already, by {there.origin}; choose another name"
             )
         plugins.note(entry.make)
         self[entry.name] = entry

@@ -504,7 +504,7 @@ def test_a_dry_run_says_what_would_run_and_why_and_writes_nothing(capsys: pytest
         "slabs",
         "width",
         "memory of a slab",
-        "of the host, about",
+        "host memory, about",
         "models kept",
         "compiled in",
     ]
@@ -513,12 +513,12 @@ def test_a_dry_run_says_what_would_run_and_why_and_writes_nothing(capsys: pytest
     assert all(re.fullmatch(r"[\d.]+ MiB", size) for row in numbers for size in row[4:6])
     assert [row[6] for row in numbers] == ["1", "1"]
     assert re.search(r"^this host has [\d.,]+ GiB free$", out, re.MULTILINE)
-    reasons = re.findall(r"^group (\d) is one because its runs share (.*)$", out, re.MULTILINE)
+    reasons = re.findall(r"^group (\d) has the runs that share (.*)$", out, re.MULTILINE)
     assert [number for number, _ in reasons] == ["0", "1"]
     assert "algorithm=allreduce_sgd" in reasons[0][1]
-    assert reasons[0][1].endswith("a value the program takes: seed")
+    assert reasons[0][1].endswith("they differ only in values that the program takes as inputs: seed")
     assert "mix=dense" in reasons[1][1]
-    assert reasons[1][1].endswith("a value the program takes: seed, topology")
+    assert reasons[1][1].endswith("they differ only in values that the program takes as inputs: seed, topology")
     assert sorted(Path.cwd().parent.rglob("*")) == before
 
 
@@ -582,7 +582,7 @@ def test_sweep_prints_the_table_and_the_paths(capsys: pytest.CaptureFixture) -> 
         assert Path(path).exists()
 
     assert main(["sweep", file, "--wandb", "off", "--set", "steps=200"]) == 0
-    assert capsys.readouterr().out.startswith("all 6 runs of small are there already; nothing to run\n")
+    assert capsys.readouterr().out.startswith("all 6 runs of small are finished already; nothing to run\n")
 
 
 # -- figures ----------------------------------------------------------------------------------------------------------
@@ -713,7 +713,7 @@ def test_run_finds_a_run_by_its_id(drawn: Path, monkeypatch: pytest.MonkeyPatch,
             "id: no run '0123456789abcdef' in 'results', nor in dopt's figures and sweep files (or give --figures DIR); their tables have the ids",
         ),
         (["--id", "0123"], "id: must be 16 hex digits, as in a table of results, got '0123'"),
-        (["--id", new.id, "--seed", "3"], "seed: an id says everything; leave it out"),
+        (["--id", new.id, "--seed", "3"], "seed: --id fixes all of a run; leave it out"),
     ):
         assert main(["run", *arguments]) == 2
         assert capsys.readouterr().err == f"dopt: {line}\n"

@@ -105,7 +105,7 @@ def test_a_grid_grows_at_most_five_times_and_then_says_so_also_when_asked_again(
         found, said = extended(tmp_path, learning_rate=rates)
         assert found.runs["learning_rate"].nunique() == 2 + extend.MOST == 7
         assert said.lines == [
-            "extend: the best rate of 1 cells is still at the edge after the grid grew 5 times, of all runs at 6.4e-05"
+            "extend: the best rate of 1 cells is still at the edge after the grid grew 5 times, for example at 6.4e-05 for all runs"
         ]
 
 
@@ -172,13 +172,13 @@ def test_the_next_rate_goes_on_by_the_ratio_of_the_two_outermost(
         (
             "learning_rat",
             {},
-            "extend: a grid grows by its learning_rate alone, got 'learning_rat'; did you mean 'learning_rate'?",
+            "extend: only learning_rate can be extended, got 'learning_rat'; did you mean 'learning_rate'?",
         ),
-        ("seed", {}, "extend: a grid grows by its learning_rate alone, got 'seed'; known: learning_rate"),
+        ("seed", {}, "extend: only learning_rate can be extended, got 'seed'; known: learning_rate"),
         (
             "learning_rate",
             {"learning_rate": 0.1},
-            "extend: learning_rate has one value in this sweep, so that it has no grid; give two at least",
+            "extend: learning_rate has one value in this sweep, so it has no grid; give at least two",
         ),
     ],
 )

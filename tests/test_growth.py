@@ -142,7 +142,7 @@ def test_what_stands_for_something_else_now_is_not_grown(tmp_path: Path) -> None
     folder = tmp_path / "results"
     grown(folder, topology=str(file), seed=0)
     nx.write_edgelist(nx.complete_graph(4), file, data=False)
-    with pytest.raises(InputError, match=r"graph, matrix of run \w{16} .*no longer what the plans of .* were made of"):
+    with pytest.raises(InputError, match=r"graph, matrix of run \w{16} .*changed since the plans of .* were made"):
         grown(folder, topology=str(file), seed=[0, 1])
     assert [path.name for path in (folder / "plans").iterdir()] == ["0001.json"]
     found, said = grown(folder, topology="ring", seed=[0, 1])  # of which no run stands for the file
@@ -165,7 +165,7 @@ def test_a_folder_of_which_a_plan_is_gone_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "plans" / "0001.json").unlink()
     for call in (lambda: dopt.load(tmp_path), lambda: grown(tmp_path, seed=0)):
         with pytest.raises(
-            InputError, match=r"0001\.json is gone; put it back, or choose another folder with --results"
+            InputError, match=r"0001\.json is missing; restore it, or choose another folder with --results"
         ):
             call()
 
@@ -211,7 +211,7 @@ def test_a_reading_that_is_lost_shows_all_that_the_plans_hold(at_once: Results, 
 def test_a_reading_that_cannot_be_is_one_line(reading: dict[str, Any], at_once: Results, tmp_path: Path) -> None:
     shutil.copytree(at_once.folder, tmp_path / "results")
     (tmp_path / "results" / "reading.json").write_text(json.dumps(reading))
-    with pytest.raises(InputError, match=r"reading\.json .*remove it, and ask for the sweep once more") as error:
+    with pytest.raises(InputError, match=r"reading\.json .*delete it, and run the sweep again") as error:
         dopt.load(tmp_path / "results")
     assert "\n" not in str(error.value)
 
@@ -222,7 +222,7 @@ def test_a_dry_run_says_what_the_plans_hold_already(tmp_path: Path, capsys: pyte
     file.write_text(json.dumps(small_sweep(learning_rate=[0.1], seed=[0, 1, 2])))
     assert main(["sweep", str(file), "--results", str(tmp_path / "results"), "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == (
-        f"2 of these 3 runs are in the plans of {tmp_path / 'results'} already, as wide as they say; 2 more that they hold would be hidden"
+        f"2 of these 3 runs are already planned in {tmp_path / 'results'}, and keep the widths of that plan; 2 more runs of these plans would be hidden"
     )
     assert [path.name for path in (tmp_path / "results" / "plans").iterdir()] == ["0001.json"]
 
@@ -242,7 +242,8 @@ def test_a_released_store_stays_readable_and_is_not_gone_on_with(store: str, tmp
     assert found.runs["id"].tolist() == list(dict.fromkeys(found.history["id"]))
     file = STORES / f"{store}.yaml"
     with pytest.raises(
-        InputError, match=r"has format '\d', and this dopt goes on with format \d only; what is there can be read"
+        InputError,
+        match=r"has format '\d', but this dopt continues only with format \d; finished runs can still be read",
     ):
         dopt.sweep(file, results=folder)
     assert not (folder / "plans").exists()

@@ -52,7 +52,7 @@ def test_every_page_has_examples_and_exit_codes(name: str, capsys: pytest.Captur
         assert f"\n  {example}\n" in said
     codes = " ".join(said[said.rindex("exit codes: ") :].split())
     assert codes.startswith("exit codes: 0 done; 1 ")
-    assert "; 2 what was asked for cannot be; 130 or 143 interrupted" in codes
+    assert "; 2 the input is wrong; 130 or 143 interrupted" in codes
 
 
 def test_every_example_is_understood(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -83,7 +83,7 @@ def test_the_plan_and_its_slabs_say_on_how_many_threads_they_run_and_others_are_
         dopt.sweep(CONTENT, results=tmp_path, show=show)
     threads = f"{written['threads']} threads" if written["threads"] > 1 else "one thread"
     assert show.lines == [
-        f"results: the plan is for {threads}, and this process has 99: another one does what is missing"
+        f"results: the plan is for {threads}, and this process has 99: a helper process does what is missing"
     ]
 
 
@@ -176,12 +176,12 @@ def test_a_dead_helpers_slab_is_done_again_once_and_why_it_died_is_said(helped: 
     assert show.lines == []
     dies(team, 1, -signal.SIGKILL, ["slab", "a"])
     assert show.lines == [
-        "jobs: a process that helped was killed (SIGKILL, as the system does where memory ends); a is done again"
+        "jobs: a helper process was killed (SIGKILL: maybe the system ran out of memory); a is run again"
     ]
     assert team.may_take("a")
     team.see_to(["a"])
     dies(team, 2, 134, ["slab", "a"], last="terminate called")
-    assert show.lines[1:] == ["jobs: a process that helped died with exit code 134 (terminate called); a is left"]
+    assert show.lines[1:] == ["jobs: a helper process died with exit code 134 (terminate called); a is skipped"]
     assert ("skip", "a") in team.helpers[0].said  # type: ignore[attr-defined]
     assert not team.may_take("a")
     assert team.may_take("b")
@@ -198,7 +198,7 @@ def test_what_a_helper_is_refused_is_refused_here(helped: tuple[Team, Noted]) ->
         dies(team, 1, 1, last="dopt: results: cannot write")
     dies(team, 2, 1, ["slab", "a"], last="dopt: memory: the machine has no more; use fewer workers")  # others may have
     assert show.lines == [
-        "jobs: a process that helped died with exit code 1 (memory: the machine has no more; use fewer workers); a is done again"
+        "jobs: a helper process died with exit code 1 (memory: the machine has no more; use fewer workers); a is run again"
     ]
 
 
@@ -217,7 +217,7 @@ def test_where_this_process_has_other_threads_helpers_do_all_and_are_replaced(he
     team.see_to(["a"])
     assert len(team.helpers) == 2
     dies(team, 1, -signal.SIGKILL)
-    with pytest.raises(MachineError, match="jobs: processes die before they begin"):
+    with pytest.raises(MachineError, match="jobs: helper processes die before they begin"):
         team.see_to(["a"])
 
 
@@ -229,7 +229,7 @@ def test_processes_are_no_more_than_have_room(monkeypatch: pytest.MonkeyPatch) -
     assert (team.size, show.lines) == (4, [])
     team.afford(2.0**31)
     assert team.size == 2
-    assert show.lines == ["jobs: 2 of 4 processes, since each may take 2.0 GiB, and 5.0 GiB are free"]
+    assert show.lines == ["jobs: 2 processes instead of 4, since each may take 2.0 GiB, and 5.0 GiB are free"]
     team.afford(1e12)
     assert team.size == 1
 

@@ -118,14 +118,16 @@ def test_a_sweep_is_as_wide_as_its_knee_and_a_dry_run_says_what_is_known_and_run
     begin = Compiled.start
     monkeypatch.setattr(Compiled, "start", lambda *a: pytest.fail("ran"))
     assert main(["sweep", str(file), "--dry-run"]) == 0
-    assert "group 0 is as wide as memory allows: it was not measured" in " ".join(capsys.readouterr().out.split())
+    assert "group 0 is as wide as memory allows: the best width was not measured" in " ".join(
+        capsys.readouterr().out.split()
+    )
     monkeypatch.setattr(Compiled, "start", begin)
 
     monkeypatch.setattr(knee, "_seconds", lambda group, runs, width: max(1 / width, 1 / 2))  # no faster from 2 on
     results = dopt.sweep(SWEEP, results=tmp_path / "results")
     assert json.loads((results.folder / "plans" / "0001.json").read_text())["groups"][0]["width"] == 2
     assert main(["sweep", str(file), "--dry-run"]) == 0
-    assert "group 0 is as wide as was measured on this device" in " ".join(capsys.readouterr().out.split())
+    assert "group 0 is as wide as was measured to be best on this device" in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_program_is_timed_at_every_width_for_which_both_slabs_have_room(

@@ -159,7 +159,7 @@ def test_sbatch_is_handed_what_print_shows(
     said = prints(capsys, *asked)
     assert (here / "got").read_text() == shown
     assert (here / "words").read_text() == "--parsable\n"
-    assert said == "submitted job 41, whose tasks print into o d%/logs\n"
+    assert said == "submitted job 41; its tasks write their output to o d%/logs\n"
     assert (here / "o d%/logs").is_dir()  # or no task could start
 
 
@@ -329,9 +329,9 @@ def test_more_processes_than_slabs_are_told(capsys: pytest.CaptureFixture[str]) 
     asked = spec.parse(small_sweep(seed=list(range(20)), steps=[20, 30]))  # 80 runs in two groups of 40
     assert share.slabs_on_cpu(asked) == 4
     assert share.idle(asked, 4, "tasks") is None
-    assert share.idle(asked, 5, "tasks") == "small: 5 tasks for 4 slabs (80 runs); 4 would do as well"
+    assert share.idle(asked, 5, "tasks") == "small: 5 tasks for 4 slabs (80 runs); 4 would be enough"
     assert main(["launch", "kubernetes", "small.yaml", *NEEDED, "--completions=3"]) == 0
-    assert capsys.readouterr().err == "dopt: small: 3 pods for 1 slab (14 runs); 1 would do as well\n"
+    assert capsys.readouterr().err == "dopt: small: 3 pods for 1 slab (14 runs); 1 would be enough\n"
 
 
 def test_a_word_that_steers_a_terminal_reaches_no_script() -> None:

@@ -119,11 +119,13 @@ def test_a_sharded_sweep_ends_well_and_says_what_is_left_to_others(
     assert main([*arguments, str(tmp_path / "1"), "--shard", "1/3"]) == 0
     out, err = capsys.readouterr()
     assert "small: 6 runs" in out
-    assert err == "shard 1/3: 4 of 7 slabs (8 runs) are left to the others; `dopt merge` makes one folder of all\n"
+    assert (
+        err == "shard 1/3: 4 of 7 slabs (8 runs) are left to the other shards; `dopt merge` puts all into one folder\n"
+    )
     assert main([*arguments, str(tmp_path / "1"), "--shard", "1/3"]) == 0
-    assert "all runs of shard 1/3 of small are there already; nothing to run" in capsys.readouterr().out
+    assert "all runs of shard 1/3 of small are finished already; nothing to run" in capsys.readouterr().out
     assert main([*arguments, str(tmp_path / "9"), "--shard", "9/9"]) == 0  # of seven slabs none is its own
-    assert "shard 9/9: 7 of 7 slabs (14 runs) are left to the others" in capsys.readouterr().err
+    assert "shard 9/9: 7 of 7 slabs (14 runs) are left to the other shards" in capsys.readouterr().err
     assert dopt.load(tmp_path / "9").missing == RUNS
 
 
@@ -230,7 +232,7 @@ def test_a_damaged_slab_of_the_target_is_set_aside_and_comes_anew(copy: Path, ma
     name = slabs(copy / "1")[0]
     (copy / "1" / "slabs" / name / "runs.parquet").unlink()
     done = dopt.merge(copy / "1", copy / "whole")
-    assert [f"set aside in {copy / '1' / 'set-aside' / name}" in line for line in done.faults] == [True]
+    assert [f"moved to {copy / '1' / 'set-aside' / name}" in line for line in done.faults] == [True]
     assert tables(copy / "1" / "slabs") == tables(made / "whole" / "slabs")
 
 
@@ -314,7 +316,7 @@ def test_a_folder_without_a_sweep_is_refused(made: Path, tmp_path: Path, capsys:
     assert not (tmp_path / "all").exists()
     shutil.copytree(made / "2" / "slabs", tmp_path / "all" / "slabs")
     line = refused(capsys, ["merge", str(tmp_path / "all"), str(made / "1")])
-    assert line.endswith("has slabs and no plan, so that nobody can tell whose they are")
+    assert line.endswith("has slabs but no plan, so it is unknown which sweep they belong to")
     with pytest.raises(InputError, match="merge: needs a folder to put into OUT, got none"):
         dopt.merge(tmp_path / "all")
     assert "the following arguments are required: IN" in refused(capsys, ["merge", str(tmp_path / "all")])

@@ -65,12 +65,12 @@ def test_what_is_said_to_be_tried_is_understood(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "line"),
     [
-        (["method", "gossip_sgd"], "name: algorithms has 'gossip_sgd' already, from dopt; take another one"),
+        (["method", "gossip_sgd"], "name: algorithms has 'gossip_sgd' already, from dopt; choose another name"),
         (["sweep", "my-idea"], "name: must be a Python name, as my_idea, got 'my-idea'"),
         (["data", ""], "name: must be a Python name"),
         (["data", "../x"], "name: must be a Python name"),
         (["law", "class"], "name: must be a Python name, as my_idea, got 'class'"),
-        (["problem", "json"], "name: a Python module 'json' is there already, which the file would hide"),
+        (["problem", "json"], "name: a Python module 'json' exists already, and the file would hide it"),
         (["methd", "x"], "unknown name 'methd'; did you mean 'method'?"),
     ],
 )
@@ -88,7 +88,7 @@ def test_nothing_is_written_over(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     Path(there).write_text("kept")
-    refused(capsys, ["new", "law", "mine"], f"name: {there} is there already; take another name")
+    refused(capsys, ["new", "law", "mine"], f"name: {there} exists already; choose another name")
     assert [path.read_text() for path in tmp_path.iterdir()] == ["kept"]
 
 

@@ -134,12 +134,15 @@ REFUSED: list[tuple[Mapping[str, Any], str]] = [
     ({"learning_rate": 1e300}, "learning_rate: 1e+300 does not fit into float32 (0, or 1.2e-38 to 3.4e+38)"),
     ({"learning_rate": 1e-40}, "learning_rate: 1e-40 does not fit into float32"),
     ({"learning_rate": 1e-310, "precision": "float64"}, "learning_rate: 1e-310 does not fit into float64"),
-    ({"problem": "quadratic", "problem.noise": 1e39}, "problem.noise: must be at most 1e+30 in size"),
+    ({"problem": "quadratic", "problem.noise": 1e39}, "problem.noise: must be at most 1e+30 in absolute value"),
     (
         {**GOSSIP, "topology": "random_geometric", "topology.radius": 1e300},
-        "topology.radius: must be at most 1e+30 in size",
+        "topology.radius: must be at most 1e+30 in absolute value",
     ),
-    ({"algorithm": "slowmo", "algorithm.slow_rate": 1e39}, "algorithm.slow_rate: must be at most 1e+30 in size"),
+    (
+        {"algorithm": "slowmo", "algorithm.slow_rate": 1e39},
+        "algorithm.slow_rate: must be at most 1e+30 in absolute value",
+    ),
     ({"problem": ""}, "problem: unknown name ''"),
     ({"problem": "softmax", "data": ""}, "data: unknown name ''"),
     ({"problem": "softmax", "partition": ""}, "partition: unknown name ''"),

@@ -201,7 +201,7 @@ def test_a_sweep_takes_a_matrix_as_its_graph(tmp_path: Path) -> None:
         ({"topology": "ring"}, {"graph": nx.path_graph(4)}, "^topology: a sweep with graph= does not read it"),
         ({"weights": "lazy"}, {"graph": np.eye(4)}, "^weights: a sweep with a matrix as graph= does not read it"),
         ({}, {"graph": "ring"}, "^graph: must be a networkx graph, or a mixing matrix"),
-        ({}, {"problem": own(), "jobs": 2}, "^jobs: what was handed over is in this process alone"),
+        ({}, {"problem": own(), "jobs": 2}, "^jobs: problem= and graph= exist only in this process"),
     ],
 )
 def test_what_a_sweep_cannot_take_is_refused(changes: Any, handed: Any, said: str, tmp_path: Path) -> None:

@@ -204,7 +204,7 @@ def test_a_name_is_text(key: str, value: Any) -> None:
         ("random", {"distribution": "uniform", "min": math.nan, "max": 1}, ".min: must be finite"),
         ("random", {"distribution": "uniform", "min": -1e308, "max": 1e308}, "max - min must be finite"),
         ("random", {"min": True, "max": 3}, ".min: int_uniform needs a number, got True"),
-        ("random", {"min": 10**400, "max": 10**401}, ".min: must be float that is finite"),
+        ("random", {"min": 10**400, "max": 10**401}, ".min: must be a finite float"),
         ("random", {"distribution": "int_uniform", "min": 1.5, "max": 3.5}, ".min: int_uniform needs a whole number"),
         ("random", {"distribution": "int_uniform", "min": 0, "max": 2**64}, ".max: int_uniform needs a whole number"),
         ("random", {"distribution": "log_uniform", "min": 0, "max": 1e6}, "too large"),

@@ -218,7 +218,7 @@ def test_a_folder_without_its_plan_is_nobodys(folder: Path, nothing_runs: None) 
     (folder / "plans" / "0001.json").unlink()
     before = sorted((folder / "slabs").iterdir())
     for changes in ({}, {"learning_rate": [0.3, 0.4]}):
-        with pytest.raises(InputError, match=r"has slabs and no plan.*--results"):
+        with pytest.raises(InputError, match=r"has slabs but no plan.*--results"):
             again(folder, **changes)
     with pytest.raises(InputError, match="no sweep in"):
         dopt.load(folder)
@@ -365,7 +365,7 @@ def test_a_graph_that_changed_is_found_before_a_slab_runs(tmp_path: Path, monkey
     shutil.rmtree(tmp_path / "results" / "slabs" / "0001-group0-slab001")
     nx.write_edgelist(nx.complete_graph(4), file, data=False)
     with pytest.raises(
-        InputError, match=r"graph, matrix of run \w{16} .*no longer what the plans of .* were made of"
+        InputError, match=r"graph, matrix of run \w{16} .*changed since the plans of .* were made"
     ) as error:
         again(tmp_path / "results", topology=str(file))
     assert "\n" not in str(error.value)

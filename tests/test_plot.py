@@ -291,8 +291,8 @@ def test_what_was_measured_is_laid_over_under_a_name_of_its_own(sound: Results, 
     [
         (None, "no file"),
         ("", "is no CSV"),
-        ("step,loss\n", "there is no row"),
-        ("step,los\n0,1\n", "no column 'loss', which is what the picture draws; did you mean 'los'?"),
+        ("step,loss\n", "the table has no rows"),
+        ("step,los\n0,1\n", "no column 'loss', which this picture draws; did you mean 'los'?"),
         ("step,loss\n0,1\n1,low\n", "loss must be finite numbers, got 'low' in row 2"),
         ("step,loss\n0,1\n1,inf\n", "loss must be finite numbers, got 'inf' in row 2"),
         ("step,loss\n0,1\n,2\n", "step must be finite numbers, got '' in row 2"),
@@ -348,14 +348,14 @@ def test_the_kind_follows_from_what_differs(
         (
             None,
             {"by": "topologi"},
-            "by: 'topologi' is no parameter that differs among these runs; did you mean 'topology'?",
+            "by: 'topologi' is not a parameter that differs among these runs; did you mean 'topology'?",
         ),
-        (None, {"by": "workers"}, "by: 'workers' is no parameter that differs"),
-        (None, {"by": "seed"}, "by: 'seed' is no parameter that differs"),
+        (None, {"by": "workers"}, "by: 'workers' is not a parameter that differs"),
+        (None, {"by": "seed"}, "by: 'seed' is not a parameter that differs"),
         (None, {"by": ["delay", "delay"]}, "by: takes one name or two different ones"),
         (None, {"by": ["delay", "topology", "weights"]}, "by: takes one name or two different ones"),
         (None, {"size": "slides"}, "size: unknown name 'slides'; did you mean 'slide'?"),
-        (None, {"where": "delay=7"}, "plot: no run is left to be drawn"),
+        (None, {"where": "delay=7"}, "plot: there is no run to draw"),
         (None, {"where": "dela=7"}, "where: no column 'dela'"),
         ("heatmap", {"where": GOSSIP + ",delay=0"}, "plot: a heatmap needs two parameters that differ, got topology"),
         ("timeline", {}, "plot: no run has a cluster"),
@@ -363,7 +363,7 @@ def test_the_kind_follows_from_what_differs(
         ("timeline", {"y": "loss"}, "y: this kind of picture does not read it"),
         ("pareto", {"y": "loss"}, "y: this kind of picture does not read it"),
         ("heatmap", {"add": pd.DataFrame({"step": [0], "loss": [1]})}, "add: this kind of picture does not read it"),
-        ("pareto", {"x": "bytes_sent"}, "x: this picture has bytes on its other axis"),
+        ("pareto", {"x": "bytes_sent"}, "x: the other axis of this picture is bytes"),
     ],
 )
 def test_what_cannot_be_drawn_is_refused_in_one_line(
@@ -377,7 +377,7 @@ def test_what_cannot_be_drawn_is_refused_in_one_line(
 
 @pytest.mark.parametrize("kind", ["pareto", "profile"])
 def test_without_a_target_nothing_is_reached(kind: str, sound: Results) -> None:
-    with pytest.raises(InputError, match="there is no target of loss to be reached; give the sweep file's metric one"):
+    with pytest.raises(InputError, match="loss has no target; give the sweep file's metric one"):
         replace(sound, metric={"name": "loss"}).plot(kind)
 
 
@@ -387,7 +387,7 @@ def test_a_table_of_best_cells_is_the_tuned_one(sound: Results) -> None:
         sound.tuned(over=["delay", "learning_rate"], by=["topology"]),
         tuned(sound, ["topology"], over=["delay", "learning_rate"]),
     )
-    with pytest.raises(InputError, match="tuned: 'rate' is no parameter that varies"):
+    with pytest.raises(InputError, match="tuned: 'rate' is not a parameter that varies"):
         sound.tuned(over="rate")
 
 
@@ -450,7 +450,7 @@ def test_a_file_of_what_is_drawn_is_its_rows(capsys: pytest.CaptureFixture, soun
         (["-o", "x"], "dopt: out: a picture's name must end in"),
         (["--kind", "pie"], "dopt: argument --kind: "),
         (["--by", ","], "dopt: by: '' is no name"),
-        (["--where", "delay"], "dopt: where: 'delay' is no condition"),
+        (["--where", "delay"], "dopt: where: 'delay' is not a condition"),
         (["--add", "no.csv"], "dopt: add: no file 'no.csv'"),
     ],
 )

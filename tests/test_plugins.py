@@ -144,7 +144,10 @@ def test_an_edited_file_takes_the_place_of_what_it_was(tmp_path: Path) -> None:
         ("import dopt\n\nx = nobody\n", "'mine.py', line 3: NameError: name 'nobody' is not defined"),
         ("import nobody_has_this\n", "'mine.py', line 1: ModuleNotFoundError: No module named 'nobody_has_this'"),
         ("import sys\nsys.exit(0)\n", "'mine.py', line 2: SystemExit: 0"),
-        (RINGS.replace("two_rings", "ring"), "topology: the name 'ring' is taken already, by dopt; take another one"),
+        (
+            RINGS.replace("two_rings", "ring"),
+            "topology: the name 'ring' is taken already, by dopt; choose another name",
+        ),
         (RINGS.replace("workers, *, ", "graph, workers, *, "), "two_rings must take (workers, *, options)"),
         (
             "import dopt\n@dopt.register.method(sends=dopt.algorithms.AllReduce(), wiegh=1)\n"
@@ -165,7 +168,7 @@ def test_a_file_that_cannot_be_imported_is_one_line_with_its_place(
     ("words", "said"),
     [
         (["--import", "nowhere.py"], "import: no file 'nowhere.py' in "),
-        (["--import", "no.where"], "import: no module 'no.where' among what is installed"),
+        (["--import", "no.where"], "import: no module 'no.where' is installed"),
         (["--import", "no where"], "import: must be a file that ends with .py, or a module's name"),
         (["--import"], "import: needs a file or a module"),
         (["--improt=a.py"], "did you mean '--import'?"),
@@ -187,7 +190,7 @@ def test_two_files_of_one_name_are_refused_by_the_one_that_comes_second(
 def test_imports_that_are_no_list_of_files_are_refused(given: dict[str, Any]) -> None:
     with pytest.raises(InputError, match=r"^sweep\.parameters\.imports: must "):
         spec.parse({"parameters": {**asked()["parameters"], "imports": given}})
-    with pytest.raises(InputError, match=r"^imports: is no parameter of a run"):
+    with pytest.raises(InputError, match=r"^imports: is not a parameter of a run"):
         spec.parse(asked(), changes={"imports": "a.py"})
 
 

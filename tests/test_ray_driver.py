@@ -47,19 +47,19 @@ def file(tmp_path: Path) -> str:
     ("words", "line"),
     [
         (["--engine=rai"], "engine: unknown name 'rai'; did you mean 'ray'?"),
-        (["--address=10.0.0.1:6379"], "address: belongs to the engine ray; say --engine ray, or leave it out"),
-        (["--kind=cpu"], "kind: belongs to the engine ray; say --engine ray, or leave it out"),
+        (["--address=10.0.0.1:6379"], "address: is only for the engine ray; add --engine ray, or leave it out"),
+        (["--kind=cpu"], "kind: is only for the engine ray; add --engine ray, or leave it out"),
         (
             ["--engine=ray", "--jobs=2"],
-            "jobs: belongs to the engine local; on ray say --cpus-per-slab or --gpus-per-slab",
+            "jobs: is only for the engine local; with ray use --cpus-per-slab or --gpus-per-slab",
         ),
         (
             ["--engine=ray", "--devices=2"],
-            "devices: belongs to the engine local; on ray say --cpus-per-slab or --gpus-per-slab",
+            "devices: is only for the engine local; with ray use --cpus-per-slab or --gpus-per-slab",
         ),
         (
             ["--engine=ray", "--checkpoint-every=5"],
-            "checkpoint_every: belongs to the engine local, which keeps states in the folder; leave it out",
+            "checkpoint_every: is only for the engine local, which keeps checkpoints in the folder; leave it out",
         ),
         (["--engine=ray", "--cpus-per-slab=0"], "cpus_per_slab: must be at least 1, got 0"),
         (["--engine=ray", "--gpus-per-slab=-1"], "gpus_per_slab: must be at least 1, got -1"),
@@ -70,7 +70,7 @@ def file(tmp_path: Path) -> str:
         *(
             (
                 ["--engine=ray", f"--address={address}"],
-                f"address: must be HOST:PORT, got {address!r}; `ray status` says that of a cluster",
+                f"address: must be HOST:PORT, got {address!r}; `ray status` shows it for a cluster",
             )
             for address in ("here", "here:", ":6379", "here:0", "here:65536", "here:x", "ray://here:10001")
         ),
@@ -259,7 +259,7 @@ def test_a_slab_that_fails_again_and_again_leaves_the_others(
     name = todo[3].name
     machines = Fake(made, **{name: [Failed("OSError: no")] * TRIES, todo[4].name: [Failed("once")]})
     with pytest.raises(
-        MachineError, match=rf"^ray: 1 of 7 slabs failed 3 times, as {name} \(OSError: no\); the others"
+        MachineError, match=rf"^ray: 1 of 7 slabs failed 3 times, for example {name} \(OSError: no\); the others"
     ):
         drive(machines, store, todo)
     assert [one.name for one in todo if not store.has(one.name)] == [name]
@@ -386,10 +386,10 @@ def test_a_slab_has_the_cores_that_were_asked_for_or_the_threads_that_its_plan_s
 
 
 def test_a_cluster_of_several_kinds_is_refused_unless_one_is_named() -> None:
-    with pytest.raises(InputError, match=r"^ray: some machines of the cluster have GPUs, and a plan is for one kind"):
+    with pytest.raises(InputError, match=r"^ray: some machines of the cluster have GPUs, but a plan is for one kind"):
         found(FakeRay(a="cpu", b="H100"))
     with pytest.raises(
-        InputError, match=r"^ray: the cluster has devices of kinds 'A100' and 'H100', and a plan is for"
+        InputError, match=r"^ray: the cluster has devices of kinds 'A100' and 'H100', but a plan is for"
     ):
         found(FakeRay(a="H100", b="A100"))
     ray = FakeRay(a="H100", b="A100", c="cpu")
@@ -405,7 +405,9 @@ def test_a_cluster_of_several_kinds_is_refused_unless_one_is_named() -> None:
 
 def test_a_machine_with_other_versions_is_refused() -> None:
     other = Machine("cpu", versions() | {"jaxlib": "0.0.1"})
-    with pytest.raises(MachineError, match=r"^ray: at-b has jaxlib 0.0.1, and here it is .*; install the same$"):
+    with pytest.raises(
+        MachineError, match=r"^ray: at-b has jaxlib 0.0.1, but this machine has .*; install the same version$"
+    ):
         found(FakeRay(a="cpu", b=other), Asked(cpus_per_slab=1))
 
 

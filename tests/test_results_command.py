@@ -403,7 +403,7 @@ def test_a_table_for_readers_is_cut_and_says_so(capsys: pytest.CaptureFixture, m
     monkeypatch.setattr(results, "MOST", 3)
     out, _ = said(capsys, STORE)
     assert len(out.splitlines()) == 1 + 3 + 1
-    assert "41 rows more" in out
+    assert "41 more rows" in out
     assert "\x1b" not in out
 
 
@@ -440,7 +440,7 @@ def test_parquet_goes_to_a_pipe_and_to_no_terminal(
         ([STORE, "--columns", "final.los"], 2, "columns: no column 'final.los'; did you mean 'final.loss'?"),
         ([STORE, "--columns", "id,,seed"], 2, "columns: '' is no name"),
         ([STORE, "--columns", "id,seed,id"], 2, "columns: 'id' is given twice"),
-        ([STORE, "--best-over", "learning_rat"], 2, "best-over: 'learning_rat' is no parameter that is varied; did you mean"),
+        ([STORE, "--best-over", "learning_rat"], 2, "best-over: 'learning_rat' is not a parameter that is varied; did you mean"),
         ([STORE, "--best-over", "learning_rate", "--columns", "id"], 2, "columns: no column 'id'"),
         ([STORE, "--format", "xml"], 2, "argument --format: unknown name 'xml'; known: csv"),
         ([STORE, "--out", "nowhere/t.csv"], 1, "out: cannot write"),
@@ -498,7 +498,7 @@ def test_a_sweep_leaves_the_table_that_it_prints(
     assert main(words) == 0
     assert (place / "table.csv").exists()
     out, err = capsys.readouterr()
-    assert out.startswith("all 14 runs of small are there already")
+    assert out.startswith("all 14 runs of small are finished already")
     assert "the table mixes devices: abacus (7 runs), " in err
 
 
@@ -518,4 +518,4 @@ def test_runs_that_nobody_asks_for_now_are_counted(folder: Path, capsys: pytest.
     (folder / "reading.json").write_text(json.dumps({"metric": {"name": "loss"}, "order": few}))
     out, err = said(capsys, folder, "--columns", "id", "--format", "csv")
     assert out.split() == ["id", *few]
-    assert err == f"results: 40 more runs of {folder} are hidden, since nobody asks for them now\n"
+    assert err == f"results: 40 more runs of {folder} are hidden, since the latest sweep call did not ask for them\n"

@@ -55,5 +55,5 @@ def test_an_installed_package_is_found_by_its_entry_point_and_swept(site: Path, 
 def test_an_installed_package_goes_through_the_suite(site: Path, tmp_path: Path) -> None:
     said = command(["-m", "dopt", "test-plugin", "dopt_sample"], tmp_path, site)
     assert "FAILED" not in said
-    assert said.splitlines()[-1] == "3 plug-ins: all checks hold"
+    assert said.splitlines()[-1] == "3 plug-ins: all checks passed"
     assert said.count("special case") == 2

@@ -165,7 +165,7 @@ def test_where_all_are_needed_a_crash_stalls_the_clock_and_it_says_for_whom(
         last = line.time[line.applied].max()
         words = dict(report.rows(line, failed))
         assert words["stalled"] == f"no update after {last:.4g} s: workers 0, 1 never returned"
-        assert words["down"] == "workers 0, 1 from 4 s on, for good"
+        assert words["down"] == "workers 0, 1 from 4 s on, permanently"
         assert line.end >= 4
     words, _ = shown(capsys, method, "--cluster.crash=4", "--seconds=60")
     assert words["stalled"].endswith("worker 0 never returned")

@@ -86,7 +86,7 @@ def test_where_the_clock_gives_old_models_other_places_longer_runs_start_at_step
     found, said = swept(tmp_path / "results", steps=35, **changes)
     whole, _ = swept(tmp_path / "whole", every=None, steps=35, **changes)
     assert said.notes == [
-        "checkpoint: runs of async_sgd start at step 0, since what they are given does not begin as for 20 steps"
+        "checkpoint: runs of async_sgd start at step 0, since their inputs (as batches, delays) do not begin like those of 20 steps"
     ]
     assert began(tmp_path / "results", 2) == [0]
     assert_frame_equal(found.history, whole.history, rtol=1e-6)
@@ -144,7 +144,7 @@ def of_another_engine(path: Path) -> None:
     [
         (hurt, "is damaged"),
         (of_another_engine, "was made by another dopt, engine, JAX or device; it is not used"),
-        (Path.unlink, "start at step 0, since what they carried after 20 steps was not kept"),
+        (Path.unlink, "start at step 0, since there is no checkpoint after 20 steps"),
     ],
 )
 def test_a_state_that_cannot_be_used_is_named_and_runs_start_at_step_0(change: Any, line: str, tmp_path: Path) -> None:
@@ -163,12 +163,12 @@ def test_a_state_that_cannot_be_used_is_named_and_runs_start_at_step_0(change: A
         (
             {"record_every": None},
             {"record_every": None},
-            "its records do not stand where those of the shorter runs do; give record_every",
+            "its records are at other steps than those of the shorter runs; give record_every",
         ),
         (
             {"record_every": 5},
             {"record_every": 10},
-            "its records do not stand where those of the shorter runs do; give record_every",
+            "its records are at other steps than those of the shorter runs; give record_every",
         ),
         ({"executor": "mesh"}, {"executor": "mesh"}, "a run of executor mesh cannot be taken out of its slab"),
     ],

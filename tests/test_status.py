@@ -173,7 +173,7 @@ def test_a_failure_whose_file_says_nothing_is_still_one(tmp_path: Path) -> None:
     (tmp_path / "failed" / "a.json").write_text("[")
     (one,) = dopt.status(tmp_path).failed
     assert one.slab == "a"
-    assert "does not say why" in one.error
+    assert "gives no reason" in one.error
 
 
 # -- claims that may be dead ------------------------------------------------------------------------------------------
@@ -413,10 +413,10 @@ def test_status_says_all_of_it(busy: Store, capsys: pytest.CaptureFixture[str]) 
         f"hand in {busy.folder}: 1 plan",
         "1 of 3 slabs done (1 of 3 runs), 1 running, 1 failed",
         "2 s a slab after 1 s of compiling, 1 process at work, 4 s left",
-        "1 run hidden, since nobody asks for them now (1 whole slab)",
+        "1 run hidden, since the latest sweep call did not ask for them (1 whole slab)",
     ]
     assert "b running far\\x1b[2J 7 -" in lines
-    assert "c 1 damaged, or of another plan: it lies in set-aside" in lines
+    assert "c 1 damaged, or of another plan: it was moved to set-aside" in lines
     assert err == ""
 
 
@@ -444,7 +444,7 @@ def test_watch_prints_a_line_for_each_change_and_ends_with_the_sweep(
     pace = "2 s a slab after 1 s of compiling"
     assert out.splitlines() == [
         f"1 of 3 slabs done (1 of 3 runs), 1 running, 1 stale; {pace}, 1 process at work, 4 s left",
-        f"2 of 3 slabs done (2 of 3 runs), 1 stale; {pace}, nobody is at work",
+        f"2 of 3 slabs done (2 of 3 runs), 1 stale; {pace}, no process at work",
         "3 of 3 slabs done (3 of 3 runs); all is done, in 2 s a slab",
     ]
     assert err == ""

@@ -62,7 +62,7 @@ def of(loss: Any) -> Any:
 
 WRONG: list[tuple[str, Any, str, str]] = [
     ("topology", register.topology(name="wrong"), "connected", "not connected"),
-    ("topology", register.topology(name="wrong"), "again", "another one each time"),
+    ("topology", register.topology(name="wrong"), "again", "differs from call to call"),
     ("weights", register.weights(name="wrong"), "sum", "of W must sum to one"),
     ("weights", register.weights(name="wrong"), "sum", "say signed=True"),
     ("weights", register.weights(name="wrong"), "links", "where no link is"),
@@ -73,7 +73,7 @@ WRONG: list[tuple[str, Any, str, str]] = [
     ("compressor", register.compressor(kind="contraction", name="wrong"), "form", "bits must give a whole number"),
     ("problem", register.problem(name="wrong"), "gradient", "finite differences"),
     ("problem", register.problem(name="wrong"), "mean", "take a mean over the batch"),
-    ("partition", register.partition(name="wrong"), "samples", "nobody's, or belong to two"),
+    ("partition", register.partition(name="wrong"), "samples", "belong to no worker, or to two"),
     ("cluster", register.cluster(name="wrong"), "mean", "must be 1 second, got 2"),
     ("cluster", register.cluster(name="wrong"), "mean", "never falls"),
     ("metric", register.metric(name="wrong"), "number", "a finite number"),

@@ -130,7 +130,7 @@ def test_a_word_is_a_sweep_that_comes_with_dopt_and_anything_else_is_a_path(
     [
         ("scalling", r"sweep: no sweep 'scalling' comes with dopt; did you mean 'scaling'\?"),
         ("my_ow", r"sweep: no sweep 'my_ow' comes with dopt; did you mean 'my_own.yaml'\?"),
-        ("plain", r"sweep: 'plain' is no name of a sweep that comes with dopt; say ./plain for the file here"),
+        ("plain", r"sweep: 'plain' is not the name of a sweep that comes with dopt; write ./plain for the file here"),
         ("benchmarks/scaling.yaml", r"the one that comes with dopt is scaling, without .yaml"),
         ("my_ow.yaml", r"sweep: no file 'my_ow.yaml'; did you mean 'my_own.yaml'\?"),
     ],

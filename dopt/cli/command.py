@@ -72,7 +72,7 @@ def _last_words(command: Command) -> str:
     if command.examples:
         parts.append("\n".join(["examples:", *(f"  {line}" for line in command.examples)]))
     fails = f"{command.fails}, or the machine refuses" if command.fails else "the machine refuses (disk, memory)"
-    codes = f"exit codes: 0 done; 1 {fails}; 2 what was asked for cannot be; 130 or 143 interrupted"
+    codes = f"exit codes: 0 done; 1 {fails}; 2 the input is wrong; 130 or 143 interrupted"
     return "\n\n".join([*parts, textwrap.fill(codes, WIDTH, subsequent_indent="  ")])
 
 
@@ -89,7 +89,7 @@ def folder(text: str) -> str:
 
 def add_results_and_wandb(parser: Flags) -> None:
     """Flags of what makes runs."""
-    parser.add_argument("--results", type=folder, metavar="DIR", help="where results lie (default: results/NAME)")
+    parser.add_argument("--results", type=folder, metavar="DIR", help="results folder (default: results/NAME)")
     add_wandb(parser)
     parser.add_argument(
         "--devices",
@@ -133,12 +133,15 @@ def add_set(parser: Flags) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="fix a parameter to another value, or [a, b] to several",
+        help="set a parameter to another value, or to several: [a, b]",
     )
 
 
 def add_figures_folder(parser: Flags) -> None:
     """Flag of what looks for something in figure files."""
     parser.add_argument(
-        "--figures", type=folder, metavar="DIR", help="a folder of figure files, which are run (default: dopt's own)"
+        "--figures",
+        type=folder,
+        metavar="DIR",
+        help="a folder of figure files; their code is executed (default: dopt's own)",
     )

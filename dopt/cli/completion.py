@@ -24,7 +24,7 @@ REGISTERED = {  # a field of a run -> the kind of plug-in that it names
 
 def add_flags(parser: Parser) -> None:
     """What `dopt completion` takes."""
-    parser.add_argument("shell", choices=SHELLS, help="whose script is printed")
+    parser.add_argument("shell", choices=SHELLS, help="the shell to print a script for")
 
 
 def run(args: argparse.Namespace, _: Values) -> int:
@@ -84,4 +84,6 @@ EXAMPLES = (
     'dopt completion zsh > "${fpath[1]}/_dopt"',
     "dopt completion tcsh > ~/.dopt.tcsh",
 )
-COMMAND = Command("print a script by which a shell completes words and names", add_flags, run, examples=EXAMPLES)
+COMMAND = Command(
+    "print a script that lets a shell complete commands, flags and names", add_flags, run, examples=EXAMPLES
+)

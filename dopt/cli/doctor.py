@@ -46,19 +46,21 @@ class Finding(NamedTuple):
 def add_flags(parser: Parser) -> None:
     """What `dopt doctor` takes."""
     parser.add_argument(
-        "--results", type=folder, default="results", metavar="DIR", help="where results would lie (default: results)"
+        "--results", type=folder, default="results", metavar="DIR", help="results folder to check (default: results)"
     )
     parser.add_argument(
-        "--devices", type=int, metavar="N", help="how many to look at (default: all); on a CPU, N virtual ones"
+        "--devices", type=int, metavar="N", help="how many devices to check (default: all); on a CPU, N virtual ones"
     )
     parser.add_argument(
-        "--collectives", action="store_true", help="measure messages between the devices, and write them down"
+        "--collectives",
+        action="store_true",
+        help="measure the speed of messages between devices, and write it to --out",
     )
     parser.add_argument(
         "--out",
         default="cluster.json",
         metavar="FILE",
-        help="of --collectives, for cluster.links (default: cluster.json)",
+        help="file for --collectives, to be read by cluster.links (default: cluster.json)",
     )
 
 

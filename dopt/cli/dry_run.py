@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from dopt.sweeps.plan import Planned
     from dopt.sweeps.spec import Sweep
 
-COLUMNS = ("group", "runs", "slabs", "width", "memory of a slab", "of the host, about", "models kept", "compiled in")
+COLUMNS = ("group", "runs", "slabs", "width", "memory of a slab", "host memory, about", "models kept", "compiled in")
 # what is said of a group that is the only one
 SAID: tuple[str, ...] = (
     "algorithm",
@@ -51,7 +51,7 @@ def show(asked: Sweep, devices: Sequence[jax.Device] | None, folder: str | Path 
     out.print(f"this host has {size(available())} free", highlight=False)
     for number, p in enumerate(planned):
         reason = _reason(p, planned)
-        out.print(f"group {number} is one because its runs share {reason}", highlight=False, soft_wrap=True)
+        out.print(f"group {number} has the runs that share {reason}", highlight=False, soft_wrap=True)
     for line in [*_widths(planned), *_held(asked, folder)]:
         out.print(line, highlight=False, soft_wrap=True)
     return 0
@@ -67,9 +67,9 @@ def _held(asked: Sweep, folder: str | Path | None) -> list[str]:
     held = Held.read(asked, Store(folder))
     if not held.number:
         return []
-    more = f"; {held.hidden} more that they hold would be hidden" * bool(held.hidden)
+    more = f"; {held.hidden} more runs of these plans would be hidden" * bool(held.hidden)
     return [
-        f"{held.own} of these {len(asked.runs)} runs are in the plans of {folder} already, as wide as they say{more}"
+        f"{held.own} of these {len(asked.runs)} runs are already planned in {folder}, and keep the widths of that plan{more}"
     ]
 
 
@@ -81,7 +81,11 @@ def _widths(planned: Sequence[Planned]) -> list[str]:
     for number, p in enumerate(planned):
         if p.group is not None and not is_fixed(p.group.devices):
             known = p.knee is not None and p.knee.is_last
-            why = "as was measured on this device" if known else "as memory allows: it was not measured what is best"
+            why = (
+                "as was measured to be best on this device"
+                if known
+                else "as memory allows: the best width was not measured"
+            )
             found.append(f"group {number} is as wide {why}")
     return found
 
@@ -97,4 +101,4 @@ def _reason(p: Planned, planned: Sequence[Planned]) -> str:
         names = [name for name in SAID if mine.get(name) is not None]
     vary = [name for name in TRACED if len(set(map(str, p.runs.values(name)))) > 1]
     shared = ", ".join(f"{name}={mine[name]}" for name in names)
-    return f"{shared}; what differs between them is a value the program takes: {', '.join(vary) or 'nothing'}"
+    return f"{shared}; they differ only in values that the program takes as inputs: {', '.join(vary) or 'nothing'}"

@@ -1,4 +1,4 @@
-"""`dopt figures`: draw figures, running what is missing, and check their claims."""
+"""`dopt figures`: draw figures, and check their claims; missing runs are made first."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from dopt.sweeps.results import Results
 
 SIZES = {
-    "fast": "a tenth of the seeds; claims are widened, or left out where they could not fail any more",
-    "full": "five times the seeds, and the paper's own size where that is larger: hours",
+    "fast": "a tenth of the seeds; claims get wider tolerances, and those that could no longer fail are left out",
+    "full": "five times the seeds, and the paper's own size if that is larger; takes hours",
 }
 
 
@@ -49,17 +49,17 @@ class Drawn(NamedTuple):
 
 def add_flags(parser: Parser) -> None:
     """What `dopt figures` takes."""
-    parser.add_argument("names", nargs="*", metavar="NAME", help="of figures (default: all)")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="names of figures (default: all)")
     parser.add_argument(
         "--folder",
         type=folder,
         metavar="DIR",
-        help="where figure files lie, which are run (default: dopt's own)",
+        help="a folder of figure files; their code is executed (default: dopt's own)",
     )
     parser.add_argument(
-        "--results", type=folder, default="results", metavar="DIR", help="where results lie (default: results)"
+        "--results", type=folder, default="results", metavar="DIR", help="results folder (default: results)"
     )
-    parser.add_argument("--list", action="store_true", help="print the figures and what they ask, and stop")
+    parser.add_argument("--list", action="store_true", help="print the figures and their questions, and stop")
     size = parser.add_mutually_exclusive_group()
     for name, text in SIZES.items():
         size.add_argument(f"--{name}", dest="size", action="store_const", const=name, default="", help=text)
@@ -67,7 +67,7 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--gallery",
         action="store_true",
-        help="also put pictures, data and GALLERY.md into --folder (of an installed dopt: into results); for all figures",
+        help="also write pictures, data and GALLERY.md to --folder (if dopt is installed as a package: to --results); only for all figures together",
     )
 
 
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
 
     folder = files.shipped() if args.folder is None else Path(args.folder)
     if not files.available(folder):
-        raise InputError(f"figures: no figure files in {str(folder)!r}; give --folder, where they are")
+        raise InputError(f"figures: no figure files in {str(folder)!r}; name their folder with --folder")
     modules = {name: files.find(name, folder) for name in dict.fromkeys(args.names or files.available(folder))}
     if args.list:
         _list(modules)
@@ -164,7 +164,7 @@ def _cores() -> int:
 
 EXAMPLES = ("dopt figures --list", "dopt figures connectivity_delay --fast")
 COMMAND = Command(
-    "draw figures, running what is missing, and check their claims",
+    "draw figures, and check their claims; missing runs are made first",
     add_flags,
     run,
     examples=EXAMPLES,

@@ -24,7 +24,7 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--where",
         metavar="CONDITIONS",
-        help="only runs for which all of these hold, as in 'topology=ring,delay>2' (= != < <= > >=; none: missing)",
+        help="only runs that meet all these conditions, as in 'topology=ring,delay>2' (signs: = != < <= > >=; none: no value)",
     )
 
 
@@ -70,9 +70,13 @@ def _each(folders: Sequence[str]) -> list[Results]:
         results = load(name)
         complain_once(results.faults)
         if results.missing:
-            complain_once([f"results: {results.missing} runs of {name} are not there yet"])
+            complain_once([f"results: {results.missing} runs of {name} are not finished yet"])
         if results.hidden:
-            complain_once([f"results: {results.hidden} more runs of {name} are hidden, since nobody asks for them now"])
+            complain_once(
+                [
+                    f"results: {results.hidden} more runs of {name} are hidden, since the latest sweep call did not ask for them"
+                ]
+            )
         if len(results.runs):
             found.append(results)
     if not found:

@@ -47,7 +47,7 @@ def _add_slurm(parser: Parser) -> None:
         "--results",
         type=folder,
         metavar="DIR",
-        help="where results lie, on a file system that all tasks see (default: results/NAME)",
+        help="results folder, on a file system that all tasks see (default: results/NAME)",
     )
     add_wandb(parser)
     parser.add_argument("--print", action="store_true", help="print the script, and submit nothing")
@@ -57,22 +57,22 @@ def _add_kubernetes(parser: Parser) -> None:
     """What `dopt launch kubernetes` takes."""
     _add_file(parser)
     for name, metavar, text in (
-        ("image", "IMAGE", "has dopt, and the files that the sweep names"),
-        ("claim", "NAME", "the PersistentVolumeClaim on which results lie; all pods mount it"),
+        ("image", "IMAGE", "container image with dopt and the files that the sweep names"),
+        ("claim", "NAME", "PersistentVolumeClaim for the results; all pods mount it"),
     ):
         parser.add_argument(f"--{name}", required=True, metavar=metavar, help=text)
     parser.add_argument("--completions", type=int, required=True, metavar="N", help="pods that share the sweep")
     parser.add_argument(
         "--shard",
         action="store_true",
-        help="a folder and a fixed share of the slabs for each pod, for a claim on which pods cannot share a folder",
+        help="give each pod its own folder and a fixed share of the slabs, if pods cannot share a folder on the claim",
     )
     for name, metavar, text in (
         ("gpus", "G", "GPUs of each pod (default: none)"),
-        ("cpu", "C", "cores of each pod, a process each (default: 1)"),
+        ("cpu", "C", "cores of each pod; one process per core (default: 1)"),
         ("memory", "M", "memory of each pod (default: no limit)"),
-        ("namespace", "NAME", "where the job lives (default: kubectl's)"),
-        ("name", "NAME", "of the job (default: dopt-SWEEP)"),
+        ("namespace", "NAME", "namespace of the job (default: kubectl's)"),
+        ("name", "NAME", "name of the job (default: dopt-SWEEP)"),
     ):
         parser.add_argument(f"--{name}", metavar=metavar, help=text)
     parser.add_argument("--results", type=folder, metavar="DIR", help="folder on the claim (default: the sweep's name)")
@@ -104,7 +104,7 @@ def _beside(file: Path, named: Sequence[str]) -> dict[str, str]:
     for name in files:
         if ".." in Path(name).parts:
             raise InputError(
-                f"imports: {quoted(name)} lies above the sweep file, where no pod has it; put it beside it"
+                f"imports: {quoted(name)} lies outside the sweep file's folder, so pods do not get it; move it beside the sweep file"
             )
     return {str(Path(name)): path.read_text(encoding="utf-8") for name, path in files.items()}
 
@@ -133,13 +133,15 @@ def _slurm(args: argparse.Namespace, _: Values) -> int:
     if args.print:
         print(text, end="")
         if not logs.is_dir():
-            complain(f"dopt: before you submit it yourself, make the folder {str(logs)!r}, where tasks print")
+            complain(
+                f"dopt: before you submit it yourself, make the folder {str(logs)!r}; tasks write their output there"
+            )
     else:
         with writing("results", logs, "--results"):
             logs.mkdir(parents=True, exist_ok=True)
         number = slurm.submit(text)
         console().print(
-            f"submitted job {number}, whose tasks print into {short(logs)}", highlight=False, soft_wrap=True
+            f"submitted job {number}; its tasks write their output to {short(logs)}", highlight=False, soft_wrap=True
         )
     _say_idle(sweep, args.array, "tasks")
     return 0

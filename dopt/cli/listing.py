@@ -50,7 +50,7 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--accepts",
         metavar="PART[,PART]",
-        help="algorithms that accept these parts of a run: topology, delay, link_loss, cluster, compressor, optimizer (any, not sgd alone)",
+        help="algorithms that accept these parts of a run: topology, delay, link_loss, cluster, compressor, optimizer (any, not only sgd)",
     )
 
 
@@ -155,4 +155,6 @@ def _glance(entry: Entry) -> tuple[str, str]:
 
 
 EXAMPLES = ("dopt list topologies", "dopt list --family gossip --accepts delay,link_loss")
-COMMAND = Command("what there is, a line each, with its source", add_flags, run, examples=EXAMPLES)
+COMMAND = Command(
+    "list methods, topologies, problems, ..., one line each, with the source", add_flags, run, examples=EXAMPLES
+)

@@ -12,8 +12,10 @@ NAMED = 3  # slabs that are missing, of which so many are named
 
 def add_flags(parser: Parser) -> None:
     """What `dopt merge` takes."""
-    parser.add_argument("out", type=folder, metavar="OUT", help="the folder to which slabs come: new, or of the sweep")
-    parser.add_argument("folders", type=folder, nargs="+", metavar="IN", help="folders of the sweep, as of its shards")
+    parser.add_argument("out", type=folder, metavar="OUT", help="target folder: new, or one of the same sweep")
+    parser.add_argument(
+        "folders", type=folder, nargs="+", metavar="IN", help="folders of the sweep, such as those of its shards"
+    )
 
 
 def run(args: argparse.Namespace, _: Values) -> int:
@@ -40,4 +42,4 @@ def _slabs(count: int) -> str:
 
 
 EXAMPLES = ("dopt merge results/whole results/shard1 results/shard2",)
-COMMAND = Command("put the folders of a sweep's shards into one", add_flags, run, examples=EXAMPLES)
+COMMAND = Command("merge the folders of a sweep's shards into one", add_flags, run, examples=EXAMPLES)

@@ -58,7 +58,7 @@ KINDS = {
 def add_flags(parser: Parser) -> None:
     """What `dopt new` takes."""
     parser.add_argument("kind", choices=[*KINDS], help="; ".join(f"{kind}: {one.what}" for kind, one in KINDS.items()))
-    parser.add_argument("name", metavar="NAME", help="what it is called, and its files: a Python name")
+    parser.add_argument("name", metavar="NAME", help="its name, and that of its files: a Python name")
 
 
 def run(args: argparse.Namespace, _: Values) -> int:
@@ -82,15 +82,15 @@ def _check_name(name: str, template: Template) -> None:
         raise InputError(f"name: must be a Python name, as my_idea, got {quoted(name)}")
     for path in (Path(f"{name}{template.ending}"), Path(f"test_{name}.py")):
         if path.exists():
-            raise InputError(f"name: {path} is there already; take another name")
+            raise InputError(f"name: {path} exists already; choose another name")
     known: Mapping[str, Entry] = {} if template.registry is None else listing.registry(template.registry)
     if name in known:
         raise InputError(
-            f"name: {template.registry} has {quoted(name)} already, from {known[name].origin}; take another one"
+            f"name: {template.registry} has {quoted(name)} already, from {known[name].origin}; choose another name"
         )
     if template.ending == ".py" and find_spec(name) is not None:
         raise InputError(
-            f"name: a Python module {quoted(name)} is there already, which the file would hide; take another one"
+            f"name: a Python module {quoted(name)} exists already, and the file would hide it; choose another name"
         )
 
 
@@ -106,5 +106,5 @@ def _contents(kind: str, name: str, template: Template) -> dict[Path, str]:
 
 EXAMPLES = ("dopt new method slow_gossip", "dopt new topology two_rings", "dopt new sweep my_question")
 COMMAND = Command(
-    "a file of one's own (method, topology, problem, ..., sweep) and its test", add_flags, run, examples=EXAMPLES
+    "write a file for your own method, topology, problem, ... or sweep, and its test", add_flags, run, examples=EXAMPLES
 )

@@ -65,7 +65,7 @@ def parser() -> tuple[Parser, Mapping[str, Parser]]:
     top = Parser(
         prog="dopt",
         description=f"The command `dopt`: {', '.join(COMMANDS)}.",
-        epilog="`dopt COMMAND --help` says more, with examples; `dopt completion bash` lets a shell complete words and names.",
+        epilog="`dopt COMMAND --help` says more, with examples; `dopt completion bash` lets a shell complete commands and names.",
         allow_abbrev=False,
     )
     top.add_argument(

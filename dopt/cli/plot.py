@@ -23,21 +23,28 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--kind",
         choices=kind.names(),
-        help="default: heatmap of two parameters that differ, none the method; cells of three or more, where there is a target; else curves",
+        help="default: heatmap if two parameters differ, and neither is the method; cells if three or more differ, and there is a target; else curves",
     )
-    parser.add_argument("--x", choices=[*style.AXES], help="what is counted (default: as the sweep's horizon)")
-    parser.add_argument("--y", metavar="METRIC", help="default: the sweep's metric")
+    parser.add_argument("--x", choices=[*style.AXES], help="the x axis (default: the unit of the sweep's horizon)")
+    parser.add_argument("--y", metavar="METRIC", help="the y axis (default: the sweep's metric)")
     parser.add_argument(
         "--by",
         metavar="NAME[,NAME]",
-        help="which parameters tell curves (and panels), bars or cells apart; all others are at their best",
+        help="parameters by which curves (and panels), bars or cells differ; all others take their best value",
     )
     parser.add_argument(
-        "--add", metavar="FILE.csv", help="a measured curve to lay over: columns named as --x and --y, and maybe label"
+        "--add",
+        metavar="FILE.csv",
+        help="a measured curve to draw on top: columns named as --x and --y, and optionally label",
     )
-    parser.add_argument("--size", choices=[*style.SIZES], help="of a paper's column, text or page, or of a slide")
     parser.add_argument(
-        "-o", "--out", metavar="FILE", help="pdf, png or svg, or csv for what is drawn (default: plot.png in DIR)"
+        "--size", choices=[*style.SIZES], help="size of the picture: a paper's column, text or page, or a slide"
+    )
+    parser.add_argument(
+        "-o",
+        "--out",
+        metavar="FILE",
+        help="pdf, png or svg; or csv for the numbers that are drawn (default: plot.png in DIR)",
     )
 
 

@@ -30,13 +30,11 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument(
         "--best-over",
         metavar="NAMES",
-        help="a row for each cell of what else is varied, seeds together, at the best of these, as in learning_rate",
+        help="tune these, as in learning_rate: one row for each combination of all else that varies, at their best values, seeds together",
     )
-    parser.add_argument(
-        "--columns", metavar="NAMES", help="which columns, in which order, as in topology,final.loss,id"
-    )
-    parser.add_argument("--format", choices=FORMATS, help="default: by the ending of --out, or else a table")
-    parser.add_argument("--out", metavar="FILE", help="a file in the place of stdout")
+    parser.add_argument("--columns", metavar="NAMES", help="the columns, in this order, as in topology,final.loss,id")
+    parser.add_argument("--format", choices=FORMATS, help="default: by the ending of --out, else a table")
+    parser.add_argument("--out", metavar="FILE", help="write to this file instead of stdout")
 
 
 def run(args: argparse.Namespace, _: Values) -> int:
@@ -55,7 +53,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
 def _format(args: argparse.Namespace) -> str:
     kind: str = args.format or ENDINGS.get(Path(args.out or "").suffix, "table")
     if kind == "parquet" and args.out is None and sys.stdout.isatty():
-        raise InputError("format: parquet is no text for a terminal; give --out FILE")
+        raise InputError("format: parquet is binary, and cannot be shown in a terminal; give --out FILE")
     return kind
 
 
@@ -86,7 +84,7 @@ def _print(table: pd.DataFrame, out: PlainConsole) -> None:
 
     out.print(shown("", table.columns, formats.rows(table.head(MOST), formats.cell)))
     if len(table) > MOST:
-        out.print(f"and {len(table) - MOST} rows more; --format csv has all of them", highlight=False, soft_wrap=True)
+        out.print(f"and {len(table) - MOST} more rows; --format csv has all of them", highlight=False, soft_wrap=True)
 
 
 def _text(table: pd.DataFrame) -> str:

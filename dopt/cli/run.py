@@ -60,24 +60,24 @@ def add_flags(parser: Parser) -> None:
             )
     how = parser.add_argument_group("how")
     how.add_argument("--id", metavar="ID", help="the run of that id in a table of results, or in a figure's data")
-    how.add_argument("--dry-run", action="store_true", help="resolve and plan it, and stop")
+    how.add_argument("--dry-run", action="store_true", help="check and plan the run, and stop")
     add_figures_folder(how)
     add_results_and_wandb(how)
     how.add_argument(
         "--save",
         type=folder,
         metavar="DIR",
-        help="keep its models (models.npz), history (history.parquet) and what it was (run.json)",
+        help="save its models (models.npz), history (history.parquet) and settings (run.json)",
     )
     how.add_argument(
         "--checkpoint-every", type=int, metavar="STEPS", help="keep checkpoints in --results; the same command resumes"
     )
     several = parser.add_argument_group("several processes make one run")
-    several.add_argument("--coordinator", metavar="HOST:PORT", help="where process 0 is; or auto (Slurm, MPI, TPU)")
-    several.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    several.add_argument("--coordinator", metavar="HOST:PORT", help="address of process 0; or auto (Slurm, MPI, TPU)")
+    several.add_argument("--processes", type=int, metavar="N", help="number of processes")
     several.add_argument("--process", type=int, metavar="I", help="which of them this is, from 0")
     several.add_argument(
-        "--heartbeat", type=int, metavar="SECONDS", help="the death of one ends the others so much later"
+        "--heartbeat", type=int, metavar="SECONDS", help="after a process dies, the others end within this time"
     )
 
 
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace, dotted: Values) -> int:
     if args.dry_run:
         return _dry_run(one, left_out, devices.of(args.devices))
     if args.checkpoint_every is not None and not args.results:
-        raise InputError("checkpoint_every: needs a folder for them; give --results DIR, too")
+        raise InputError("checkpoint_every: needs a folder for checkpoints; give --results DIR, too")
     devices.make_virtual(args.devices)
     writes = _join(args, one.executor)
     checkpoint = _checkpoints(args)
@@ -143,7 +143,7 @@ def _by_id(args: argparse.Namespace, given: Mapping[str, Any]) -> Run:
 
     identity, named = args.id, args.figures
     if given:
-        raise InputError(f"{next(iter(given))}: an id says everything; leave it out")
+        raise InputError(f"{next(iter(given))}: --id fixes all of a run; leave it out")
     if not re.fullmatch("[0-9a-f]{16}", identity):  # which it takes a minute to find nowhere
         raise InputError(f"id: must be 16 hex digits, as in a table of results, got {quoted(identity)}")
     folders = dict.fromkeys(filter(None, (args.results, "results")))

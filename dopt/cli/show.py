@@ -44,5 +44,5 @@ def _dotted(args: argparse.Namespace) -> Dotted:
 
 
 EXAMPLES = ("dopt show method choco_sgd", "dopt show topology torus --workers 36", "dopt show law exponential")
-HELP = "all that is known of a method, a problem, a law, a topology, a schedule, ..."
+HELP = "show what is known of a method, a problem, a law, a topology, a schedule, ..."
 COMMAND = Command(HELP, add_flags, run, _dotted, examples=EXAMPLES)

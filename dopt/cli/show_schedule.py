@@ -19,7 +19,7 @@ FIELDS = {  # of a run, which its clock reads
     "workers": "default: 8",
     "topology": "of gossip methods; default: ring",
     "weights": "default: what the graph and the method ask for",
-    "delay": "cluster: delayed_gossip_sgd waits for nobody, which is its default here",
+    "delay": "cluster: delayed_gossip_sgd waits for no message (its default here)",
     "cluster": "a law of compute times; default: exponential",
     "steps": "the horizon is updates,",
     "gradients": "or computations,",
@@ -44,7 +44,7 @@ def add_flags(parser: Parser) -> None:
     parser.add_argument("name", nargs="?", metavar="ALGORITHM", help="a method; with --load it is not needed")
     for name, text in FIELDS.items():
         parser.add_argument(f"--{name}", metavar="VALUE", default=argparse.SUPPRESS, help=text)
-    parser.add_argument("--message_bytes", metavar="B", help="size of a model, as it travels (default: 0)")
+    parser.add_argument("--message_bytes", metavar="B", help="bytes of a model when it is sent (default: 0)")
     parser.add_argument(
         "--results", type=folder, default=".", metavar="DIR", help="where the picture goes (default: here)"
     )
@@ -110,7 +110,7 @@ def _dotted(_: argparse.Namespace) -> Dotted:
     return Dotted(PREFIXES, [f"--{name}" for name in flags])
 
 
-HELP = "who computes, sends, waits, or computes in vain: the clock of a method, without any model"
+HELP = "who computes, sends and waits when, and what is wasted: the clock of a method, without training a model"
 EPILOG = "Options are dotted: --algorithm.k=4 --cluster.straggler=4 --cluster.crash=10 --problem.layout=layers"
 EXAMPLES = (
     "dopt show schedule async_sgd --workers 4 --seconds 10",

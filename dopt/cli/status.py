@@ -22,13 +22,13 @@ WAIT = 0.1  # seconds after which a command that nobody waits for ends
 
 
 def _add_folder(parser: Parser) -> None:
-    parser.add_argument("folder", type=folder, metavar="DIR", help="where results lie")
+    parser.add_argument("folder", type=folder, metavar="DIR", help="results folder of the sweep")
 
 
 def _add_watch(parser: Parser) -> None:
     _add_folder(parser)
     parser.add_argument(
-        "--every", type=float, default=2.0, metavar="SECONDS", help="between two looks (default: %(default)s)"
+        "--every", type=float, default=2.0, metavar="SECONDS", help="time between two updates (default: %(default)s)"
     )
 
 
@@ -94,11 +94,14 @@ def _pause(seconds: float) -> None:
 
 
 STATUS = Command(
-    "say how far a sweep is, who works on it, and what is left",
+    "show how far a sweep is, which processes work on it, and what is left",
     _add_folder,
     _status,
     examples=("dopt status results/scaling",),
 )
 WATCH = Command(
-    "the same, live, until all is done", _add_watch, _watch, examples=("dopt watch results/scaling --every 10",)
+    "show how far a sweep is, live, until it is done",
+    _add_watch,
+    _watch,
+    examples=("dopt watch results/scaling --every 10",),
 )

@@ -34,19 +34,19 @@ def add_flags(parser: Parser) -> None:
     what.add_argument(
         "--extend",
         metavar="NAME",
-        help="learning_rate: where a cell's best one is at the edge of its grid, let the grid grow, at most five times",
+        help="learning_rate: where a cell's best rate is at the edge of its grid, extend the grid, at most five times",
     )
     what.add_argument(
         "--checkpoint-every",
         type=int,
         metavar="STEPS",
-        help="keep what slabs need to go on, also at their end: runs that are asked for later with more steps start there",
+        help="keep checkpoints, also at the end: interrupted slabs resume there, and so do later runs with more steps",
     )
     shown = parser.add_argument_group("what is shown")
     shown.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     shown.add_argument("--quiet", action="store_true", help="print the result and errors only")
     add_figures_folder(shown)
-    here = parser.add_argument_group("where results lie, and who does the runs")
+    here = parser.add_argument_group("results folder, and who does the runs")
     add_results_and_wandb(here)
     here.add_argument(
         "--jobs",
@@ -57,16 +57,18 @@ def add_flags(parser: Parser) -> None:
     here.add_argument(
         "--shard",
         metavar="i/N",
-        help="do every N-th slab only, from the i-th on, where N machines share no folder (see dopt merge)",
+        help="do only every N-th slab, from the i-th on: for N machines that share no folder (see dopt merge)",
     )
     here.add_argument(
         "--engine", default="local", metavar="NAME", help="who does the runs: local, or ray (default: local)"
     )
     ray = parser.add_argument_group("with --engine ray")
-    ray.add_argument("--address", metavar="HOST:PORT", help="of a cluster (default: one of its own, on this machine)")
-    ray.add_argument("--cpus-per-slab", type=int, metavar="C", help="cores that a slab has (default: 1)")
-    ray.add_argument("--gpus-per-slab", type=int, metavar="G", help="or GPUs that it has")
-    ray.add_argument("--kind", metavar="KIND", help="of devices, where the cluster has several")
+    ray.add_argument(
+        "--address", metavar="HOST:PORT", help="address of a Ray cluster (default: start Ray on this machine)"
+    )
+    ray.add_argument("--cpus-per-slab", type=int, metavar="C", help="CPU cores for each slab (default: 1)")
+    ray.add_argument("--gpus-per-slab", type=int, metavar="G", help="or GPUs for each slab")
+    ray.add_argument("--kind", metavar="KIND", help="kind of devices to use, if the cluster has several")
 
 
 def run(args: argparse.Namespace, _: Values) -> int:
@@ -113,7 +115,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
         )
     if show.new == 0:
         what = f"{len(results.runs)} runs" if share is None else f"runs of shard {share}"
-        out.print(f"all {what} of {results.name} are there already; nothing to run", highlight=False)
+        out.print(f"all {what} of {results.name} are finished already; nothing to run", highlight=False)
     paths = [results.folder / "plans", results.folder / "slabs"]
     if len(results.runs):
         cells = tuned(results)
@@ -145,7 +147,7 @@ def _kept(results: Results, cells: pd.DataFrame, show: Show) -> list[Path]:
             write(results.folder / name, text)
             written.append(results.folder / name)
     except MachineError as error:
-        show.say(f"results: the table is printed only ({error})")
+        show.say(f"results: the table is printed, but not saved ({error})")
     return written
 
 
@@ -216,4 +218,10 @@ EXAMPLES = (
     "dopt sweep my_sweep.yaml --set steps=500 --set learning_rate=[0.03,0.1]",
     "dopt sweep my_sweep.yaml --extend learning_rate --results results/first",
 )
-COMMAND = Command("run a sweep file, or what is missing of it", add_flags, run, epilog=EPILOG, examples=EXAMPLES)
+COMMAND = Command(
+    "run a sweep file; runs that are finished already are not repeated",
+    add_flags,
+    run,
+    epilog=EPILOG,
+    examples=EXAMPLES,
+)

@@ -40,7 +40,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
     if not found:
         raise InputError(f"test-plugin: {args.file!r} registers nothing; write @dopt.register.method(...) and the like")
     wrong = sum(_check(kind, name, given) for kind, name in found)
-    said = f"{wrong} check{'s do' if wrong > 1 else ' does'} not hold" if wrong else "all checks hold"
+    said = f"{wrong} check{'s' * (wrong > 1)} failed" if wrong else "all checks passed"
     console().print(f"{len(found)} plug-in{'s' * (len(found) > 1)}: {said}", highlight=False)
     return 1 if wrong else 0
 
@@ -61,9 +61,9 @@ def _check(kind: str, name: str, given: dict[str, Any]) -> int:
 
 
 COMMAND = Command(
-    "try your own plug-ins: what every method, topology, law, ... must hold",
+    "test your own plug-ins: the checks that every method, topology, law, ... must pass",
     add_flags,
     run,
     examples=("dopt test-plugin my_method.py", "dopt test-plugin my_package --set algorithm.k=3"),
-    fails="a check does not hold",
+    fails="a check fails",
 )

@@ -113,7 +113,7 @@ def _check_name(name: str, pods: int) -> None:
     most = LONGEST - len(f"-{pods - 1}")
     if len(name) > most:
         raise InputError(
-            f"name: must have at most {most} characters, since pods have a number beside it, got {len(name)}"
+            f"name: must have at most {most} characters, since the name of a pod adds a number to it, got {len(name)}"
         )
 
 

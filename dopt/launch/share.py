@@ -37,4 +37,4 @@ def idle(asked: Sweep, processes: int, what: str) -> str | None:
     slabs = slabs_on_cpu(asked)
     if processes <= slabs:
         return None
-    return f"{asked.name}: {processes} {what} for {slabs} slab{'s' * (slabs > 1)} ({len(asked.runs)} runs); {slabs} would do as well"
+    return f"{asked.name}: {processes} {what} for {slabs} slab{'s' * (slabs > 1)} ({len(asked.runs)} runs); {slabs} would be enough"

@@ -31,17 +31,22 @@ class Option(NamedTuple):
 WORD = "[A-Za-z0-9_][A-Za-z0-9_.@+-]*"
 OPTIONS = {
     "partition": Option(
-        "partition", f"{WORD}(,{WORD})*", "a name, or several with commas", "where tasks run (default: Slurm's)"
+        "partition",
+        f"{WORD}(,{WORD})*",
+        "a name, or several with commas",
+        "partition in which tasks run (default: Slurm's)",
     ),
-    "account": Option("account", WORD, "a name", "who pays (default: Slurm's)"),
+    "account": Option("account", WORD, "a name", "account to charge (default: Slurm's)"),
     "time": Option(
         "time",
         "[0-9]+(:[0-9]+){0,2}|[0-9]+-[0-9]+(:[0-9]+){0,2}",
         "minutes, or as 1:30:00 or 2-12",
-        "limit of each task (default: the partition's)",
+        "time limit of each task (default: the partition's)",
     ),
     "gpus": Option("gpus", f"({WORD}:)?[1-9][0-9]*", "a number, or KIND:NUMBER", "GPUs of each task (default: none)"),
-    "cpus": Option("cpus-per-task", "[1-9][0-9]*", "at least 1", "cores of each task, a process each (default: 1)"),
+    "cpus": Option(
+        "cpus-per-task", "[1-9][0-9]*", "at least 1", "cores of each task; one process per core (default: 1)"
+    ),
     "mem": Option("mem", "[1-9][0-9]*[KMGT]?", "megabytes, or as 16G", "memory of each task (default: Slurm's)"),
 }
 
@@ -50,20 +55,20 @@ SCRIPT = """\
 #!/bin/bash
 {options}
 
-# All tasks do the same: slabs that nobody else holds, until none is missing. What is finished stays, however a task ends.
+# Each task runs slabs that no other task holds, until none is missing. Finished slabs are kept, however a task ends.
 slabs() {{ ls {slabs} 2>/dev/null | wc -l; }}
 before=$(slabs)
 told=
-# ahead of the time limit Slurm tells this shell alone
+# before the time limit, Slurm signals only this shell
 trap 'told=yes; kill -TERM $(jobs -p) 2>/dev/null' TERM
 {command} &
 wait $!
 code=$?
-if [ -n "$told" ]; then # it was the signal that ended the wait
+if [ -n "$told" ]; then # the signal ended the wait
     wait $!
     code=$?
 fi
-# back into the queue, unless the task was cancelled, or would never get further
+# requeue, unless the task was cancelled or finished no slab in its time
 task=${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID
 if [ -n "$told" ] && [ $code = 143 ] && [ "$(squeue --noheader --jobs="$task" --format=%T)" = RUNNING ]; then
     if [ "$(slabs)" -gt "$before" ]; then
@@ -123,7 +128,7 @@ def _path(path: str | Path) -> str:
     text = str(path)
     check_line("slurm", text)
     if "\\" in text:
-        raise InputError(f"slurm: a path must be without backslashes, which Slurm leaves out, got {quoted(text)}")
+        raise InputError(f"slurm: a path must not contain backslashes, which Slurm removes, got {quoted(text)}")
     return shlex.quote(text)
 
 

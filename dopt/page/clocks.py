@@ -57,14 +57,12 @@ def section(material: Material) -> Section:
     asked = asked[asked["cluster"].notna()]
     shown = [made for identity in asked["id"][:MOST] if (made := _clock(material, identity)) is not None]
     if not shown:
-        return Section("clocks", title, paragraph("The clocks of these runs cannot be made again here."))
+        return Section("clocks", title, paragraph("The clocks of these runs cannot be rebuilt here."))
     left = f"The first {MOST} of {len(asked)} clocks are shown. " if len(asked) > MOST else ""
     body = (
-        paragraph(f"{left}Of the seeds of a setting the first is drawn.")
+        paragraph(f"{left}Of each setting, only the first seed is drawn.")
         + '<div class="controls" id="clocks-controls"></div>'
-        + place(
-            "clocks-plot", "timeline of the workers, and how many gradients were how stale; the numbers stand below"
-        )
+        + place("clocks-plot", "timeline of the workers, and histogram of staleness; the numbers are below")
         + '<dl class="facts" id="clocks-facts"></dl>'
     )
     return Section("clocks", title, body, {"clocks": shown, "colours": COLOURS}, {"clocks-plot": _planes()})

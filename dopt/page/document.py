@@ -82,7 +82,7 @@ def _page(material: Material, sections: list[Section], arrays: Arrays) -> str:
 <body>
 <header><h1>{escape(names)}</h1><button type="button" id="theme">Theme: as the system</button></header>
 <nav aria-label="sections">{links}</nav>
-<noscript><p>The figures of this page need JavaScript, which is off; tables and text are all here.</p></noscript>
+<noscript><p>The figures of this page need JavaScript, which is off. All tables and text are shown without it.</p></noscript>
 <p class="warning" id="trouble" hidden></p>
 <main>
 {body}

@@ -17,7 +17,7 @@ def section(material: Material) -> Section:
     title = "Two parameters"
     axes = [name for name in material.varied if name != "seed"]
     if len(axes) < 2:
-        return Section("heat", title, paragraph("A heatmap needs two parameters that are varied, beside the seed."))
+        return Section("heat", title, paragraph("A heatmap needs two varied parameters, besides the seed."))
     from bokeh.models import FactorRange
     from bokeh.palettes import Cividis256
 

@@ -74,7 +74,7 @@ def gathered(parts: Sequence[Results]) -> Material:
     sweeps = [one for one in together(parts) if len(one.runs)]
     count = sum(len(one.runs) for one in sweeps)
     if not count:
-        raise InputError("report: no run to show; run `dopt sweep FILE` first, or ask for less with --where")
+        raise InputError("report: no run to show; run `dopt sweep FILE` first, or use fewer conditions in --where")
     if count > MOST:
         raise InputError(f"report: a page takes at most {MOST} runs, got {count}; choose some with --where")
     cells = [tuned(one) for one in sweeps]

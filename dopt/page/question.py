@@ -21,11 +21,9 @@ def section(material: Material) -> Section:
 
 
 def _part(number: int, one: Results, text: str, several: bool) -> str:
-    said = "".join(map(paragraph, paragraphs(text))) or paragraph(
-        "The sweep file says nothing in comments at its head."
-    )
+    said = "".join(map(paragraph, paragraphs(text))) or paragraph("The sweep file has no comment at its head.")
     if not text:
-        return paragraph(f"{one.name}: its folder was made by an earlier version, and holds no sweep file.")
+        return paragraph(f"{one.name}: its folder was made by an earlier version of dopt, and has no sweep file.")
     head = f"<h3>{escape(one.name)}</h3>" if several else ""
     return (
         f"{head}{said}<details><summary>The sweep file</summary>"

@@ -23,7 +23,7 @@ def section(material: Material, error: float) -> Section:
         + table((), rows, "what made these runs")
         + "".join(paragraph(note, "warning") for note in notes)
         + paragraph(
-            f"Curves are kept in 16 bits: each value is within {100 * error:.2g} % of its curve's span, or of itself where a curve spans more than two decades. Tables and the CSV are exact.",
+            f"Curves are stored in 16 bits: each value is within {100 * error:.2g} % of its curve's span (or of the value itself, if the curve spans more than two decades). Tables and the CSV are exact.",
             "said",
         )
         + "<details><summary>What all runs share</summary>"
@@ -41,7 +41,7 @@ def _facts(one: Results, several: bool) -> list[tuple[str, str]]:
     facts = {
         "sweep": one.name,
         "folder": one.folder.name or ".",
-        "runs": f"{len(one.runs)}" + f", and {one.missing} that are not there yet" * bool(one.missing),
+        "runs": f"{len(one.runs)}" + f", and {one.missing} that are not finished yet" * bool(one.missing),
         "diverged": str(int(one.runs["diverged"].astype(bool).sum())),
         "stalled": str(int(one.runs["stalled_step"].notna().sum())),
         "metric": metric,

@@ -63,9 +63,9 @@ def section(material: Material) -> Section:
             rows.append(made[0])
             shown += made[1]
     if not rows:
-        none = "No run has a topology." if asked.empty else "The graphs of these runs cannot be made again here."
+        none = "No run has a topology." if asked.empty else "The graphs of these runs cannot be rebuilt here."
         return Section("topologies", title, paragraph(none))
-    graph = place("topologies-graph-plot", "the graph that is chosen")
+    graph = place("topologies-graph-plot", "the chosen graph")
     spectrum = place("topologies-spectrum-plot", "the eigenvalues of its W, and the unit circle")
     left = f"The first {MOST} of {len(asked)} are shown. " if len(asked) > MOST else ""
     body = (

@@ -80,7 +80,7 @@ class Asked(NamedTuple):
         """
         if self.target is None:
             raise InputError(
-                f"plot: there is no target of {self.y} to be reached; give the sweep file's metric one, as in `metric: {{name: {self.y}, target: 0.1}}`, or choose the kind curves"
+                f"plot: {self.y} has no target; give the sweep file's metric one, as in `metric: {{name: {self.y}, target: 0.1}}`, or choose --kind curves"
             )
         return self.target
 
@@ -143,7 +143,7 @@ def _sweeps(results: Results | Sequence[Results], conditions: str) -> tuple[Resu
     varied = dict.fromkeys(name for one in sweeps for name in one.varied)
     left = tuple(replace(one, runs=_plain(one, varied)) for one in sweeps if len(one.runs))
     if not left:
-        raise InputError("plot: no run is left to be drawn; take a condition away, or run the sweep first")
+        raise InputError("plot: there is no run to draw; remove a condition, or run the sweep first")
     return left
 
 
@@ -166,7 +166,7 @@ def _by(asked: Asked, names: Sequence[str]) -> tuple[str, ...]:
     for name in names:
         if name not in known:
             raise InputError(
-                f"by: {quoted(name)} is no parameter that differs among these runs{did_you_mean(name, known) or '; none does'}"
+                f"by: {quoted(name)} is not a parameter that differs among these runs{did_you_mean(name, known) or '; none does'}"
             )
     return tuple(names)
 

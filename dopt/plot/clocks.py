@@ -43,7 +43,7 @@ def clocks(asked: Asked, seeds: int) -> Iterator[Clock]:
                 yield Clock(one.name, cell[by], identity, _line(one, identity))
     if none:
         raise InputError(
-            "plot: no run has a cluster, so all compute at once and nobody waits; give the sweep one, as in `cluster: {value: exponential}`"
+            "plot: no run has a cluster, so all workers compute at once and none waits; give the sweep one, as in `cluster: {value: exponential}`"
         )
 
 

@@ -77,7 +77,7 @@ class Kind:
                 raise InputError(f"{name}: this kind of picture does not read it; leave it out")
         rows = self.rows(asked)
         if rows.empty:
-            raise InputError("plot: of these runs there is nothing to draw; try another kind")
+            raise InputError("plot: there is nothing to draw for these runs; try another kind")
         size = asked.size or ("text" if rows["panel"].nunique() < 3 else "page")
         with style(size):
             picture = blank(size, rows=rows)

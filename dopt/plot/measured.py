@@ -26,12 +26,12 @@ def read(given: str | Path | pd.DataFrame, x: str, y: str) -> pd.DataFrame:
     name, table = ("measured", given) if isinstance(given, pd.DataFrame) else (Path(given).stem, _table(given))
     if missing := [column for column in (x, y) if column not in table]:
         there = did_you_mean(missing[0], map(str, table.columns))
-        raise InputError(f"add: no column {quoted(missing[0])}, which is what the picture draws{there}")
+        raise InputError(f"add: no column {quoted(missing[0])}, which this picture draws{there}")
     if table.empty:
-        raise InputError("add: there is no row")
+        raise InputError("add: the table has no rows")
     labels = table["label"].fillna(name).astype(str) if "label" in table else pd.Series(name, table.index)
     if labels.nunique() > CURVES:
-        raise InputError(f"add: has {labels.nunique()} labels, so many curves; give at most {CURVES}")
+        raise InputError(f"add: has {labels.nunique()} labels, one curve each; give at most {CURVES}")
     return pd.DataFrame({x: _numbers(table, x), y: _numbers(table, y), "label": labels})
 
 

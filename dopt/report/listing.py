@@ -32,7 +32,7 @@ def rows(sweeps: Sequence[Results], over: Sequence[str] = (), names: Sequence[st
     for name in over:
         if name not in varied:
             near = did_you_mean(name, varied) or "; nothing is varied"
-            raise InputError(f"best-over: {quoted(name)} is no parameter that is varied{near}")
+            raise InputError(f"best-over: {quoted(name)} is not a parameter that is varied{near}")
     if over:
         found = [tuned(one, over=over) for one in sweeps]
     else:

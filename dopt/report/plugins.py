@@ -71,7 +71,7 @@ def _method(entry: Entry[Traits]) -> Described:
     facts = [("family", entry.traits.family), *_sends(entry), *_accepted(entry)]
     if has_operator:
         operators = ", ".join(COMPRESSORS)
-        facts.append(("compressor", f"one of {operators}, whose options stand beside: algorithm.fraction=0.1"))
+        facts.append(("compressor", f"one of {operators}; its options are given as algorithm.fraction=0.1"))
     fitting = [f"--{field}={value}" for field, value in _fitting(entry).items()]
     words = [f"--algorithm={name}", *fitting, *_when(entry.traits), QUADRATIC, *PLAIN]
     return _described(name, "method", entry, rows, facts, words)
@@ -123,9 +123,9 @@ def _sent(one: Exchange, models: Sequence[float]) -> str:
             again = f", {rounds} times" * (rounds > 1)
             return f"each worker sends {size} to each neighbour{again}, {_every(period)}"
         case Server(coordination):
-            return f"who has computed sends {size} to a server and takes the model back; {_coordinated(coordination)}"
+            return f"a worker that has computed sends {size} to a server and gets the model back; {_coordinated(coordination)}"
         case Pairs():
-            return f"who has computed averages {size} with a neighbour, drawn by chance"
+            return f"a worker that has computed averages {size} with a random neighbour"
 
 
 def _every(period: int) -> str:
@@ -136,9 +136,9 @@ def _coordinated(told: Coordination) -> str:
     """When a server's update is made."""
     count = told.gradients
     said = ["each gradient is an update" if count in (None, 1) else f"{count} gradients make an update (of 8 workers)"]
-    said += ["who has sent waits for it"] * told.waits
-    said += [f"those staler than {told.limit} are dropped"] if told.limit is not None else []
-    said += [f"who is more than {told.slack} ahead waits"] if told.slack is not None else []
+    said += ["a worker that has sent waits for the update"] * told.waits
+    said += [f"gradients staler than {told.limit} are dropped"] if told.limit is not None else []
+    said += [f"a worker that is more than {told.slack} ahead waits"] if told.slack is not None else []
     said += [f"after {told.local_steps} local steps"] * (told.local_steps > 1)
     return ", ".join(said)
 
@@ -153,13 +153,13 @@ def _accepted(entry: Entry[Traits]) -> list[tuple[str, str]]:
         why = accepts.refusal(name, ASKS[part])
         rows.append((part, f"no: {_reason(why)}" if why else YES[part]))
     if traits.staleness == "edge" and traits.delayed:
-        rows.append(("", "delay=cluster: the clock says how old models are, and nobody waits"))
+        rows.append(("", "delay=cluster: the clock sets how old models are, and no worker waits"))
     return rows
 
 
 YES = {
     "delay": "yes: a number of steps, or a law (`dopt list delays`)",
-    "link_loss": "yes: the probability with which a link fails at a step",
+    "link_loss": "yes: the probability that a link fails at a step",
     "cluster": "yes: a law of compute times (`dopt list clusters`)",
 }
 
@@ -214,7 +214,7 @@ def _compressor(entry: Entry) -> Described:
     if not any(option.is_needed for option in entry.described()):
         shape = {"x": jax.ShapeDtypeStruct((NUMBERS // 10, 10), np.float32)}
         bits = compression.make(name).bits(shape)
-        facts.append(("sends", f"{bits} bits in place of {32 * NUMBERS}, of a 100 x 10 matrix of float32"))
+        facts.append(("sends", f"{bits} bits instead of {32 * NUMBERS}, for a 100 x 10 matrix of float32"))
     users = [method for method, other in ALGORITHMS.items() if "compressor" in other.known]
     facts.append(("methods", ", ".join(users)))
     words = ["--algorithm=choco_sgd", f"--algorithm.compressor={name}", *_given("algorithm", entry), QUADRATIC, *PLAIN]
@@ -222,7 +222,7 @@ def _compressor(entry: Entry) -> Described:
 
 
 KINDS_OF_COMPRESSOR = {
-    "exact": "exact: the message is what it stands for",
+    "exact": "exact: the message equals its input",
     "contraction": "a contraction, E‖C(x) - x‖² <= (1 - δ)‖x‖²: with error feedback, or in choco_sgd",
     "unbiased": "unbiased, E C(x) = x",
 }
@@ -248,7 +248,7 @@ def _cluster(entry: Entry) -> Described:
 
 def _problem(entry: Entry) -> Described:
     default = entry.traits["data"]
-    facts = [("data", "none: it makes its own")]
+    facts = [("data", "none: it makes its own data")]
     if default is not None:
         kind = SETS[default].traits["kind"]
         facts = [("data", f"{_names(_of_kind(kind))}, of kind {kind} (default: {default})")]
@@ -274,7 +274,8 @@ def _set(entry: Entry) -> Described:
         options = {option.name: option.default for option in entry.described() if not option.is_needed}
         paths = entry.traits["files"](**options)
         facts += [
-            ("file", f"{path}{'' if path.is_file() else ' (not there yet: fetched when it is used)'}") for path in paths
+            ("file", f"{path}{'' if path.is_file() else ' (not there yet: downloaded when it is used)'}")
+            for path in paths
         ]
     learner = learners[0] if kind != "classes" else "softmax"
     words = ["--algorithm=gossip_sgd", f"--problem={learner}", f"--data={entry.name}", *_given("data", entry)]

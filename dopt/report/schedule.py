@@ -38,7 +38,7 @@ def rows(line: Schedule, failed: list[Outage], stages: Pipeline | None = None) -
     if stages is not None:
         found.append(["bubble", f"{stages.idle:.1%} of the computing time of each stage"])
     for lost, back in sorted({(o.lost, o.back) for o in failed}):
-        until = f"to {back:.4g} s" if back < math.inf else "on, for good"
+        until = f"to {back:.4g} s" if back < math.inf else "on, permanently"
         found.append(
             [
                 "down",
@@ -48,7 +48,7 @@ def rows(line: Schedule, failed: list[Outage], stages: Pipeline | None = None) -
     if told["stalled"]:
         gone = [o.worker for o in failed if o.back == math.inf]
         last = line.time[line.applied].max(initial=0.0)
-        who = _named(gone) if gone else "who is waited for"
+        who = _named(gone) if gone else "the worker that is waited for"
         found.append(["stalled", f"no update after {last:.4g} s: {who} never returned"])
     return found
 

@@ -27,7 +27,9 @@ def screen(status: Status, bar: bool = False) -> RenderableType:
     hidden = status.hidden
     if hidden.runs:
         whole = f" ({_many(hidden.slabs, 'whole slab')})" if hidden.slabs else ""
-        parts.append(_line(f"{_many(hidden.runs, 'run')} hidden, since nobody asks for them now{whole}"))
+        parts.append(
+            _line(f"{_many(hidden.runs, 'run')} hidden, since the latest sweep call did not ask for them{whole}")
+        )
     if bar:
         parts.insert(1, live.bar(status.done.runs, status.asked.runs, BAR))
     if bar and status.groups:
@@ -77,7 +79,7 @@ def _pace(status: Status) -> str:
         compiled = f" after {span(status.compile_seconds)} of compiling" if status.compile_seconds else ""
         pace = f"{span(status.seconds)} a slab{compiled}"
     if not status.workers:
-        return f"{pace}, nobody is at work"
+        return f"{pace}, no process at work"
     at_work = f"{_many(status.workers, 'process', 'es')} at work"
     left = "time left unknown" if status.time_left is None else f"{span(status.time_left)} left"
     return f"{pace}, {at_work}, {left}"

@@ -66,7 +66,7 @@ def summarized(results: Results, cells: pd.DataFrame | None = None) -> tuple[str
     if results.merged:
         title += f" ({results.merged} more were merged: they differ only in what their method does not read)"
     if results.hidden:
-        title += f"; {results.hidden} more are hidden, since nobody asks for them now"
+        title += f"; {results.hidden} more are hidden, since the latest sweep call did not ask for them"
     return title, cells.rename(columns=names)
 
 

@@ -82,7 +82,7 @@ class Driver:
         if self.left:
             name, why = next(iter(self.left.items()))
             raise MachineError(
-                f"ray: {len(self.left)} of {len(missing)} slabs failed {TRIES} times, as {name} ({why}); the others are kept, and {self.store.folder / 'failed'} says why of each"
+                f"ray: {len(self.left)} of {len(missing)} slabs failed {TRIES} times, for example {name} ({why}); the others are kept, and {self.store.folder / 'failed'} says why each one failed"
             )
 
     def _hand_out(self, waiting: Sequence[Todo]) -> list[Todo]:
@@ -147,7 +147,7 @@ class Driver:
     def _leave(self, todo: Todo, error: str) -> None:
         """Mark a slab as failed."""
         self.left[todo.name] = error
-        self.show.say(f"ray: {todo.name} failed {TRIES} times ({error}); it is left")
+        self.show.say(f"ray: {todo.name} failed {TRIES} times ({error}); it is skipped")
         content: Mapping[str, Any] = {"slab": todo.name, "error": error, "tries": TRIES}
         path = self.store.failed_path(todo.name)
         with writing("results", self.store.folder, "--results"):

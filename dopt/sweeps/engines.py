@@ -37,7 +37,7 @@ def host_and_port(address: str) -> tuple[str, int]:
     """(host, port)."""
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal() and 0 < int(port) < 2**16) or "/" in host:
-        raise InputError(f"address: must be HOST:PORT, got {quoted(address)}; `ray status` says that of a cluster")
+        raise InputError(f"address: must be HOST:PORT, got {quoted(address)}; `ray status` shows it for a cluster")
     return host.strip("[]"), int(port)
 
 
@@ -52,13 +52,13 @@ def check(engine: str, far: Asked, devices: Any, jobs: int | None, every: int | 
     if engine == "local":
         for name, value in far._asdict().items():
             if value is not None:
-                raise InputError(f"{name}: belongs to the engine ray; say --engine ray, or leave it out")
+                raise InputError(f"{name}: is only for the engine ray; add --engine ray, or leave it out")
         return
     if every is not None:
         raise InputError(
-            "checkpoint_every: belongs to the engine local, which keeps states in the folder; leave it out"
+            "checkpoint_every: is only for the engine local, which keeps checkpoints in the folder; leave it out"
         )
     for name, value in (("devices", devices), ("jobs", jobs)):
         if value is not None:
-            raise InputError(f"{name}: belongs to the engine local; on ray say --cpus-per-slab or --gpus-per-slab")
+            raise InputError(f"{name}: is only for the engine local; with ray use --cpus-per-slab or --gpus-per-slab")
     far.check()

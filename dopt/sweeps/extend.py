@@ -39,10 +39,10 @@ def check(extend: str | None, asked: Sweep) -> None:
         return
     if extend != RATE:
         raise InputError(
-            f"extend: a grid grows by its learning_rate alone, got {quoted(extend)}{did_you_mean(extend, [RATE])}"
+            f"extend: only learning_rate can be extended, got {quoted(extend)}{did_you_mean(extend, [RATE])}"
         )
     if RATE not in asked.varied:
-        raise InputError(f"extend: {RATE} has one value in this sweep, so that it has no grid; give two at least")
+        raise InputError(f"extend: {RATE} has one value in this sweep, so it has no grid; give at least two")
     if asked.is_random:
         raise InputError("extend: a random sweep has no grid; use method: grid")
 
@@ -99,7 +99,7 @@ def _said(ended: Sequence[Mapping[Any, Any]], results: Results) -> list[str]:
     names = [name for name in results.varied if name not in TUNED and name in ended[0]]
     first = ", ".join(f"{name}={ended[0][name]}" for name in names) or "all runs"
     return [
-        f"extend: the best rate of {len(ended)} cells is still at the edge after the grid grew {MOST} times, of {first} at {ended[0][RATE]:g}"
+        f"extend: the best rate of {len(ended)} cells is still at the edge after the grid grew {MOST} times, for example at {ended[0][RATE]:g} for {first}"
     ]
 
 

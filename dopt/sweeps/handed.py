@@ -67,7 +67,9 @@ def _refuse_own(content: Any, what: str, fields: tuple[str, ...]) -> None:
 @contextmanager
 def _named(registry: Registry, make: Any, traits: Mapping[str, Any]) -> Iterator[None]:
     if NAME in registry:
-        raise InputError(f"{registry.what}: another sweep of this process was handed one over; let it end first")
+        raise InputError(
+            f"{registry.what}: another sweep of this process was given an object for it; let that sweep end first"
+        )
     registry[NAME] = Entry(NAME, make, "handed over to dopt.sweep", traits)
     try:
         yield

@@ -75,7 +75,7 @@ def main() -> int:
 
     found = host.threads()
     if found != threads:
-        raise MachineError(f"jobs: XLA takes {found} threads where it was given {threads}; use --jobs 1")
+        raise MachineError(f"jobs: XLA uses {found} threads instead of {threads}; use --jobs 1")
     host.keep_executables(threads)
     word, *order = orders.next()
     if word == "rehearse":

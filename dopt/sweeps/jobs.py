@@ -95,7 +95,7 @@ class Team:
         self.most = max(1, math.floor(free / max(1.0, each)))
         if self.jobs is not None and self.size < wanted:
             self.show.say(
-                f"jobs: {self.size} of {wanted} processes, since each may take {memory.size(each)}, and {memory.size(free)} are free"
+                f"jobs: {self.size} processes instead of {wanted}, since each may take {memory.size(each)}, and {memory.size(free)} are free"
             )
 
     def expect(self, slabs: int) -> None:
@@ -148,7 +148,7 @@ class Team:
         if left and self.order is not None and not self.works_here and all(h.is_buried for h in self.helpers):
             if self.deaths[None] >= TRIES:
                 raise MachineError(
-                    f"jobs: processes die before they begin ({self.helpers[-1].last or 'without a word'})"
+                    f"jobs: helper processes die before they begin ({self.helpers[-1].last or 'without a message'})"
                 )
             self._hire()
             self.helpers[-1].tell("go", *self.order)
@@ -192,14 +192,14 @@ class Team:
             if self.deaths[helper.slab] >= TRIES:
                 other.tell("skip", helper.slab)
         again = self.deaths[helper.slab] < TRIES
-        what = f"; {helper.slab} {'is done again' if again else 'is left'}" if helper.slab else ""
-        self.show.say(f"jobs: a process that helped {_why(code, said)}{what}")
+        what = f"; {helper.slab} {'is run again' if again else 'is skipped'}" if helper.slab else ""
+        self.show.say(f"jobs: a helper process {_why(code, said)}{what}")
 
 
 def _why(code: int, said: str) -> str:
     """Why a process died."""
     if code == -signal.SIGKILL:
-        return "was killed (SIGKILL, as the system does where memory ends)"
+        return "was killed (SIGKILL: maybe the system ran out of memory)"
     if code < 0:
         return f"was ended by {signal.Signals(-code).name}" + f" ({said})" * bool(said)
     return f"died with exit code {code}" + f" ({said})" * bool(said)

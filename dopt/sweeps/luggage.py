@@ -99,7 +99,9 @@ def _plugins(templates: Sequence[Resolved]) -> tuple[list[str], str | None]:
         return names, None
     file = getattr(sys.modules["__main__"], "__file__", None)
     if file is None:
-        raise InputError("ray: a plug-in of this session stands in no file, and cannot travel; put it into a module")
+        raise InputError(
+            "ray: a plug-in was defined in this session and not in a file, so it cannot be sent to other machines; put it into a module"
+        )
     return [name for name in names if name != "__main__"], Path(file).name
 
 

@@ -16,7 +16,7 @@ from dopt.sweeps.tracking import online
 from dopt.text import quoted
 from dopt.types import InputError, MachineError
 
-ALIKE = "; shards are planned alike by the same file, dopt and kind of machine"
+ALIKE = "; shards have the same plan only if the sweep file, the dopt and the kind of machine are the same"
 
 
 @dataclass
@@ -72,7 +72,7 @@ class _Source:
         for number, (ours, theirs) in enumerate(zip(self.indices, other.indices, strict=False)):
             if ours != theirs:
                 raise InputError(
-                    f"merge: {other.paths[number]} is another plan than {self.paths[number]}: {self._difference(other, number)}{ALIKE}"
+                    f"merge: {other.paths[number]} differs from {self.paths[number]}: {self._difference(other, number)}{ALIKE}"
                 )
 
     def _difference(self, other: _Source, number: int) -> str:
@@ -133,7 +133,7 @@ def merge(out: str | Path, *folders: str | Path) -> Merged:
     for of in planned:
         longest.check_same(of)
     if not there.plans and target.has_slabs():
-        raise InputError(f"merge: {target.folder} has slabs and no plan, so that nobody can tell whose they are")
+        raise InputError(f"merge: {target.folder} has slabs but no plan, so it is unknown which sweep they belong to")
     whole = _planned(target, longest, grows=len(there.plans) < len(longest.plans))
     done = Merged(target.folder, whole.name)
     first = {

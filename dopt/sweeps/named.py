@@ -37,7 +37,7 @@ def located(file: str | Path) -> Path:
         return known[file]
     if path.is_file():
         raise InputError(
-            f"sweep: {quoted(file)} is no name of a sweep that comes with dopt; say ./{file} for the file here"
+            f"sweep: {quoted(file)} is not the name of a sweep that comes with dopt; write ./{file} for the file here"
         )
     raise InputError(
         f"sweep: no sweep {quoted(file)} comes with dopt{did_you_mean(file, [*known, *map(str, Path().glob('[!.]*.yaml'))])}"

@@ -260,14 +260,14 @@ class Cluster:
             self.others.setdefault(machine.kind)
             if self.asked.kind is None:
                 raise InputError(
-                    f"ray: the cluster has devices of kinds {machine.kind!r} and {self.kind!r}, and a plan is for one; choose it with --kind"
+                    f"ray: the cluster has devices of kinds {machine.kind!r} and {self.kind!r}, but a plan is for one kind; choose it with --kind"
                 )
             return False
         here = versions()
         others = {name: said for name, said in machine.versions.items() if said != here.get(name)}
         for name, said in others.items():
             raise MachineError(
-                f"ray: {self._name(node)} has {name} {said}, and here it is {here.get(name)}; install the same"
+                f"ray: {self._name(node)} has {name} {said}, but this machine has {here.get(name)}; install the same version"
             )
         return True
 
@@ -285,7 +285,7 @@ class Cluster:
         some = {node["Resources"].get("GPU", 0) >= 1 for node in self._alive()}
         if some == {True, False} and self.asked.kind is None:
             raise InputError(
-                "ray: some machines of the cluster have GPUs, and a plan is for one kind; choose with --gpus-per-slab or --cpus-per-slab"
+                "ray: some machines of the cluster have GPUs, but a plan is for one kind of machine; choose with --gpus-per-slab or --cpus-per-slab"
             )
         return 1 if True in some and self.asked.kind != "cpu" else None
 
@@ -351,7 +351,7 @@ class Cluster:
         given = self.given.pop(task)
         found: Made | Failed | None = self._outcome(task, given.nodes)
         if found is None:
-            self.show.say(f"ray: a machine was lost; {given.slab} is done again")
+            self.show.say(f"ray: a machine was lost; {given.slab} is run again")
         return found
 
     def _outcome(self, task: Any, nodes: frozenset[str]) -> Any:

@@ -40,9 +40,9 @@ class _Loader(yaml.SafeLoader):
         event: Any = self.peek_event()  # type: ignore[no-untyped-call]
         mark = event.start_mark
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) is not None:
-            raise Refused("anchors and aliases (& and *) are not taken; write it out", mark)
+            raise Refused("anchors and aliases (& and *) are not allowed; write the value out", mark)
         if getattr(event, "tag", None) not in (None, "!"):
-            raise Refused(f"the tag {quoted(event.tag)} is not taken; write the plain value", mark)
+            raise Refused(f"the tag {quoted(event.tag)} is not allowed; write the plain value", mark)
         if self.depth >= DEEPEST:
             raise Refused(f"lists and mappings are more than {DEEPEST} deep", mark)
         self.depth += 1

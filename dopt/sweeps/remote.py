@@ -163,7 +163,7 @@ def _settle(work: Work) -> None:
     _pin(work.threads)
     found = host.threads()
     if found != work.threads:
-        raise MachineError(f"ray: XLA takes {found} threads where it was given {work.threads}")
+        raise MachineError(f"ray: XLA uses {found} threads instead of {work.threads}")
     host.keep_executables(work.threads)
 
 

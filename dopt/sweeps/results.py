@@ -117,7 +117,7 @@ class Results:
                 return self.records.read(ids, names)
             except SlabError as error:
                 raise RecordsError(
-                    f"results: {error}; the sweep's command makes it again, Results.checked() leaves its runs out"
+                    f"results: {error}; run the sweep again to restore it, or leave its runs out with Results.checked()"
                 ) from error
         place = self.history["id"].map({identity: i for i, identity in enumerate(ids)}).to_numpy(int)
         found = self.history.drop(columns="id").iloc[np.argsort(place, kind="stable")].reset_index(drop=True)
@@ -178,7 +178,7 @@ class Results:
         for name in [*over, *(by or ())]:
             if name not in (*self.varied, *cells.TUNED):
                 raise InputError(
-                    f"tuned: {quoted(name)} is no parameter that varies{did_you_mean(name, self.varied) or '; none does'}"
+                    f"tuned: {quoted(name)} is not a parameter that varies{did_you_mean(name, self.varied) or '; none does'}"
                 )
         return cells.tuned(self, by, over=over)
 
@@ -250,7 +250,7 @@ def read(store: Store, asked: Reading) -> Results:
     rank = {identity: i for i, identity in enumerate(held if asked.order is None else asked.order)}
     if not rank.keys() <= held.keys():
         raise InputError(
-            f"results: {store.reading_path} asks for runs that no plan holds; remove it, and ask for the sweep once more"
+            f"results: {store.reading_path} asks for runs that are in no plan; delete it, and run the sweep again"
         )
     tables, sources, faults = _tables(store, [(name, ids) for name, ids in slabs if not rank.keys().isdisjoint(ids)])
     last = list(plans.values())[-1]

@@ -52,7 +52,7 @@ def check(identity: str, folder: str | Path) -> None:
     path = Path(folder) / ABOUT
     if not identity:
         raise InputError(
-            "save: a run with optimizer= has no id, by which a folder tells whose it is; keep its history and params yourself"
+            "save: a run with optimizer= has no id, which a folder needs to know its run; save its history and params yourself"
         )
     if not is_writable(folder):
         raise MachineError(f"save: cannot write to {str(folder)!r}; choose another place with --save")

@@ -34,7 +34,7 @@ def _as_one(parts: Sequence[Results]) -> Results:
     for part in parts:
         if part.metric != first.metric:
             raise InputError(
-                f"results: {str(part.folder)!r} asks for the metric {dict(part.metric)}, {str(first.folder)!r} for {dict(first.metric)}; ask for {first.name} once more in one of them"
+                f"results: {str(part.folder)!r} asks for the metric {dict(part.metric)}, {str(first.folder)!r} for {dict(first.metric)}; run {first.name} again in one of them"
             )
     if len(parts) == 1:
         return first

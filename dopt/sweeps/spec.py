@@ -121,7 +121,7 @@ def parse(content: Any, default_name: str = "sweep", changes: Mapping[str, Any] 
     project = _word("project", content.get("project"), "dopt")
     metric = metric_of(content.get("metric"))
     if "imports" in (changes or {}):
-        raise InputError("imports: is no parameter of a run; name files and modules by --import")
+        raise InputError("imports: is not a parameter of a run; name files and modules with --import")
     plugins.load(imports_of(content))
     points = _points(content, _parameters(content.get("parameters"), changes or {}))
     runs = runs_of(points)
@@ -240,7 +240,7 @@ def _grid(parameters: Mapping[str, Mapping[str, Any]], cap: int | None) -> Point
     if count > MOST:
         sizes = " x ".join(str(len(values)) for values in choices.values() if len(values) > 1)
         raise InputError(
-            f"sweep: a grid of {size} runs ({sizes}); at most {MOST} are made, so take fewer values, or run_cap"
+            f"sweep: a grid of {size} runs ({sizes}); at most {MOST} are allowed, so take fewer values, or set run_cap"
         )
     return product(choices, count)
 
@@ -361,7 +361,7 @@ def _finite(what: str, draw: Draw) -> Draw:
         except OverflowError:
             value = math.inf
         if not math.isfinite(value):
-            raise InputError(f"{what}: draws numbers that are too large; narrow its law")
+            raise InputError(f"{what}: draws numbers that are too large; narrow its range")
         return value
 
     return checked

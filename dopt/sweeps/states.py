@@ -30,7 +30,7 @@ from dopt.version import ENGINE, VERSION
 
 ABOUT = "about"
 FREE = ("steps", "record_every", "learning_rate", "seed")
-RECORDS = "since its records do not stand where those of the shorter runs do; give record_every"
+RECORDS = "since its records are at other steps than those of the shorter runs; give record_every"
 
 
 def check(every: Any) -> int | None:
@@ -216,12 +216,12 @@ class Kept:
         rows = [(states[name], row) for name, row in filter(None, where)]
         if any(state is None or state.about.get("step") != steps for state, _ in rows):
             self.states.complain(
-                f"checkpoint: runs of {twins[0].algorithm} start at step 0, since what they carried after {steps} steps was not kept"
+                f"checkpoint: runs of {twins[0].algorithm} start at step 0, since there is no checkpoint after {steps} steps"
             )
             return None
         if not self._begin_alike(twins):
             self.states.complain(
-                f"checkpoint: runs of {twins[0].algorithm} start at step 0, since what they are given does not begin as for {steps} steps"
+                f"checkpoint: runs of {twins[0].algorithm} start at step 0, since their inputs (as batches, delays) do not begin like those of {steps} steps"
             )
             return None
         filled = [rows[min(i, len(rows) - 1)] for i in range(compiled.width)]
@@ -233,7 +233,7 @@ class Kept:
         )
         if found is None:
             self.states.complain(
-                f"checkpoint: runs of {twins[0].algorithm} start at step 0, since they keep more than those of {steps} steps did"
+                f"checkpoint: runs of {twins[0].algorithm} start at step 0, since their state is larger than that of the runs of {steps} steps"
             )
             return None
         history = np.array(carry.history)

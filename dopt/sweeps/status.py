@@ -269,7 +269,9 @@ def _names(folder: Path) -> list[str]:
 def _set_aside(folder: Path) -> list[Failed]:
     """Slabs that were found damaged or foreign, each as SLAB.NUMBER."""
     names = Counter(name.rpartition(".")[0] for name in _names(folder / "set-aside"))
-    return [Failed(name, "damaged, or of another plan: it lies in set-aside", tries) for name, tries in names.items()]
+    return [
+        Failed(name, "damaged, or of another plan: it was moved to set-aside", tries) for name, tries in names.items()
+    ]
 
 
 def _failed(folder: Path) -> list[Failed]:
@@ -290,7 +292,7 @@ def _failure(path: Path) -> Failed | None:
         raise MachineError(f"results: cannot read {str(path)!r} ({reason(error)})") from error
     except ValueError:
         pass
-    return Failed(path.stem, f"{path} does not say why", 1)
+    return Failed(path.stem, f"{path} gives no reason", 1)
 
 
 def _bare(claim: Claim) -> Claim:

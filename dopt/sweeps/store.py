@@ -109,7 +109,7 @@ class Store:
         found = [self.plan_path(number) for number in range(1, len(there) + 1)]
         for path in found:
             if path not in there:
-                raise InputError(f"results: {path} is gone; put it back, or choose another folder with --results")
+                raise InputError(f"results: {path} is missing; restore it, or choose another folder with --results")
         return found
 
     def plan(self, path: Path) -> dict[str, Any]:
@@ -142,7 +142,7 @@ class Store:
         for name, known in (("format", FORMAT), ("schema", SCHEMA)):
             if plan.get(name) != known:
                 raise InputError(
-                    f"results: {path} has {name} {str(plan.get(name))[:40]!r}, and this dopt goes on with {name} {known} only; what is there can be read; choose another folder with --results"
+                    f"results: {path} has {name} {str(plan.get(name))[:40]!r}, but this dopt continues only with {name} {known}; finished runs can still be read; choose another folder with --results"
                 )
 
     def write_plan(self, number: int, plan: Mapping[str, Any]) -> None:
@@ -176,9 +176,7 @@ class Store:
     def damaged_reading(self, error: Exception) -> InputError:
         """What is said where it is damaged."""
         what = " ".join(str(error).split())
-        return InputError(
-            f"results: {self.reading_path} is damaged ({what}); remove it, and ask for the sweep once more"
-        )
+        return InputError(f"results: {self.reading_path} is damaged ({what}); delete it, and run the sweep again")
 
     def write_reading(self, reading: Reading) -> None:
         """Keep it, if it is not what is there already."""
@@ -262,7 +260,7 @@ class Store:
             aside.mkdir(exist_ok=True)
             number = sum(1 for _ in aside.glob(f"{folder.name}.*"))
             folder.rename(aside / f"{folder.name}.{number}")
-        say(f"results: {fault}; set aside in {aside / f'{folder.name}.{number}'}, runs again")
+        say(f"results: {fault}; moved to {aside / f'{folder.name}.{number}'}; it is run again")
         return False
 
     def read_runs(

@@ -151,7 +151,7 @@ class Tracker:
                 file.write(json.dumps({"id": run, "mode": self.mode, **self._place()}) + "\n")
         except OSError as error:
             self.say(
-                f"W&B: {marks} cannot be written ({error.strerror}), so that the next call logs again what is logged"
+                f"W&B: {marks} cannot be written ({error.strerror}), so the next call will log the same runs again"
             )
 
     def _tell(self) -> None:
@@ -166,9 +166,7 @@ class Tracker:
         _release()
         self.mode = "offline" if self.mode == "online" and not isinstance(error, ImportError) else "off"
         then = f"writing offline to {self.folder}" if self.mode == "offline" else "off for the rest of this sweep"
-        self.say(
-            f"W&B failed ({_line(error)}); {then}; the results are not touched, the next call logs what is missing"
-        )
+        self.say(f"W&B failed ({_line(error)}); {then}; the results are safe, and the next call logs what is missing")
 
 
 def online(marks: Path) -> str:

@@ -91,7 +91,7 @@ def _parts(text: str) -> list[str]:
 def _condition(part: str) -> Condition:
     found = _CONDITION.fullmatch(part)
     if not part.strip() or found is None:
-        what = f"{quoted(part)} is no condition" if part.strip() else "a condition is empty"
+        what = f"{quoted(part)} is not a condition" if part.strip() else "a condition is empty"
         raise InputError(f"where: {what}; {EXAMPLE}")
     name, sign, value = found[1].strip(), found[2].replace("==", "="), found[3].strip()
     in_quotes = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
@@ -108,7 +108,7 @@ def _holds(column: pd.Series, condition: Condition) -> np.ndarray:
     missing = column.isna().to_numpy(bool)
     if condition.value == "none" and not condition.in_quotes:
         if condition.sign in ORDER:
-            raise InputError(f"where: {condition}: what is missing has no order; use = or !=")
+            raise InputError(f"where: {condition}: a missing value has no order; use = or !=")
         return missing if condition.sign == "=" else ~missing
     kinds = _kinds(column[~missing])
     value = _value(condition, kinds)
@@ -186,9 +186,11 @@ def _same(cell: Any, value: Any) -> bool:
 def _ordered(column: pd.Series, condition: Condition, value: Any, kinds: set[str]) -> np.ndarray:
     if (kinds and "number" not in kinds) or _kind(value) != "number":
         what = (
-            f"{condition.name} is a {' or a '.join(sorted(kinds))}" if kinds - {"number"} else "only numbers have one"
+            f"{condition.name} is a {' or a '.join(sorted(kinds))}"
+            if kinds - {"number"}
+            else "the value is not a number"
         )
-        raise InputError(f"where: {condition}: an order is one of numbers, and {what}; use = or !=")
+        raise InputError(f"where: {condition}: only numbers can be compared by size, and {what}; use = or !=")
     compare, holds = ORDER[condition.sign], np.zeros(len(column), bool)
     numbers = np.array([_kind(cell) == "number" for cell in column.tolist()], bool) & ~column.isna().to_numpy(bool)
     holds[numbers] = [bool(compare(cell, value)) for cell in column[numbers].tolist()]

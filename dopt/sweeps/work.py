@@ -94,23 +94,23 @@ def sweep(
         are virtual) one.
       progress: "auto": a bar in a notebook, elsewhere a line on stderr every half minute; True: as the command shows it; False: nothing.
       show: who is told instead.
-      jobs: processes that share the work on a CPU, each on one thread and one core; None: one for each core. 1: this
-        process alone, with the threads that it has, which decide about last bits: so a folder is gone on with on as many
-        as it was begun with, if need be by another process.
-      checkpoint_every: steps after which it is kept what the loop of a slab carries, and so at its end. A slab that was
-        interrupted goes on from there, and so does a run that is asked for later with more `steps`, where that can be.
-      extend: `learning_rate`: where the best one of a cell stands at the edge of its grid, the grid of that cell grows by the
-        ratio of its two outermost values until it does not, at most five times. The tables have these runs, too, also when
+      jobs: processes that share the work on a CPU, each on one thread and one core; None: one for each core. 1: only
+        this process, with all its threads. The number of threads affects the last bits, so a folder is always continued with
+        the number that it was begun with, by another process if necessary.
+      checkpoint_every: keep a checkpoint of each slab every so many steps, and at its end. A slab that was interrupted
+        resumes there, and so does a later run with more `steps`, where that is possible.
+      extend: `learning_rate`: while the best rate of a cell is at the edge of its grid, the grid of that cell grows by the
+        ratio of its two outermost values, at most five times. The tables have these runs, too, also when
         the sweep is asked for again.
-      shard: "i/N": do every N-th slab only, from the i-th on, where N machines share no folder; None: all. `dopt.merge` makes
-        one folder of theirs.
+      shard: "i/N": do only every N-th slab, from the i-th on, for N machines that share no folder; None: all. `dopt.merge`
+        puts their folders into one.
       engine: local, or ray: slabs are tasks on the machines of a Ray cluster (`pip install dopt[ray]`), and what they
-        return is written here, so that no other machine needs the folder. There `devices` and `jobs` mean nothing.
+        return is written here, so no other machine needs the folder. `devices` and `jobs` cannot be used with it.
       address: HOST:PORT of the cluster; None: a Ray is started on this machine, for as long as the sweep lasts.
-      cpus_per_slab: cores of a slab, which has a thread on each: 1 by default.
+      cpus_per_slab: cores of each slab, with one thread per core: 1 by default.
       gpus_per_slab: or devices of one; by default 1 where each machine has some.
-      kind: of devices, as JAX calls it, where the cluster has several; the others are left alone.
-      problem: one's own problem, in place of `problem`, `data` and `partition`; and
+      kind: the kind of devices to use, as JAX calls it, if the cluster has several; other devices are not used.
+      problem: your own problem, in place of `problem`, `data` and `partition`; and
       graph: a networkx graph, or a mixing matrix W [n, n], in place of `topology`, of all runs of a `source` that is content.
         Their content is part of the runs' ids. This process does all runs then.
 
@@ -132,7 +132,7 @@ def sweep(
     far = engines.Asked(address, cpus_per_slab, gpus_per_slab, kind)
     engines.check(engine, far, devices, None if jobs == 1 else jobs, every)
     if (problem is not None or graph is not None) and (engine != "local" or jobs != 1):
-        raise InputError("jobs: what was handed over is in this process alone; leave jobs and engine out")
+        raise InputError("jobs: problem= and graph= exist only in this process; leave jobs and engine out")
     crews = _crews(engine, far, devices, jobs, show, every)
 
     def work() -> Results:
@@ -145,7 +145,7 @@ def sweep(
 def _check_source(source: object) -> None:
     """Refuse what is neither a file nor its content."""
     if not isinstance(source, str | Path | Mapping):
-        how = "; a single run is made by dopt.run(run)" * isinstance(source, Run)
+        how = "; for a single run use dopt.run(run)" * isinstance(source, Run)
         raise InputError(f"sweep: must be a file, or its content as a dict, got {quoted(source)}{how}")
 
 
@@ -274,7 +274,7 @@ def _filled(
         reading = _keep_reading(held, store, show)
         planned = held.wanted() if shard is None else held.share(shard)
         for line in dict.fromkeys(line for like in templates_of(planned) for line in fresh(like.digests)):
-            show.say(f"results: {line}; these runs have ids of their own, and nothing reuses them")
+            show.say(f"results: {line}; so these runs get new ids each time, and are never reused")
         tracker = Tracker(wandb, group=asked.name, folder=store.folder, project=asked.project, say=show.say)
         with matrices.keeping(held.matrices):
             _work(planned, store, tracker, who)
@@ -287,7 +287,7 @@ def _left_to_others(shard: Shard, held: Held, planned: Sequence[planning.Planned
     """What a sharded sweep does not do, in words."""
     slabs, mine = todo_of(held.wanted()), todo_of(planned)
     runs = sum(len(todo.runs) for todo in slabs) - sum(len(todo.runs) for todo in mine)
-    return f"shard {shard}: {len(slabs) - len(mine)} of {len(slabs)} slabs ({runs} runs) are left to the others; `dopt merge` makes one folder of all"
+    return f"shard {shard}: {len(slabs) - len(mine)} of {len(slabs)} slabs ({runs} runs) are left to the other shards; `dopt merge` puts all into one folder"
 
 
 def _keep_reading(held: Held, store: Store, show: Show) -> Reading:
@@ -300,7 +300,7 @@ def _keep_reading(held: Held, store: Store, show: Show) -> Reading:
         store.write_reading(reading)
         store.write_text(asked.text)
     except MachineError as error:
-        show.say(f"results: what is asked for is not kept for `dopt.load` ({error})")
+        show.say(f"results: what this call asks for could not be saved for `dopt.load` ({error})")
     return reading
 
 
@@ -391,7 +391,7 @@ def _plan(asked: spec.Sweep, store: Store, crew: Crew, more: Runs | None = None)
                 return held
             if not held.number and store.has_slabs():
                 raise InputError(
-                    f"results: {store.folder} has slabs and no plan, so that nobody can tell whose they are; put plans back, or choose another folder with --results"
+                    f"results: {store.folder} has slabs but no plan, so it is unknown which sweep they belong to; put plans back, or choose another folder with --results"
                 )
             if planned is not None:
                 break
@@ -451,7 +451,7 @@ def _log_finished(there: Sequence[Todo], store: Store, tracker: Tracker, show: S
                     else:
                         left.append(todo)
     except MachineError as error:
-        show.say(f"wandb: what is finished is not logged, since nobody could remember it ({error})")
+        show.say(f"wandb: finished runs are not logged, since it could not be recorded which are ({error})")
     return left
 
 
@@ -473,7 +473,7 @@ def _share(planned: Sequence[planning.Planned], team: Team, slabs: int) -> None:
     team.afford(max(each))
     if not team.works_here and not cores.is_own():
         team.show.say(
-            f"results: the plan is for {_threads(team.threads)}, and this process has {team.here}: another one does what is missing"
+            f"results: the plan is for {_threads(team.threads)}, and this process has {team.here}: a helper process does what is missing"
         )
     team.expect(slabs)
 

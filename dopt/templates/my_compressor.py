@@ -15,7 +15,7 @@ def my_compressor(*, digits: int = 2) -> Compressor:
     """The first line is what `dopt list` says.
 
     Args:
-      digits: options are keyword-only parameters, which stand beside the method's, here algorithm.digits.
+      digits: options are keyword-only parameters, given with the method's own: here algorithm.digits.
     """
     if not 1 <= digits <= 6:
         raise dopt.InputError(f"algorithm.digits: must lie in 1..6, got {digits}")

@@ -1,6 +1,6 @@
 """Two clouds in the plane, one for each class.
 
-A set that lies in files names them by `files=lambda **options: (path, ...)` beside `kind`: their content is part of a run's id.
+A data set that is read from files names them by `files=lambda **options: (path, ...)` beside `kind`: their content is part of a run's id.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ def my_data(*, samples: int = 200, apart: float = 4.0, seed: int = 0) -> Dataset
     """The first line is what `dopt list` says.
 
     Args:
-      samples: options are keyword-only parameters, here data.samples; a type that stands with one is checked.
+      samples: options are keyword-only parameters, here data.samples; their type annotations are checked.
       apart: distance of the clouds' middles.
       seed: of the draws.
     """

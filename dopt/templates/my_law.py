@@ -1,4 +1,4 @@
-"""A law of delays: no delay, but for a share of the messages, which are as old as can be.
+"""A law of delays: no delay, except for a share of the messages, which have the longest delay.
 
 A law of compute times is registered by @dopt.register.cluster instead.
 """

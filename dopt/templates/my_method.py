@@ -20,7 +20,7 @@ def my_method(
     """The first line is what `dopt list` says.
 
     Args:
-      part: options are keyword-only parameters, here algorithm.part; a type that stands with one is checked.
+      part: options are keyword-only parameters, here algorithm.part; their type annotations are checked.
     """
     if not 0 < part <= 1:
         raise dopt.InputError(f"algorithm.part: must lie in (0, 1], got {part}")

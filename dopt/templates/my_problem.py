@@ -1,4 +1,4 @@
-"""fᵢ(x) = ½ steep (x₀ - cᵢ)² + ½ x₁²: a valley of which each worker has its own middle cᵢ, from -1 to 1.
+"""fᵢ(x) = ½ steep (x₀ - cᵢ)² + ½ x₁²: a valley whose middle cᵢ differs from worker to worker, from -1 to 1.
 
 Write the function here: `dopt show problem my_problem` shows these lines.
 """
@@ -18,7 +18,7 @@ def my_problem(shards: None, workers: int, *, steep: float = 10.0) -> dopt.Probl
     """The first line is what `dopt list` says.
 
     Args:
-      steep: options are keyword-only parameters, here problem.steep; a type that stands with one is checked.
+      steep: options are keyword-only parameters, here problem.steep; their type annotations are checked.
     """
     middle = np.linspace(-1, 1, workers)
 

@@ -10,7 +10,7 @@ def my_topology(workers: int, *, bridges: int = 1) -> nx.Graph:
     """The first line is what `dopt list` says.
 
     Args:
-      bridges: options are keyword-only parameters, here topology.bridges; a type that stands with one is checked.
+      bridges: options are keyword-only parameters, here topology.bridges; their type annotations are checked.
     """
     half = workers // 2
     if not 1 <= bridges <= half:

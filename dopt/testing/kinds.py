@@ -33,7 +33,7 @@ TAIL = 0.03  # of a law's mean, beyond the grid
 def _twice(make: Callable[[], Any], digest: Callable[[Any], str], what: str) -> Any:
     made = make()
     if digest(made) != digest(make()):
-        raise Failed(f"{what} is another one each time; draw from an option, as `seed`")
+        raise Failed(f"{what} differs from call to call; make random draws depend on an option, as `seed`")
     return made
 
 
@@ -107,7 +107,7 @@ def weights_follow_the_links(entry: Plugin, options: Options) -> None:
                 f"on {len(graph)} workers W has a weight where no link is; W[i, j] is what i gives to the model of j, who sends to i"
             )
         if not mixing.is_connected(w):
-            raise Failed(f"on {len(graph)} workers W leaves out links that join all workers")
+            raise Failed(f"on {len(graph)} workers W leaves out links that are needed to connect all workers")
 
 
 # -- laws --------------------------------------------------------------------------------------------------------------
@@ -237,7 +237,7 @@ def problem_is_sound(entry: Plugin, options: Options) -> None:
         try:
             return code.digest((problem.data, problem.counts, problem.test, problem.start))
         except code.UnknownError as error:
-            raise Failed(f"its data cannot be told apart: {error}") from None
+            raise Failed(f"its data cannot be identified by content: {error}") from None
 
     _twice(lambda: _problem(entry, options), digest, "the problem's data")
 
@@ -268,7 +268,9 @@ def gradient_is_that_of_the_loss(entry: Plugin, options: Options) -> None:
             there = float(f(at + STEP * way) - f(at - STEP * way)) / (2 * STEP)
             here = float(slope @ way)
             if abs(there - here) > 1e-4 * max(1.0, abs(here), float(np.abs(f(at)))):
-                raise Failed(f"along a random way the gradient says {here:.6g} and finite differences {there:.6g}")
+                raise Failed(
+                    f"along a random direction the gradient says {here:.6g}, and finite differences say {there:.6g}"
+                )
 
 
 def loss_is_a_mean_over_the_batch(entry: Plugin, options: Options) -> None:
@@ -326,7 +328,7 @@ def samples_belong_to_one_worker(entry: Plugin, options: Options) -> None:
                 f"it must give a part for each of {workers} workers, none empty, got {[len(p) for p in parts]}"
             )
         if sorted(np.concatenate(parts).tolist()) != list(range(len(labels))):
-            raise Failed(f"over {workers} workers some of {len(labels)} samples are nobody's, or belong to two")
+            raise Failed(f"over {workers} workers some of {len(labels)} samples belong to no worker, or to two")
 
 
 # -- metrics -----------------------------------------------------------------------------------------------------------

@@ -110,13 +110,13 @@ def slabs_of_one_program(runs: Sequence[Resolved], problem: Problem, width: int 
       Failed: they are of several groups, or something was compiled again.
     """
     if len({engine.key(run) for run in runs}) != 1:
-        raise Failed("runs that differ in what a program takes are of several groups")
+        raise Failed("runs that differ only in rate and seed do not share one program")
     compiled = engine.compile(group_of(runs, problem=problem), width)
     with compilations() as again:
         found = [one for begin in range(0, len(runs), width) for one in run_slab(compiled, runs[begin : begin + width])]
     if again:
         raise Failed(
-            f"{len(again)} programs were compiled again for another rate or seed; make no value of them static"
+            f"{len(again)} programs were compiled again for another rate or seed; do not make either a static value"
         )
     return found, compiled
 

@@ -206,7 +206,7 @@ def test_ray_of_our_own_leaves_nothing(place: Place, whole: dict[str, bytes]) ->
     driver.send_signal(signal.SIGTERM)
     code, _, err = ended(driver)
     assert code == 143
-    assert err.splitlines()[-1] == "dopt: interrupted; what was finished is kept, the same command goes on from there"
+    assert err.splitlines()[-1] == "dopt: interrupted; finished work is kept, and the same command continues from there"
     _, alive = psutil.wait_procs(helpers, timeout=20)
     assert not [helper for helper in alive if helper.status() != psutil.STATUS_ZOMBIE]
     before = place.slabs("results")

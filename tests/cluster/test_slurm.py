@@ -53,7 +53,7 @@ class Place(NamedTuple):
     def launch(self, results: str, *words: str) -> str:
         """The number of the job."""
         printed = self.dopt("launch", "slurm", "small.yaml", f"--results={results}", "--wandb=off", *words)
-        found = re.fullmatch(rf"submitted job (\d+), whose tasks print into {results}/logs\n", printed)
+        found = re.fullmatch(rf"submitted job (\d+); its tasks write their output to {results}/logs\n", printed)
         assert found, printed
         return found[1]
 
@@ -125,7 +125,7 @@ def test_tasks_share_a_sweep_though_one_is_requeued_and_one_cancelled(place: Pla
     assert ended == {0: Task("COMPLETED", 0), 1: Task("COMPLETED", 1), 2: Task("CANCELLED", 0), 3: Task("COMPLETED", 0)}
     assert before.items() <= place.slabs("shared").items()
     for number in (1, 2):
-        assert "what was finished is kept" in (logs / f"slurm-{job}_{number}.log").read_text()
+        assert "finished work is kept" in (logs / f"slurm-{job}_{number}.log").read_text()
     place.check_whole("shared")
 
 
@@ -149,7 +149,7 @@ def test_a_task_near_its_time_limit_ends_in_good_order_and_goes_on_later(place: 
     place.wait_for_end(job, "limited")
     assert place.tasks(job) == {0: Task("COMPLETED", 1)}
     assert before.items() <= place.slabs("limited").items()
-    assert "what was finished is kept" in (logs / f"slurm-{job}_0.log").read_text()
+    assert "finished work is kept" in (logs / f"slurm-{job}_0.log").read_text()
     place.check_whole("limited")
 
 

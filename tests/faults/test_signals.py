@@ -20,7 +20,7 @@ from .processes import end, environment, start, wait_for
 
 SOON = 2.0  # seconds
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143}
-KEPT = "dopt: interrupted; what was finished is kept, the same command goes on from there\n"
+KEPT = "dopt: interrupted; finished work is kept, and the same command continues from there\n"
 SHORT = {"algorithm": "gossip_sgd", "workers": 4, "problem": "quadratic", "problem.dim": 4, "learning_rate": 0.1}
 # what makes a phase last, so that the signal comes in its middle; in C++ where the phase is in C++
 SLOW: dict[str, tuple[Mapping[str, Any], str]] = {

@@ -270,11 +270,11 @@ const curvesSection = (page) => {
       lost ? `${lost} diverged (crosses)` : "",
       stalled ? `${stalled} stalled (squares)` : "",
       left ? `${left} more are not drawn` : "",
-      records.thinned ? `of ${records.thinned} records of a run at most 200 are kept, the extremes among them` : "",
+      records.thinned ? `at most 200 of ${records.thinned} records of a run are kept, extremes included` : "",
       page.target !== null && state.y === page.metric ? `dotted: the target, ${short(page.target)}` : "",
-      page.rows.some((run) => !records.has(run)) ? "runs that are not tuned have no curve here, since there are too many" : "",
+      page.rows.some((run) => !records.has(run)) ? "runs that are not tuned have no curve here: there are too many" : "",
     ];
-    one("curves-said").textContent = rows.length ? `${words.filter(Boolean).join("; ")}.` : "No run is left by these choices.";
+    one("curves-said").textContent = rows.length ? `${words.filter(Boolean).join("; ")}.` : "No run matches these choices.";
   };
 
   page.onTheme(draw);

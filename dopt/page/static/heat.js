@@ -98,7 +98,7 @@ const heatSection = (page) => {
     const best_of = others.length ? `, at the best of ${others.join(", ")}` : "";
     one("heat-said").textContent = found.length
       ? `${measures.find(([key]) => key === state.measure)[1]}, ${state.measure === "diverged" ? "of all runs of a field" : `median over the seeds${best_of}`}${lost ? `; ${lost} runs are left out by these choices` : ""}.`
-      : "No run is left by these choices.";
+      : "No run matches these choices.";
     scale(least, most, ratios, none);
   };
 

@@ -25,11 +25,11 @@ def rows(asked: Asked) -> pd.DataFrame:
     """A row for each cell and rate that gets to the target: its parameters, panel, x, bytes_sent, front (bool), n, ids."""
     target = asked.needed_target()
     if asked.x == BYTES:
-        raise InputError("x: this picture has bytes on its other axis; give step, gradients or time")
+        raise InputError("x: the other axis of this picture is bytes; give step, gradients or time")
     points = [_points(asked, one) for one in asked.sweeps]
     found = pd.concat(points, ignore_index=True)
     if found.empty:
-        raise InputError(f"plot: no run gets to {asked.y} {target:g}; give a target that is reached")
+        raise InputError(f"plot: no run reaches {asked.y} {target:g}; give a target that some run reaches")
     fronts = [_on_front(own[[asked.x, BYTES]]) for _, own in found.groupby("panel", sort=False)]
     return found.assign(front=pd.concat(fronts))
 

@@ -29,7 +29,7 @@ def rows(asked: Asked) -> pd.DataFrame:
     # cells of several sweeps are more cells, unless the sweeps are what is compared
     ratios = _over_best(pd.concat(costs, axis=0 if solver == SWEEP else 1).fillna(np.inf))
     if not np.isfinite(ratios).any(axis=None):
-        raise InputError(f"plot: no run gets to {asked.y} {target:g}; give a target that is reached")
+        raise InputError(f"plot: no run reaches {asked.y} {target:g}; give a target that some run reaches")
     found = []
     for name, own in ratios.iterrows():
         factors = np.sort(own.to_numpy(float))

@@ -68,7 +68,7 @@ def check_name(argument: str, place: str | Path, hint: str = "; choose another n
     if not isinstance(place, str | os.PathLike):
         raise InputError(f"{argument}: must be a path, got {quoted(place)} ({type(place).__name__})")
     if not _can_be_named(place):
-        raise InputError(f"{argument}: a path holds no NUL and no surrogate, got {quoted(str(place))}{hint}")
+        raise InputError(f"{argument}: a path must not contain NUL or surrogates, got {quoted(str(place))}{hint}")
 
 
 def _can_be_named(place: str | Path) -> bool:

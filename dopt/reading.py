@@ -35,7 +35,7 @@ def path_of(what: str, path: str | Path) -> str:
     """The path as a str, if it can be one: a name with a NUL or with half a character can be neither opened nor printed."""
     name = os.fspath(path)
     if any(c == "\0" or "\ud800" <= c <= "\udfff" for c in name):
-        raise InputError(f"{what}: a path holds no NUL and no surrogate, got {name!r}; rename the file")
+        raise InputError(f"{what}: a path must not contain NUL or surrogates, got {name!r}; rename the file")
     return name
 
 
@@ -61,7 +61,7 @@ def read(what: str, path: str | Path, most: int = LARGEST, hint: str = "") -> by
         with open(name, "rb", opener=lambda p, flags: os.open(p, flags | getattr(os, "O_NONBLOCK", 0))) as file:
             status = os.fstat(file.fileno())
             if not stat.S_ISREG(status.st_mode):
-                raise InputError(f"{what}: {name!r} is no plain file{hint}")
+                raise InputError(f"{what}: {name!r} is not a regular file{hint}")
             if status.st_size > most:
                 raise InputError(f"{what}: {name!r} must have at most {most} bytes, got {status.st_size}")
             content = file.read(status.st_size + 1)

@@ -146,7 +146,7 @@ def topology(make: Function | None = None, /, *, name: str | None = None, source
     Args:
       name: else the function's own.
       source: the paper.
-      **traits: `bytes` (workers, **options) -> of its edges, and `degree` workers -> links of a worker, for large graphs;
+      **traits: `bytes`: (workers, **options) -> bytes of its edges, and `degree`: workers -> links of one worker, both for large graphs;
         `layout`, how `dopt show topology` draws it, as "grid".
     '''
     return _registered(TOPOLOGIES, make, ("workers",), name, source, traits)
@@ -199,7 +199,7 @@ def law(make: Function | None = None, /, *, name: str | None = None, source: str
             table[max] += share
             return table
 
-    It is asked for by `delay: all_or_nothing` and `delay.max: 8`.
+    Use it with `delay: all_or_nothing` and `delay.max: 8`.
     '''
     return _registered(DELAYS, make, (), name, source, {})
 
@@ -230,8 +230,8 @@ def compressor(
             return Compressor(lambda tree: (), apply, lambda tree: sum(bits * x.size for x in jax.tree.leaves(tree)))
 
     Args:
-      kind: what `dopt test-plugin` holds it to: "contraction" (‖C(x) - x‖ < ‖x‖), "unbiased" (E C(x) = x) or "exact" (C(x) = x).
-      name: else the function's own; it is asked for by `algorithm.compressor`.
+      kind: what `dopt test-plugin` checks: "contraction" (‖C(x) - x‖ < ‖x‖), "unbiased" (E C(x) = x) or "exact" (C(x) = x).
+      name: else the function's own; use it with `algorithm.compressor`.
       source: the paper.
     '''
     _word("compressor", "kind", kind, ("contraction", "unbiased", "exact"))
@@ -270,10 +270,10 @@ def problem(
             return dopt.Problem(lambda key: jnp.ones(2), loss, {"middle": middle})
 
     Args:
-      data: the set it learns from by default, as "digits"; any other of that kind will do. None: it needs none.
+      data: the set it learns from by default, as "digits"; any other set of that kind works, too. None: it needs none.
       name: else the function's own.
       source: the paper.
-      **traits: `eval_samples`, how many samples metrics look at by default; `bytes`, (workers, **options) -> of a made problem.
+      **traits: `eval_samples`, how many samples metrics look at by default; `bytes`, (workers, **options) -> bytes of the made problem.
     '''
     return _registered(PROBLEMS, make, ("shards", "workers"), name, source, {"data": data, **traits})
 
@@ -386,7 +386,7 @@ def cluster(*, name: str | None = None, source: str = "") -> Decorator: ...
 def cluster(make: Function | None = None, /, *, name: str | None = None, source: str = "") -> Any:
     '''Register a law of compute times: (u, *, options) -> seconds, the quantile function of a law of mean 1 s.
 
-    u: uniform numbers in [0, 1), any shape; the same for all laws, so that they are compared on the same luck.
+    u: uniform numbers in [0, 1), any shape; all laws get the same numbers, so they are compared on the same random draws.
 
     Example::
 

@@ -105,7 +105,7 @@ def test_a_checkpoint_is_due_at_the_first_end_of_a_call_past_each_multiple() -> 
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        (Checkpoints("a\0b", 2), "checkpoint: a path holds no NUL and no surrogate"),
+        (Checkpoints("a\0b", 2), "checkpoint: a path must not contain NUL or surrogates"),
         (Checkpoints("kept", 0), "checkpoint_every: must be at least 1 step, got 0"),
         (Checkpoints("kept", True), "checkpoint_every: must be int, got True"),
         (Checkpoints("kept", 2.5), "checkpoint_every: must be int, got 2.5"),  # type: ignore[arg-type]

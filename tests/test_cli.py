@@ -712,7 +712,7 @@ def test_run_finds_a_run_by_its_id(drawn: Path, monkeypatch: pytest.MonkeyPatch,
             ["--id", "0123456789abcdef", "--figures", "paper_figs"],
             "id: no run '0123456789abcdef' in 'results', nor in dopt's figures and sweep files (or give --figures DIR); their tables have the ids",
         ),
-        (["--id", "0123"], "id: must be 16 hex digits, as in a table of results, got '0123'"),
+        (["--id", "0123"], "id: must be 16 hex digits, as tables of results have them, got '0123'"),
         (["--id", new.id, "--seed", "3"], "seed: --id fixes all of a run; leave it out"),
     ):
         assert main(["run", *arguments]) == 2

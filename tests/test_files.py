@@ -66,13 +66,15 @@ def test_a_name_that_is_too_long_is_refused_by_the_system_in_one_line(tmp_path: 
 
 @pytest.mark.parametrize("name", ["a\0b", "a\ud800"])
 def test_a_name_that_no_file_can_have_is_refused_in_one_line(name: str, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"^out: a path holds no NUL and no surrogate, got .*; choose .* with --out"):
+    with pytest.raises(
+        InputError, match=r"^out: a path must not contain NUL or surrogates, got .*; choose .* with --out"
+    ):
         topology.save(np.eye(2), "", tmp_path / name)
-    with pytest.raises(InputError, match=r"^results: a path holds no NUL and no surrogate"):
+    with pytest.raises(InputError, match=r"^results: a path must not contain NUL or surrogates"):
         Store(tmp_path / name).create()
-    with pytest.raises(InputError, match=r"^results: a path holds no NUL and no surrogate"):
+    with pytest.raises(InputError, match=r"^results: a path must not contain NUL or surrogates"):
         dopt.load(tmp_path / name)
-    with pytest.raises(InputError, match=r"^path: a path holds no NUL and no surrogate"):
+    with pytest.raises(InputError, match=r"^path: a path must not contain NUL or surrogates"):
         files.write(tmp_path / name, "content")
     assert names(tmp_path) == []
 

@@ -142,7 +142,9 @@ def test_what_stands_for_something_else_now_is_not_grown(tmp_path: Path) -> None
     folder = tmp_path / "results"
     grown(folder, topology=str(file), seed=0)
     nx.write_edgelist(nx.complete_graph(4), file, data=False)
-    with pytest.raises(InputError, match=r"graph, matrix of run \w{16} .*changed since the plans of .* were made"):
+    with pytest.raises(
+        InputError, match=r"graph, matrix of run \w{16} .*no longer what it was when the plans of .* were made"
+    ):
         grown(folder, topology=str(file), seed=[0, 1])
     assert [path.name for path in (folder / "plans").iterdir()] == ["0001.json"]
     found, said = grown(folder, topology="ring", seed=[0, 1])  # of which no run stands for the file

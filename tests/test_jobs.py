@@ -186,7 +186,7 @@ def test_a_dead_helpers_slab_is_done_again_once_and_why_it_died_is_said(helped: 
     assert not team.may_take("a")
     assert team.may_take("b")
     team.see_to(["a", "b"])
-    with pytest.raises(MachineError, match="jobs: 2 processes died while they worked on slab a; what is finished is"):
+    with pytest.raises(MachineError, match="jobs: 2 processes died while they worked on slab a; finished slabs are"):
         team.see_to(["a"])
 
 

@@ -141,7 +141,7 @@ def test_what_is_no_shard_is_one_line(text: str, capsys: pytest.CaptureFixture, 
 
 
 def test_a_shard_does_not_extend_a_grid(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="extend: a shard does not see which rate is best"):
+    with pytest.raises(InputError, match="extend: a shard cannot tell which rate is best"):
         dopt.sweep(small_sweep(), results=tmp_path / "results", shard="1/2", extend="learning_rate")
     assert not (tmp_path / "results").exists()
 
@@ -271,8 +271,8 @@ def _index(folder: Path) -> list[tuple[str, list[str]]]:
     ("changes", "said"),
     [
         ({"name": "large"}, "holds the sweep 'large', and "),
-        ({"steps": 21}, "of its 14 runs 14 are others (they differ in steps)"),
-        ({"seed": [0, 1, 2, 3, 4, 5, 9]}, "of its 14 runs 2 are others (they differ in seed)"),
+        ({"steps": 21}, "14 of its 14 runs are different (they differ in steps)"),
+        ({"seed": [0, 1, 2, 3, 4, 5, 9]}, "2 of its 14 runs are different (they differ in seed)"),
         ({}, "it has the same 14 runs in 5 slabs, not 7"),
     ],
 )
@@ -306,7 +306,7 @@ def test_runs_of_another_file_are_named_by_what_differs(tmp_path: Path) -> None:
         fixed = {"algorithm": "gossip_sgd", "workers": 4, "problem": "quadratic", "steps": 2, "learning_rate": 0.1}
         fixed |= {"topology": str(file), "seed": 0}
         dopt.sweep({"name": "s", "parameters": spec.grid(fixed, {})}, results=tmp_path / folder)
-    with pytest.raises(InputError, match=r"of its 1 runs 1 are others \(they differ in .*graph"):
+    with pytest.raises(InputError, match=r"1 of its 1 runs are different \(they differ in .*graph"):
         merge(tmp_path / "all", tmp_path / "1", tmp_path / "2")
 
 
@@ -317,7 +317,7 @@ def test_a_folder_without_a_sweep_is_refused(made: Path, tmp_path: Path, capsys:
     shutil.copytree(made / "2" / "slabs", tmp_path / "all" / "slabs")
     line = refused(capsys, ["merge", str(tmp_path / "all"), str(made / "1")])
     assert line.endswith("has slabs but no plan, so it is unknown which sweep they belong to")
-    with pytest.raises(InputError, match="merge: needs a folder to put into OUT, got none"):
+    with pytest.raises(InputError, match="merge: needs a folder to merge into OUT, got none"):
         dopt.merge(tmp_path / "all")
     assert "the following arguments are required: IN" in refused(capsys, ["merge", str(tmp_path / "all")])
 

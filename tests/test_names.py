@@ -115,4 +115,7 @@ def test_a_file_that_is_no_figure_is_refused_in_one_line(
         assert main(arguments) == 2
         out, err = capsys.readouterr()
         assert out == ""
-        assert err == "dopt: figures: 'paper_figs/fig.py' is no figure, it has no table, draw, claims; add them\n"
+        assert (
+            err
+            == "dopt: figures: 'paper_figs/fig.py' is not a figure file, since it lacks table, draw, claims; add them\n"
+        )

@@ -66,10 +66,10 @@ def test_what_is_said_to_be_tried_is_understood(folder: Path) -> None:
     ("given", "line"),
     [
         (["method", "gossip_sgd"], "name: algorithms has 'gossip_sgd' already, from dopt; choose another name"),
-        (["sweep", "my-idea"], "name: must be a Python name, as my_idea, got 'my-idea'"),
+        (["sweep", "my-idea"], "name: must be a Python name, such as my_idea, got 'my-idea'"),
         (["data", ""], "name: must be a Python name"),
         (["data", "../x"], "name: must be a Python name"),
-        (["law", "class"], "name: must be a Python name, as my_idea, got 'class'"),
+        (["law", "class"], "name: must be a Python name, such as my_idea, got 'class'"),
         (["problem", "json"], "name: a Python module 'json' exists already, and the file would hide it"),
         (["methd", "x"], "unknown name 'methd'; did you mean 'method'?"),
     ],

@@ -85,7 +85,7 @@ def test_plain_values_are_what_they_look_like(text: str, value: Any) -> None:
         ("!!int '010'", "tag"),
         ("!!python/object:os.system {}", "tag"),
         ("!!set {a, b}", "tag"),
-        ("? [1]\n: 2", "a key must be a word"),
+        ("? [1]\n: 2", "a key must be text"),
         ("1e400", "too large or too small"),
         ("1e-400", "too large or too small"),
         ("9" * 5000, "5000 characters"),

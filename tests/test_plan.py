@@ -365,7 +365,7 @@ def test_a_graph_that_changed_is_found_before_a_slab_runs(tmp_path: Path, monkey
     shutil.rmtree(tmp_path / "results" / "slabs" / "0001-group0-slab001")
     nx.write_edgelist(nx.complete_graph(4), file, data=False)
     with pytest.raises(
-        InputError, match=r"graph, matrix of run \w{16} .*changed since the plans of .* were made"
+        InputError, match=r"graph, matrix of run \w{16} .*no longer what it was when the plans of .* were made"
     ) as error:
         again(tmp_path / "results", topology=str(file))
     assert "\n" not in str(error.value)

@@ -70,7 +70,7 @@ def file(tmp_path: Path) -> str:
         *(
             (
                 ["--engine=ray", f"--address={address}"],
-                f"address: must be HOST:PORT, got {address!r}; `ray status` shows it for a cluster",
+                f"address: must be HOST:PORT, got {address!r}; `ray status` shows the address of a cluster",
             )
             for address in ("here", "here:", ":6379", "here:0", "here:65536", "here:x", "ray://here:10001")
         ),
@@ -97,8 +97,8 @@ def test_who_has_no_ray_is_told_how_to_get_it(
     ("answer", "line"),
     [
         (on_ray.SETTINGS.rjust(4, b"\0") + bytes(5), None),
-        (b"HTTP/1.1 400 Bad Request", "it is no Ray that answers"),
-        (b"", "it is no Ray that answers"),
+        (b"HTTP/1.1 400 Bad Request", "what answers there is not Ray"),
+        (b"", "what answers there is not Ray"),
         (None, "Connection refused"),
     ],
 )

@@ -42,11 +42,11 @@ def test_no_reader_opens_what_is_no_plain_file_or_has_no_name(what: str, tmp_pat
     os.mkfifo(tmp_path / "fifo.csv")
     (tmp_path / "zero.csv").symlink_to("/dev/zero")
     for name, said in (
-        ("fifo.csv", "is no plain file"),
-        ("zero.csv", "is no plain file"),
+        ("fifo.csv", "is not a regular file"),
+        ("zero.csv", "is not a regular file"),
         ("no.csv", "no file"),
-        ("nul\0.csv", "a path holds no NUL"),
-        ("half\ud800.csv", "a path holds no NUL and no surrogate"),
+        ("nul\0.csv", "a path must not contain NUL"),
+        ("half\ud800.csv", "a path must not contain NUL or surrogates"),
         (f"{'long' * 99}.csv", "cannot read"),
         ("", "cannot read"),
     ):
@@ -181,4 +181,4 @@ def test_a_folder_of_data_that_is_a_pipe_is_no_reason_to_wait(tmp_path: Path, mo
     for name in ("heart_scale", *mnist.SHA256, cifar10.ARCHIVE):
         os.mkfifo(tmp_path / name)
     for name in ("heart_scale", "mnist", "cifar10"):
-        assert "is no plain file" in refused(lambda name=name: data.load(name))
+        assert "is not a regular file" in refused(lambda name=name: data.load(name))

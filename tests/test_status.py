@@ -488,7 +488,7 @@ def test_a_folder_that_is_no_sweep_or_whose_files_are_damaged_is_refused(
     refused(capsys, [word], "DIR")
     store = planned(tmp_path / "hand", {"a": ["1"]})
     (tmp_path / "hand" / "reading.json").write_text("{}")
-    refused(capsys, [word, str(tmp_path / "hand")], "reading.json is damaged", "remove it")
+    refused(capsys, [word, str(tmp_path / "hand")], "reading.json is damaged", "delete it")
     (tmp_path / "hand" / "reading.json").unlink()
     path = store.plan_path(1)
     path.write_bytes(path.read_bytes().replace(b'"merged": 0', b'"merged": 1'))

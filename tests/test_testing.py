@@ -67,7 +67,7 @@ WRONG: list[tuple[str, Any, str, str]] = [
     ("weights", register.weights(name="wrong"), "sum", "say signed=True"),
     ("weights", register.weights(name="wrong"), "links", "where no link is"),
     ("law", register.law(name="wrong"), "probabilities", "sum to one, got 0.1 at least and 0.3 together"),
-    ("compressor", register.compressor(kind="exact", name="wrong"), "kind", "it is exact, and changes"),
+    ("compressor", register.compressor(kind="exact", name="wrong"), "kind", "it is exact, but it changes"),
     ("compressor", register.compressor(kind="unbiased", name="wrong"), "kind", "standard errors off"),
     ("compressor", register.compressor(kind="contraction", name="wrong"), "kind", "a contraction has"),
     ("compressor", register.compressor(kind="contraction", name="wrong"), "form", "bits must give a whole number"),
@@ -143,7 +143,7 @@ def descent(grads: Any, params: Any, mix: Any, rate: Any) -> Any:
             "is another trace",
             "the gradients are not used",
         ),
-        (descent, Neighbours("doubly stochastic"), {}, "bytes", "hands nothing to its mix"),
+        (descent, Neighbours("doubly stochastic"), {}, "bytes", "gives nothing to its mix"),
         (
             descent,
             None,

@@ -141,8 +141,8 @@ def test_work_that_is_waited_for_goes_on() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["sweep", "file.yaml"], "finished is kept"),
-        (["figures"], "finished is kept"),
+        (["sweep", "file.yaml"], "finished work is kept"),
+        (["figures"], "finished work is kept"),
         (["run", "--steps", "5"], "keeps nothing"),
         (["run", "--checkpoint-every=5"], "checkpoint is kept"),
         (["list"], ""),

@@ -112,7 +112,7 @@ def _data() -> list[Finding]:
 def _own_data(folder: str | None) -> Finding:
     """The user's own folder of data."""
     if not folder:
-        return Finding("data", "DOPT_DATA_DIR is not set; digits come with scikit-learn, the rest is fetched")
+        return Finding("data", "DOPT_DATA_DIR is not set; digits come with scikit-learn, other data are downloaded")
     if not Path(folder).is_dir():
         return Finding("data", f"{folder} is not a folder", is_fault=True)
     return Finding("data", f"{folder} ({len(list(Path(folder).iterdir()))} files)")
@@ -161,7 +161,7 @@ def _measure(args: argparse.Namespace) -> int:
 
 EXAMPLES = ("dopt doctor", "dopt doctor --devices 4 --collectives")
 COMMAND = Command(
-    "versions, devices, memory, data, W&B, results folder",
+    "check versions, devices, memory, data, W&B and the results folder",
     add_flags,
     run,
     examples=EXAMPLES,

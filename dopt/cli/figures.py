@@ -96,7 +96,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
 def _check(args: argparse.Namespace) -> None:
     """Refuse what cannot be, before anything is imported or run."""
     if args.gallery and (args.names or args.size):
-        raise InputError("gallery: shows all figures at their usual size; leave names, --fast and --full out")
+        raise InputError("gallery: it shows all figures at their usual size; leave out names, --fast and --full")
     if args.jobs is not None and args.jobs < 1:
         raise InputError(f"jobs: must be at least 1, got {args.jobs}")
 

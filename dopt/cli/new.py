@@ -79,7 +79,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
 def _check_name(name: str, template: Template) -> None:
     """Refuse a name that no plug-in can have, or that is taken."""
     if not name.isidentifier() or keyword.iskeyword(name):
-        raise InputError(f"name: must be a Python name, as my_idea, got {quoted(name)}")
+        raise InputError(f"name: must be a Python name, such as my_idea, got {quoted(name)}")
     for path in (Path(f"{name}{template.ending}"), Path(f"test_{name}.py")):
         if path.exists():
             raise InputError(f"name: {path} exists already; choose another name")

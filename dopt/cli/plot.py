@@ -72,6 +72,6 @@ def _default(sweeps: Sequence[Results], kind: str | None) -> Path:
     return folder / ("plot.png" if kind is None else f"plot_{kind}.png")
 
 
-HELP = "a picture of what is finished: curves, heatmap, cells, pareto, profile, timeline, staleness"
+HELP = "draw finished runs: curves, heatmap, cells, pareto, profile, timeline, staleness"
 EXAMPLES = ("dopt plot results/stragglers", "dopt plot results/stragglers --kind profile -o profile.pdf")
 COMMAND = Command(HELP, add_flags, run, examples=EXAMPLES)

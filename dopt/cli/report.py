@@ -41,6 +41,6 @@ def run(args: argparse.Namespace, _: Values) -> int:
     return 0
 
 
-HELP = "sweeps as one interactive HTML page: curves, heatmap, tuned table, topologies, clocks"
+HELP = "write sweeps as one interactive HTML page: curves, heatmap, tuned table, topologies, clocks"
 EXAMPLES = ("dopt report results/connectivity_delay --open", "dopt report results/a results/b -o both.html")
 COMMAND = Command(HELP, add_flags, run, examples=EXAMPLES)

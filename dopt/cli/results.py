@@ -100,6 +100,4 @@ EXAMPLES = (
     "dopt results results/scaling --where 'topology=ring, workers>8'",
     "dopt results results/scaling --best-over learning_rate --out tuned.csv",
 )
-COMMAND = Command(
-    "a table of what is finished: chosen runs, tuned cells, as text or as a file", add_flags, run, examples=EXAMPLES
-)
+COMMAND = Command("print or save a table of finished runs, or of tuned cells", add_flags, run, examples=EXAMPLES)

@@ -145,7 +145,7 @@ def _by_id(args: argparse.Namespace, given: Mapping[str, Any]) -> Run:
     if given:
         raise InputError(f"{next(iter(given))}: --id fixes all of a run; leave it out")
     if not re.fullmatch("[0-9a-f]{16}", identity):  # which it takes a minute to find nowhere
-        raise InputError(f"id: must be 16 hex digits, as in a table of results, got {quoted(identity)}")
+        raise InputError(f"id: must be 16 hex digits, as tables of results have them, got {quoted(identity)}")
     folders = dict.fromkeys(filter(None, (args.results, "results")))
     kept = next(filter(None, (results.find(identity, folder) for folder in folders)), None)
     if kept is not None and not args.imports:  # else the user says where they are today

@@ -110,7 +110,7 @@ def _dotted(_: argparse.Namespace) -> Dotted:
     return Dotted(PREFIXES, [f"--{name}" for name in flags])
 
 
-HELP = "who computes, sends and waits when, and what is wasted: the clock of a method, without training a model"
+HELP = "show who computes, sends and waits when, and what is wasted: the clock of a method, without training a model"
 EPILOG = "Options are dotted: --algorithm.k=4 --cluster.straggler=4 --cluster.crash=10 --problem.layout=layers"
 EXAMPLES = (
     "dopt show schedule async_sgd --workers 4 --seconds 10",

@@ -149,4 +149,4 @@ EXAMPLES = (
     "dopt show topology exponential --workers 32",
     "dopt show topology torus --workers 24 --topology.shape=[4,6]",
 )
-COMMAND = Command("who sends to whom, and which methods accept it", add_flags, run, _dotted, EPILOG, EXAMPLES)
+COMMAND = Command("show who sends to whom, and which methods accept it", add_flags, run, _dotted, EPILOG, EXAMPLES)

@@ -22,7 +22,7 @@ def add_flags(parser: Flags) -> None:
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="an option that a plug-in needs, as algorithm.k=3 or topology.degree=4",
+        help="an option that a plug-in needs, such as algorithm.k=3 or topology.degree=4",
     )
 
 
@@ -38,7 +38,9 @@ def run(args: argparse.Namespace, _: Values) -> int:
 
     found = testing.registered(args.file)
     if not found:
-        raise InputError(f"test-plugin: {args.file!r} registers nothing; write @dopt.register.method(...) and the like")
+        raise InputError(
+            f"test-plugin: {args.file!r} registers nothing; use @dopt.register.method(...) or another decorator of dopt.register"
+        )
     wrong = sum(_check(kind, name, given) for kind, name in found)
     said = f"{wrong} check{'s' * (wrong > 1)} failed" if wrong else "all checks passed"
     console().print(f"{len(found)} plug-in{'s' * (len(found) > 1)}: {said}", highlight=False)

@@ -66,7 +66,9 @@ def find(name: str, folder: Path) -> ModuleType:
     location.loader.exec_module(module)
     lacking = [asked for asked in ASKED if not hasattr(module, asked)]
     if lacking:
-        raise InputError(f"figures: {str(known[name])!r} is no figure, it has no {', '.join(lacking)}; add them")
+        raise InputError(
+            f"figures: {str(known[name])!r} is not a figure file, since it lacks {', '.join(lacking)}; add them"
+        )
     vars(module)["table"] = _once(module.table)  # drawing, claims and data ask for it
     return module
 

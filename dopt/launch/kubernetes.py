@@ -32,8 +32,8 @@ RULES = {
     "namespace": (LABEL, "lower-case letters, digits and '-'"),
     "name": (LABEL, "lower-case letters, digits and '-'"),
     "gpus": ("[1-9][0-9]*", "at least 1"),
-    "cpu": (f"{POSITIVE}|[1-9][0-9]*m", "cores, as 4, 0.5 or 500m"),
-    "memory": (f"{POSITIVE}([kMGTPE]|[KMGTPE]i)?", "bytes, or as 16Gi"),
+    "cpu": (f"{POSITIVE}|[1-9][0-9]*m", "cores, such as 4, 0.5 or 500m"),
+    "memory": (f"{POSITIVE}([kMGTPE]|[KMGTPE]i)?", "bytes, or a size such as 16Gi"),
 }
 
 

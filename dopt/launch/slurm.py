@@ -40,14 +40,16 @@ OPTIONS = {
     "time": Option(
         "time",
         "[0-9]+(:[0-9]+){0,2}|[0-9]+-[0-9]+(:[0-9]+){0,2}",
-        "minutes, or as 1:30:00 or 2-12",
+        "minutes, or a time such as 1:30:00 or 2-12",
         "time limit of each task (default: the partition's)",
     ),
     "gpus": Option("gpus", f"({WORD}:)?[1-9][0-9]*", "a number, or KIND:NUMBER", "GPUs of each task (default: none)"),
     "cpus": Option(
         "cpus-per-task", "[1-9][0-9]*", "at least 1", "cores of each task; one process per core (default: 1)"
     ),
-    "mem": Option("mem", "[1-9][0-9]*[KMGT]?", "megabytes, or as 16G", "memory of each task (default: Slurm's)"),
+    "mem": Option(
+        "mem", "[1-9][0-9]*[KMGT]?", "megabytes, or a size such as 16G", "memory of each task (default: Slurm's)"
+    ),
 }
 
 # {{ and }} are the shell's own braces

@@ -53,11 +53,11 @@ class Kind:
 
         Args:
           results: of one sweep, or of several, side by side.
-          x: what is counted: step, gradients, time or bytes_sent; as the sweep's horizon by default.
-          y: the metric; the sweep's by default.
+          x: the x axis: step, gradients, time or bytes_sent; by default the unit of the sweep's horizon.
+          y: the y axis: a metric; by default that of the sweep.
           by: one or two names of parameters that tell curves, bars or cells apart; all others are at their best.
           where: only runs for which all conditions hold, as in `topology=ring, delay>2`.
-          add: a measured curve to lay over: a CSV file, or rows, with columns named as x and y, and maybe `label`.
+          add: a measured curve to draw on top: a CSV file, or rows, with columns named as x and y, and optionally `label`.
           size: column, text, page or slide.
 
         Raises:

@@ -40,7 +40,7 @@ def _table(path: str | Path) -> pd.DataFrame:
     try:
         return pd.read_csv(io.StringIO(text), skipinitialspace=True, dtype=str, keep_default_na=False, index_col=False)
     except (ValueError, pd.errors.ParserWarning) as error:
-        raise InputError(f"add: {str(path)!r} is no CSV ({' '.join(str(error).split())})") from error
+        raise InputError(f"add: {str(path)!r} is not CSV ({' '.join(str(error).split())})") from error
 
 
 def _numbers(table: pd.DataFrame, name: str) -> pd.Series:

@@ -28,7 +28,7 @@ def picture(
 
     Args:
       results: one sweep, or several, side by side.
-      kind: curves, heatmap, cells, pareto, profile, timeline or staleness; as `usual` says by default.
+      kind: curves, heatmap, cells, pareto, profile, timeline or staleness; by default what `usual` chooses.
       x, y, by, where, add, size: as of `Kind`.
 
     Raises:

@@ -190,5 +190,5 @@ def compare(runs: Runs, store: Store, there: bool = False) -> None:
         changed = differences(run.digests, today)
         if changed:
             raise InputError(
-                f"results: {', '.join(changed)} of run {run.id} ({run.algorithm}): changed since the plans of {store.folder} were made; restore what it was, or choose another folder with --results"
+                f"results: {', '.join(changed)} of run {run.id} ({run.algorithm}): no longer what it was when the plans of {store.folder} were made; restore it, or choose another folder with --results"
             )

@@ -68,7 +68,7 @@ def damage(path: Path) -> Iterator[None]:
     except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
         what = " ".join(str(error).split())[:200]
         raise InputError(
-            f"results: {path} is damaged ({what}); move its folder away, or choose another one with --results"
+            f"results: {path} is damaged ({what}); move its folder away, or choose another folder with --results"
         ) from error
 
 

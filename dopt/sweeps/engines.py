@@ -37,7 +37,9 @@ def host_and_port(address: str) -> tuple[str, int]:
     """(host, port)."""
     host, colon, port = address.rpartition(":")
     if not (colon and host and port.isdecimal() and 0 < int(port) < 2**16) or "/" in host:
-        raise InputError(f"address: must be HOST:PORT, got {quoted(address)}; `ray status` shows it for a cluster")
+        raise InputError(
+            f"address: must be HOST:PORT, got {quoted(address)}; `ray status` shows the address of a cluster"
+        )
     return host.strip("[]"), int(port)
 
 

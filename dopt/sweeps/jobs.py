@@ -143,7 +143,7 @@ class Team:
         """
         if left and all(self.deaths[slab] >= TRIES for slab in left):
             raise MachineError(
-                f"jobs: {TRIES} processes died while they worked on slab {left[0]}; what is finished is kept; use --jobs 1, fewer workers or a smaller model"
+                f"jobs: {TRIES} processes died while they worked on slab {left[0]}; finished slabs are kept; use --jobs 1, fewer workers or a smaller model"
             )
         if left and self.order is not None and not self.works_here and all(h.is_buried for h in self.helpers):
             if self.deaths[None] >= TRIES:

@@ -87,7 +87,7 @@ class _Source:
             )
         fields = _fields(*(of.runs(number) for of in (self, other)))
         what = f" (they differ in {', '.join(fields)})" * bool(fields)
-        return f"of its {len(theirs)} runs {len(theirs - ours)} are others{what}"
+        return f"{len(theirs - ours)} of its {len(theirs)} runs are different{what}"
 
     def runs(self, number: int) -> Runs | None:
         """The runs of a plan; None where it is of an older dopt, whose runs had other fields."""
@@ -125,7 +125,7 @@ def merge(out: str | Path, *folders: str | Path) -> Merged:
       MachineError: a folder cannot be read, or `out` cannot be written; slabs that are there are kept.
     """
     if not folders:
-        raise InputError("merge: needs a folder to put into OUT, got none")
+        raise InputError("merge: needs a folder to merge into OUT, got none")
     target, sources = Store(out), [_source(Store(folder)) for folder in folders]
     there = _Source(target)
     planned = [of for of in (there, *sources) if of.plans]

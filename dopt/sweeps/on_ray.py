@@ -102,7 +102,7 @@ def _probe(address: str) -> None:
             if os.environ.get("RAY_USE_TLS", "0") not in ("1", "true"):  # who speaks TLS says nothing to that
                 there.sendall(HELLO)
                 if there.recv(4)[3:] != SETTINGS:
-                    raise OSError("it is no Ray that answers")
+                    raise OSError("what answers there is not Ray")
     except OSError as error:
         why = f"no answer in {PROBE:.0f} s" if isinstance(error, TimeoutError) else error.strerror or str(error)
         raise MachineError(

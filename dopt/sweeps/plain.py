@@ -54,7 +54,7 @@ class _Loader(yaml.SafeLoader):
         found: dict[Hashable, Any] = {}
         for key_node, value_node in node.value:
             if not isinstance(key_node, yaml.ScalarNode):
-                raise Refused("a key must be a word", key_node.start_mark)
+                raise Refused("a key must be text", key_node.start_mark)
             key = self.construct_object(key_node, deep=True)
             if key in found:
                 raise Refused(f"the key {quoted(key)} is given twice", key_node.start_mark)

@@ -88,7 +88,7 @@ class Results:
         return self.records if known.all() else self.records[known].reset_index(drop=True)
 
     def histories(self, where: str = "", columns: Sequence[str] | None = None) -> pd.DataFrame:
-        """As `history`: of the runs for which all conditions hold, and of its columns the id and these. Nothing else is read.
+        """Like `history`, but only of the runs that meet all conditions, and only the id and these columns. Nothing else is read.
 
         Args:
           where: as of `where`.

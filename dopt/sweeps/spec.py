@@ -189,7 +189,7 @@ def _parameters(given: Any, changes: Mapping[str, Any]) -> dict[str, Mapping[str
     parameters.pop("imports", None)  # it belongs to no run, and changes no id
     for name, parameter in parameters.items():
         if not isinstance(name, str):
-            raise InputError(f"sweep.parameters: a name must be a word, got {quoted(name)}")
+            raise InputError(f"sweep.parameters: a name must be text, got {quoted(name)}")
         what = f"sweep.parameters.{shown(name)}"
         if not isinstance(parameter, Mapping):
             raise InputError(f"{what}: must be a mapping such as `value: {quoted(parameter)}`, got {quoted(parameter)}")

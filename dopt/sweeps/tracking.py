@@ -50,7 +50,7 @@ INIT_TIMEOUT = 10.0  # seconds
 FINISH_TIMEOUT = 20.0  # seconds; W&B's own default is to wait for the upload for ever
 NAME, TAG = 128, 64  # characters that W&B has room for
 HOSTS = ("api.wandb.ai", "api.forge.coreweave.com")  # the public server's two names: a login at one serves both
-HINT = "W&B is off: not logged in (`wandb login` once, or ask for offline)"
+HINT = "W&B is off: not logged in (run `wandb login` once, or choose offline)"
 
 # No statistics, argv, host, git, code, package list or terminal output; nothing printed.
 LEAN: Mapping[str, Any] = {

@@ -118,7 +118,7 @@ def sweep(
       The tables of what was asked for; a folder may hold more.
 
     Raises:
-      InputError: the sweep cannot mean anything, or the folder holds another one or cannot be written.
+      InputError: the sweep is not valid, or the folder holds another one or cannot be written.
       MachineError: the folder cannot be written, or the machine has not enough memory; finished slabs are kept.
       KeyboardInterrupt: as soon as it comes; finished slabs are kept.
     """
@@ -242,7 +242,7 @@ def _sweep(
     extending.check(extend, asked)
     if extend is not None and shard is not None:
         raise InputError(
-            "extend: a shard does not see which rate is best; merge the shards, and extend what comes of it"
+            "extend: a shard cannot tell which rate is best; merge the shards, and extend the merged sweep"
         )
     store = Store(results if results is not None else default_folder(asked.name, set))
     with ExitStack() as ends:

@@ -1,13 +1,13 @@
-"""The conformance suite: what every method, topology, law, ... must hold, dopt's own and anybody's. It needs no pytest.
+"""The conformance suite: the checks that every method, topology, law, ... must pass, dopt's own and yours. It needs no pytest.
 
-`dopt test-plugin FILE` runs it on what a file registers; in a test of one's own,
+`dopt test-plugin FILE` runs it on what a file registers; in your own tests,
 
     import dopt.testing
 
     def test_my_method_conforms():
         dopt.testing.check("method", "my_method")
 
-`checks(kind, name)` says what is held, one thing after the other. Each fails with one line (`Failed`).
+`checks(kind, name)` gives the single checks. Each fails with one line (`Failed`).
 """
 
 from dopt.testing.methods import Special

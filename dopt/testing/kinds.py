@@ -92,7 +92,7 @@ def weights_sum_to_one(entry: Plugin, options: Options) -> None:
         if wanted != "column" and not mixing.is_stochastic(w, 1):
             raise Failed(f"rows must sum to one on {len(graph)} workers; say stochastic='column' if columns do")
         if wanted == "column" and not mixing.is_stochastic(w, 0):
-            raise Failed(f"it says that columns sum to one, and on {len(graph)} workers they do not")
+            raise Failed(f"it declares that columns sum to one, but on {len(graph)} workers they do not")
         if not entry.traits.get("signed") and w.min() < 0:
             raise Failed(f"a weight is {w.min():.3g} on {len(graph)} workers; say signed=True if that is meant")
 
@@ -117,7 +117,7 @@ def probabilities_sum_to_one(entry: Plugin, options: Options) -> None:
     """A law of delays is a table of probabilities of 0..max steps."""
     table = np.asarray(entry.make(**options))
     if table.ndim != 1 or not table.size or not np.isfinite(table).all():
-        raise Failed(f"a law must give a list of probabilities, got shape {table.shape}")
+        raise Failed(f"a law must return a list of probabilities, got shape {table.shape}")
     if table.min() < 0 or abs(table.sum() - 1) > 1e-9:
         raise Failed(
             f"probabilities must not be negative and sum to one, got {table.min():.3g} at least and {table.sum():.10g} together"
@@ -133,7 +133,7 @@ def quantiles_have_mean_one(entry: Plugin, options: Options) -> None:
     u = (np.arange(GRID) + 0.5) / GRID
     found = np.asarray(entry.make(u, **options))
     if found.shape != u.shape:
-        raise Failed(f"it must give a time for each u, got shape {found.shape} for {u.shape}")
+        raise Failed(f"it must return a time for each u, got shape {found.shape} for {u.shape}")
     if not np.isfinite(found).all() or found.min() < 0:
         raise Failed("times must be finite and not negative")
     if (np.diff(found) < 0).any():
@@ -191,7 +191,7 @@ def message_is_what_its_kind_says(entry: Plugin, options: Options) -> None:
         kind = entry.traits.get("kind", "contraction")
         found = _messages(entry, options, tree, DRAWS if kind == "unbiased" else 64)
     if kind == "exact" and not np.array_equal(found[0], x):
-        raise Failed("it says that it is exact, and changes what is sent")
+        raise Failed("it declares that it is exact, but it changes what is sent")
     if kind == "contraction":
         left = np.mean(np.sum((found - x) ** 2, 1)) / np.sum(x**2)
         if not left < 1:
@@ -203,7 +203,7 @@ def message_is_what_its_kind_says(entry: Plugin, options: Options) -> None:
         off = np.max(np.abs(found.mean(0) - x) / (spread + 1e-12 * np.abs(x).max()))
         if off > 6:
             raise Failed(
-                f"it says that it is unbiased, and the mean of {len(found)} messages is {off:.1f} standard errors off"
+                f"it declares that it is unbiased, but the mean of {len(found)} messages is {off:.1f} standard errors off"
             )
 
 

@@ -77,7 +77,7 @@ def runs_and_stays_finite(fields: Fields) -> None:
     found = made(fields)
     if found.diverged or not np.isfinite(models(found)).all():
         raise Failed(
-            f"at a rate of {FIELDS['learning_rate']} the run is no longer finite after step {found.diverged_step}"
+            f"at a learning rate of {FIELDS['learning_rate']} the run is no longer finite after step {found.diverged_step}"
         )
     start = least_squares(int(fields["workers"])).start
     if np.array_equal(models(found), np.concatenate([start["b"][:, None], start["w"]], 1)):
@@ -144,7 +144,9 @@ def bytes_are_what_it_sends(fields: Fields) -> None:
         return
     (mixes,) = facts_of([found.run], problem=least_squares(found.run.workers)).sizes.bits
     if not sum(mixes):
-        raise Failed("it says that it sends to neighbours, and hands nothing to its mix; call mix.apply in `update`")
+        raise Failed(
+            "it declares that it sends to neighbours, but gives nothing to its mix; call mix.apply in `update`"
+        )
     w = matrices.matrix(found.run)
     if isinstance(w, tuple) or getattr(w, "ndim", 0) != 2:
         return

@@ -72,7 +72,7 @@ class Held(NamedTuple):
 
 
 def checks(kind: str, name: str, given: Given | None = None) -> dict[str, Check]:
-    """What a plug-in must hold: in words -> the check, which raises `Failed`.
+    """The checks that a plug-in must pass: words -> the check, which raises `Failed`.
 
     Args:
       kind: as `dopt.register` calls it: method, topology, weights, law, ...

@@ -94,7 +94,7 @@ def digest(path: str | Path) -> str:
     """sha256 of a file, computed once for each state that it was in; OSError where it cannot be read, or is no file."""
     state = os.stat(path)
     if not stat.S_ISREG(state.st_mode):
-        raise OSError(errno.EINVAL, "it is no file")
+        raise OSError(errno.EINVAL, "it is not a file")
     if state.st_size > LARGEST:
         raise OSError(errno.EFBIG, f"it has {state.st_size} bytes, more than {LARGEST}")
     if time.time() - max(state.st_mtime, state.st_ctime) < SETTLED:

@@ -127,7 +127,7 @@ def _header(stream: io.BytesIO) -> tuple[tuple[int, ...], bool, np.dtype]:
             warnings.simplefilter("ignore")  # of headers that Python 2 wrote
             version = np.lib.format.read_magic(stream)
             if version not in readers:
-                raise ValueError(f"its version {version} is none of NumPy's for numbers")
+                raise ValueError(f"its version {version} is not one that NumPy writes for numbers")
             shape, fortran, dtype = readers[version](stream)
     except Exception as error:  # NumPy's parser of a damaged header raises whatever it meets
         raise ValueError(" ".join(str(error).split()) or type(error).__name__) from error

@@ -94,7 +94,7 @@ def test_a_plan_whose_threads_are_none_is_damaged(threads: Any, tmp_path: Path) 
     plan = seal.unseal(path.read_bytes())
     del plan[seal.SUM]
     path.write_bytes(seal.seal(plan | {"threads": threads}))
-    with pytest.raises(InputError, match="its threads are no number of them"):
+    with pytest.raises(InputError, match="its number of threads is invalid"):
         dopt.sweep(CONTENT, results=tmp_path)
 
 

@@ -350,7 +350,7 @@ def test_slabs_of_another_engine_are_named_where_more_are_made(folder: Path, swe
     assert again(folder)[1] == []
     shutil.rmtree(folder / "slabs" / "0001-group0-slab001")
     found, (line,) = again(folder)
-    assert f"made by engine 0, and what is missing is made by engine {ENGINE}: last bits may differ" in line
+    assert f"made by engine 0, and missing slabs are made by engine {ENGINE}: last bits may differ" in line
     assert_frame_equal(found.history, swept.history, check_exact=True)
 
 

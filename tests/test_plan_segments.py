@@ -76,6 +76,6 @@ def test_a_resume_is_cut_as_the_plan_says(tmp_path: Path, monkeypatch: pytest.Mo
     for segments in ([[1, 2, 2]], [[1, 1, 3], [1, 1, 3]]):
         edited(folder, segments=segments)
         with pytest.raises(
-            InputError, match=r"0001\.json is damaged \(its segments do not make up its runs\).*--results"
+            InputError, match=r"0001\.json is damaged \(its segments do not add up to its runs\).*--results"
         ):
             dopt.sweep(SWEEP, results=folder)

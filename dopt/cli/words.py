@@ -109,5 +109,7 @@ def names(flag: str, text: str | None) -> list[str]:
     names = [] if text is None else [name.strip() for name in text.split(",")]
     for place, name in enumerate(names):
         if not name or name in names[:place]:
-            raise InputError(f"{flag}: {quoted(name)} {'is given twice' if name else 'is no name'}, got {quoted(text)}")
+            raise InputError(
+                f"{flag}: {quoted(name)} {'is given twice' if name else 'is not a name'}, got {quoted(text)}"
+            )
     return names

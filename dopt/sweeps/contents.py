@@ -23,10 +23,10 @@ def slabs(plan: Mapping[str, Any], path: Path) -> list[tuple[str, list[str]]]:
         check_head(plan)
         found = [(slab["name"], slab["id"]) for group in plan["groups"] for slab in group["slabs"]]
         if not all(isinstance(name, str) and slug(name) == name and isinstance(ids, list) for name, ids in found):
-            raise ValueError("it has slabs that cannot be")
+            raise ValueError("it has invalid slabs")
         ids = [identity for _, each in found for identity in each]
         if not all(isinstance(identity, str) for identity in ids):
-            raise ValueError("its ids are no words")
+            raise ValueError("its ids are not text")
         check_order(ids, plan["order"])
         return found
 
@@ -87,12 +87,12 @@ def check_head(plan: Mapping[str, Any]) -> None:
     }
     for name, kind in kinds.items():
         if not isinstance(plan.get(name, False if kind is bool else None), kind):
-            raise ValueError(f"its {name} is missing, or is none")
+            raise ValueError(f"its {name} is missing or invalid")
     threads = plan.get("threads", 1)
     if threads is not None and (type(threads) is not int or not 1 <= threads <= MOST_THREADS):
-        raise ValueError("its threads are no number of them")
+        raise ValueError("its number of threads is invalid")
     if not all(isinstance(word, str) for name in ("varied", "columns", "order", "digests") for word in plan[name]):
-        raise ValueError("its names are no words")
+        raise ValueError("its names are not text")
 
 
 def check_order(ids: Sequence[str], order: Sequence[str]) -> None:

@@ -59,7 +59,7 @@ class Planned:
         """The calls of each slab; ValueError where the plan's do not make up a run of the group."""
         calls = engine.laid(self.segments, group.loop[0])
         if not engine.fit(calls, group.loop[0], group.span):
-            raise ValueError("its segments do not make up its runs")
+            raise ValueError("its segments do not add up to its runs")
         return calls
 
 
@@ -179,7 +179,7 @@ def imports_of(plan: Mapping[str, Any], path: Path) -> list[tuple[str, str]]:
     with damage(path):
         found = [(folder, name) for folder, name in plan.get("imports", [])]
         if not all(isinstance(word, str) for pair in found for word in pair):
-            raise ValueError("its imports are no words")
+            raise ValueError("its imports are not text")
         return found
 
 
@@ -191,9 +191,9 @@ def counted(segments: Sequence[engine.Segment]) -> list[list[int]]:
 def segments_of(rows: Any) -> tuple[engine.Segment, ...]:
     """What `counted` wrote; ValueError where nobody did."""
     if any(type(x) is not int or not 0 < x <= MOST_STEPS for row in rows for x in row):
-        raise ValueError("its segments are no numbers of steps")
+        raise ValueError("its segments are not numbers of steps")
     if sum(number for number, _, _ in rows) > MOST_CALLS:
-        raise ValueError("it has more segments than can be")
+        raise ValueError("it has too many segments")
     return tuple(engine.Segment(records, steps) for number, records, steps in rows for _ in range(number))
 
 
@@ -222,7 +222,7 @@ def _numbers(slabs: Sequence[Mapping[str, Any]], name: str, kind: type) -> list[
     """A column of all slabs together."""
     found = [value for slab in slabs for value in slab[name]]
     if any(type(value) is not kind for value in found) or not all(isinstance(slab[name], list) for slab in slabs):
-        raise ValueError(f"a slab's {name} is no list of such values")
+        raise ValueError(f"a slab's {name} is not a list of valid values")
     return found
 
 
@@ -268,7 +268,7 @@ def read(plan: Mapping[str, Any], path: Path) -> list[Planned]:
         check_order([identity for p in found for identity in p.runs.ids], plan["order"])
         names = [name for p in found for name, _ in p.slabs]
         if len(set(names)) != len(names) or any(slug(name) != name for name in names):
-            raise ValueError("it has names of slabs that cannot be")
+            raise ValueError("it has invalid names of slabs")
     return found
 
 
@@ -283,5 +283,5 @@ def _planned(group: Mapping[str, Any], templates: tuple[Resolved, ...]) -> Plann
     segments = segments_of(group["segments"])
     begins = group.get("begins", 0)
     if type(begins) is not int or begins < 0:
-        raise ValueError("a group begins at a step that is none")
+        raise ValueError("a group begins at an invalid step")
     return Planned(key, runs, group["width"], group["memory"], group["models"], named, segments, begins)

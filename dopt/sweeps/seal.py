@@ -45,7 +45,7 @@ def parse(text: bytes) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ValueError(f"it is not JSON: {error.msg} in line {error.lineno}") from None
     if not isinstance(found, dict):
-        raise ValueError("it is no object")
+        raise ValueError("it is not a JSON object")
     return found
 
 
@@ -56,7 +56,7 @@ def check(text: bytes) -> None:
         raise ValueError("it has no checksum")
     bare = text[: found.start()] + _NONE + text[found.end() :]
     if hashlib.sha256(bare).hexdigest().encode() != found[1]:
-        raise ValueError("its checksum is another one: it was altered")
+        raise ValueError("its checksum is wrong: it was altered")
 
 
 def unseal(text: bytes) -> dict[str, Any]:

@@ -399,13 +399,13 @@ def _keep(path: Path, content: bytes) -> None:
 def _reading(found: Mapping[str, Any]) -> Reading:
     """ValueError where nobody asks like that."""
     if not set(found) <= set(Reading._fields):
-        raise ValueError("it has keys that are none of a reading")
+        raise ValueError("it has unknown keys")
     asked = Reading(**{"metric": dict(found["metric"]), **{name: x for name, x in found.items() if name != "metric"}})
     for words in filter(None, (asked.order, asked.varied)):
         if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
-            raise ValueError("its names are no words")
+            raise ValueError("its names are not text")
     if not (asked.merged is None or type(asked.merged) is int):
-        raise ValueError("its number of merged runs is none")
+        raise ValueError("its number of merged runs is invalid")
     return asked
 
 
@@ -425,7 +425,7 @@ def _described(path: Path, text: bytes, name: str, ids: Sequence[str]) -> dict[s
         if found.get(field) != expected:
             raise SlabError("foreign", f"{path} has other {field} than the plan")
     if not isinstance(found.get("sha256"), dict):
-        raise SlabError("damaged", f"{path} says no sums")
+        raise SlabError("damaged", f"{path} has no checksums")
     return found
 
 
@@ -443,7 +443,7 @@ def _table(content: bytes, path: Path, fields: Sequence[str] | None, words: Sequ
         found = columns.read(pa.BufferReader(content), fields, words)
         _ = found["id"]
     except Exception as error:  # whatever a reader raises at bytes that are no table
-        raise SlabError("damaged", f"{path} is no table of runs ({type(error).__name__})") from None
+        raise SlabError("damaged", f"{path} is not a table of runs ({type(error).__name__})") from None
     return found
 
 

@@ -195,7 +195,7 @@ def _marked(marks: Path, place: Mapping[str, str], mode: str) -> set[str]:
 def _probe(url: str) -> None:
     """Fails unless the server says something in time; in a thread, since looking up a name cannot be bounded."""
     if urlsplit(url).scheme not in ("http", "https"):
-        raise ValueError(f"{url} is no server's address")
+        raise ValueError(f"{url} is not the address of a server")
     found: list[Exception | None] = []
 
     def ask() -> None:

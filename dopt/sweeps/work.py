@@ -545,5 +545,5 @@ def _name_engines(store: Store, there: Iterable[str], show: Show) -> None:
     if others:
         which = ", ".join(sorted(map(str, others)))
         show.say(
-            f"results: slabs of {store.folder} were made by engine {which}, and what is missing is made by engine {ENGINE}: last bits may differ between them"
+            f"results: slabs of {store.folder} were made by engine {which}, and missing slabs are made by engine {ENGINE}: last bits may differ between them"
         )

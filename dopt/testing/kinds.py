@@ -104,7 +104,7 @@ def weights_follow_the_links(entry: Plugin, options: Options) -> None:
         there = topology.adjacency(graph)
         if np.any((w != 0) & ~there & ~np.eye(len(w), dtype=bool)):
             raise Failed(
-                f"on {len(graph)} workers W has a weight where no link is; W[i, j] is what i gives to the model of j, who sends to i"
+                f"on {len(graph)} workers W has a weight where no link is; W[i, j] is the weight that i gives to the model of j, which sends to i"
             )
         if not mixing.is_connected(w):
             raise Failed(f"on {len(graph)} workers W leaves out links that are needed to connect all workers")

@@ -46,7 +46,7 @@ quick: $(VENV)/.installed-dev
 figures: $(VENV)/.installed-figures
 	$(BIN)/dopt figures --gallery
 
-# all faults, really caused (`make test` causes a few of them), and the table of README
+# all faults, really caused (`make test` causes a few of them), and the table of docs/trust.md
 faults: $(VENV)/.installed-dev
 	JAX_PLATFORMS=cpu $(BIN)/python -m tests.faults
 

@@ -52,7 +52,7 @@ def read(path: str | Path, workers: int) -> Trace:
             rows.append(_row(f"{name}, line {reader.line_num}", cells, places, workers))
             lines.append(reader.line_num)
     except csv.Error as error:
-        raise InputError(f"{name}, line {reader.line_num}: is no CSV ({error}){advice}") from error
+        raise InputError(f"{name}, line {reader.line_num}: is not CSV ({error}){advice}") from error
     if not rows:
         raise InputError(f"{name} has no row below its header; give one for each update")
     order = _order(name, [row[2] for row in rows], lines)

@@ -39,7 +39,7 @@ class Program:
     events: bool = False  # driven by arrivals
     local_steps: int = 1  # computations between a pull and a push
     is_peer_to_peer: bool = False  # driven by arrivals, without a server: all workers' models are there
-    is_sharded: bool = False  # each worker keeps but a part of the model
+    is_sharded: bool = False  # each worker keeps only a part of the model
     center: Callable[[Any], Tree] | None = None  # state -> a model that all share beside their own
     weighs: str = "gradients"  # what counts by a worker's share: those, or "models", or "arrivals" at a server
     average: Callable[[Any], Any] | None = None  # state -> what schedule-free averages; None: params are the model

@@ -227,7 +227,7 @@ def _made(
         (
             *facts.notes,
             *gap_notes(group, facts.runs),
-            *(f"{line}; the run has an id of its own, and nothing reuses it" for line in unhashed),
+            *(f"{line}; so this run gets a new id each time, and is never reused" for line in unhashed),
             *stalling(resolved, outcome.stalled_step),
         ),
     )

@@ -143,15 +143,19 @@ def table(results: Mapping[str, Results]) -> pd.DataFrame:
     `slowdown` is over s = 0.
     """
     found = []
-    for name, model in MODELS.items():
+    for name in MODELS:
         for optimizer in OPTIMIZERS:
             runs = scores(results[f"{name}-{optimizer}"])
             runs = runs.assign(model=name, optimizer_=optimizer, updates=runs["to_target"].fillna(np.inf))
             cells = quartiles(runs, [*CELL, "learning_rate"], "updates")
-            tried = model.rates[optimizer]
             tuned = cells.sort_values(["median", "learning_rate"], kind="stable").groupby("delay.high").head(1)
-            ends = tuned["learning_rate"].isin([tried[0], tried[-1]]) & np.isfinite(tuned["median"])
-            fresh = cells[(cells["delay.high"] == 0) & np.isfinite(cells["median"])]
+            tried = cells.groupby("delay.high")["learning_rate"].agg(["min", "max"]).loc[tuned["delay.high"]].to_numpy()
+            ends = (tuned[["learning_rate"]].to_numpy() == tried).any(1) & np.isfinite(tuned["median"])
+            # a grid may have grown at one s alone
+            everywhere = (
+                cells.groupby("learning_rate")["delay.high"].transform("nunique") == cells["delay.high"].nunique()
+            )
+            fresh = cells[everywhere & (cells["delay.high"] == 0) & np.isfinite(cells["median"])]
             rate = fresh.loc[np.abs(np.log(fresh["median"] / ALIKE)).idxmin(), "learning_rate"]
             kept = cells[cells["learning_rate"] == rate]
             parts = {"tuned": tuned.assign(edge=ends), "kept": kept}

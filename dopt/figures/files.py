@@ -5,7 +5,7 @@ that begins with "Differs:" says what is not as in the paper), then
 
     SWEEPS  part -> a sweep as data, or a sweep file's path from the folder above FOLDER
     FULL    (optional) part -> parameters that `--full` changes towards the paper's own size
-    EXTEND  (optional) parts whose grids of learning rates grow where the best one stands at their edge
+    EXTEND  (optional) parts whose grids of learning rates grow where the best one stands at their edge (not at size fast)
     table(results) -> DataFrame   what is drawn; its column `ids` (or `id`) names the runs behind each row
     draw(results) -> Figure       pure: no training, no file names
     claims(results) -> list[Claim]
@@ -109,7 +109,10 @@ def parts(name: str, module: ModuleType, folder: Path, root: Path, size: str = "
             path = folder.resolve().parent / source
             content, place = {"name": path.stem, **spec.content_of(path)}, root / slug(path.stem)
         changes = getattr(module, "FULL", {}).get(part, {}) if size == "full" else {}
-        extend = "learning_rate" if part in getattr(module, "EXTEND", ()) else None
+        grows = (
+            part in getattr(module, "EXTEND", ()) and size != "fast"
+        )  # a tenth of the seeds cannot say which rate is best
+        extend = "learning_rate" if grows else None
         where = place.with_name(f"{place.name}-{size}") if size else place
         found[part] = Part(_sized(content, size, changes), where, extend)
     return found

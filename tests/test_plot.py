@@ -449,7 +449,7 @@ def test_a_file_of_what_is_drawn_is_its_rows(capsys: pytest.CaptureFixture, soun
         (["-o", "x.jpg"], "dopt: out: a picture's name must end in .png, .pdf, .svg, .csv, got 'x.jpg'"),
         (["-o", "x"], "dopt: out: a picture's name must end in"),
         (["--kind", "pie"], "dopt: argument --kind: "),
-        (["--by", ","], "dopt: by: '' is no name"),
+        (["--by", ","], "dopt: by: '' is not a name"),
         (["--where", "delay"], "dopt: where: 'delay' is not a condition"),
         (["--add", "no.csv"], "dopt: add: no file 'no.csv'"),
     ],

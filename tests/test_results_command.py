@@ -427,7 +427,7 @@ def test_parquet_goes_to_a_pipe_and_to_no_terminal(
     assert len(pd.read_parquet(io.BytesIO(capsysbinary.readouterr().out))) == 44
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     assert main(["results", str(STORE), "--format", "parquet"]) == 2
-    assert b"parquet is no text for a terminal; give --out FILE" in capsysbinary.readouterr().err
+    assert b"parquet is binary, and cannot be shown in a terminal; give --out FILE" in capsysbinary.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -438,7 +438,7 @@ def test_parquet_goes_to_a_pipe_and_to_no_terminal(
         ([STORE, "--where", "topolgy=ring"], 2, "where: no column 'topolgy'; did you mean 'topology'?"),
         ([STORE, "--where", "seed=0,"], 2, "where: a condition is empty"),
         ([STORE, "--columns", "final.los"], 2, "columns: no column 'final.los'; did you mean 'final.loss'?"),
-        ([STORE, "--columns", "id,,seed"], 2, "columns: '' is no name"),
+        ([STORE, "--columns", "id,,seed"], 2, "columns: '' is not a name"),
         ([STORE, "--columns", "id,seed,id"], 2, "columns: 'id' is given twice"),
         ([STORE, "--best-over", "learning_rat"], 2, "best-over: 'learning_rat' is not a parameter that is varied; did you mean"),
         ([STORE, "--best-over", "learning_rate", "--columns", "id"], 2, "columns: no column 'id'"),

@@ -374,7 +374,7 @@ def test_nothing_is_compiled_and_no_problem_is_loaded(
             ["async_sgd", "--problem.noise=3"],
             (
                 "problem.noise",
-                "only layout, parts, micro_batches",
+                "but layout, parts, micro_batches",
             ),
         ),
         (["async_sgd", "extra"], ("show: unknown argument 'extra'",)),

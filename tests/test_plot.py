@@ -488,6 +488,15 @@ def test_a_sweep_ends_with_its_picture_and_says_how_to_make_others(
     assert (clocked.folder / "plot.png").read_bytes() == (tmp_path / "same.png").read_bytes()
 
 
+def test_who_wants_no_picture_waits_for_none(
+    capsys: pytest.CaptureFixture, clocked: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dopt.plot, "picture", None)
+    out, err = said(capsys, *again(clocked, tmp_path), "--no-plot")
+    assert "plot.png" not in out
+    assert err == ""
+
+
 @pytest.mark.parametrize("error", [InputError("by: no"), RuntimeError("a\nb"), ImportError("no matplotlib")])
 def test_no_picture_fails_a_sweep(
     error: Exception, capsys: pytest.CaptureFixture, clocked: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

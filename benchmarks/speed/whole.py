@@ -85,7 +85,18 @@ def _folder() -> Iterator[Path]:
 def ours(file: Path, jobs: int | None, on: Sequence[int]) -> None:
     with _folder() as folder:
         shared = () if jobs is None else ("--jobs", str(jobs))
-        asked = ["dopt", "sweep", str(file), "--results", str(folder / "results"), "--wandb", "off", *shared]
+        # a hand-written process draws no picture either
+        asked = [
+            "dopt",
+            "sweep",
+            str(file),
+            "--results",
+            str(folder / "results"),
+            "--wandb",
+            "off",
+            "--no-plot",
+            *shared,
+        ]
         ended([started(asked, on, folder)])
 
 

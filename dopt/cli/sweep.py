@@ -45,6 +45,7 @@ def add_flags(parser: Parser) -> None:
     shown = parser.add_argument_group("what is shown")
     shown.add_argument("--dry-run", action="store_true", help="print the plan and stop")
     shown.add_argument("--quiet", action="store_true", help="print the result and errors only")
+    shown.add_argument("--no-plot", action="store_true", help="draw no picture at the end")
     add_figures_folder(shown)
     here = parser.add_argument_group("results folder, and who does the runs")
     add_results_and_wandb(here)
@@ -123,7 +124,7 @@ def run(args: argparse.Namespace, _: Values) -> int:
         paths += _kept(results, cells, show)
     for line in results.notes:
         show.say(line)
-    pictures = [] if results.missing else _pictures(results, args, show)
+    pictures = [] if results.missing or args.no_plot else _pictures(results, args, show)
     paths += pictures
     out.print("\n".join(["wrote", *(f"  {short(path)}" for path in paths)]), highlight=False, soft_wrap=True)
     if pictures:

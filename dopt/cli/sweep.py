@@ -21,7 +21,9 @@ from dopt.types import InputError, MachineError
 
 if TYPE_CHECKING:
     import pandas as pd
+    from rich.console import Console
 
+    from dopt.sweeps.live import Tally
     from dopt.sweeps.results import Results
     from dopt.sweeps.show import Show
 
@@ -95,8 +97,6 @@ def run(args: argparse.Namespace, _: Values) -> int:
         return dry_run.show(asked, devices.of(args.devices), args.results or default_folder(asked.name, changes))
     jobs = args.jobs or (None if cores.is_own() and args.engine == "local" else 1)
     with hired.early(jobs, _points(content, changes) // (1 if share is None else share.of), args.file, changes):
-        from dopt.report.terminal import summary
-        from dopt.sweeps.cells import tuned
         from dopt.sweeps.work import sweep
 
         out, show = console(), progress(quiet=args.quiet)
@@ -114,6 +114,15 @@ def run(args: argparse.Namespace, _: Values) -> int:
             engine=args.engine,
             **far._asdict(),
         )
+    _end(results, args, share, out, show)
+    return 0
+
+
+def _end(results: Results, args: argparse.Namespace, share: Shard | None, out: Console, show: Tally) -> None:
+    """Print what came of a sweep, and where it lies; draw its pictures."""
+    from dopt.report.terminal import summary
+    from dopt.sweeps.cells import tuned
+
     if show.new == 0:
         what = f"{len(results.runs)} runs" if share is None else f"runs of shard {share}"
         out.print(f"all {what} of {results.name} are finished already; nothing to run", highlight=False)
@@ -131,7 +140,6 @@ def run(args: argparse.Namespace, _: Values) -> int:
         folder = shlex.quote(short(results.folder))
         others = f"other pictures: dopt plot {folder} --kind curves -o curves.pdf (see `dopt plot --help`)"
         out.print(f"{others}; all on one page: dopt report {folder} --open", highlight=False, soft_wrap=True)
-    return 0
 
 
 def _kept(results: Results, cells: pd.DataFrame, show: Show) -> list[Path]:

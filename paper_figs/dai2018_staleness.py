@@ -125,12 +125,12 @@ USUAL = {
     "rmsprop": 0.008,
 }  # those of the grids that are nearest to what is usual, 0.01, and reach the target
 RMSPROP = (
-    "RMSProp bears staleness best of the four here, with its rate tuned anew or kept. The paper keeps one rate for each optimizer "
+    "RMSProp suffers least from staleness of the four here, with its rate tuned anew or kept. The paper keeps one rate for each optimizer "
     "through all s, so that what it compares are also rates: a small one for SGD leaves it far from its limit. With rates as "
     "they are usual the paper's order comes out here, too (next claim)."
 )
 DEPTH = (
-    "Where the rate is tuned anew, logistic regression starts from 24 to 32 updates at s = 0, since being convex it bears very large "
+    "Where the rate is tuned anew, logistic regression starts from 24 to 32 updates at s = 0, since, being convex, it allows very large "
     "rates as long as nothing is stale; then a delay of 4 updates in the mean is much of all that it needs. The paper does not tune "
     "for each s. At one rate for all s, and the same speed without staleness, depth costs what the paper says."
 )

@@ -51,7 +51,7 @@ DRAWN = (0.02, 0.16)  # rates of gossip in the left panel
 CURVATURES = {0.05: 0.0, 0.2: 0.4, 0.5: 0.8}  # αμ of the right panel -> its shade
 NETWORKS = ("ring", "hypercube", "complete")
 NEAR = (
-    1.9  # a rate near 2/L, which NIDS bears on any network, and EXTRA, whose limit is (1 + λ_min)/L, on none of these
+    1.9  # a rate near 2/L, which NIDS allows on any network, and EXTRA, whose limit is (1 + λ_min)/L, on none of these
 )
 EARLY = 100  # steps over which methods are compared with their equations
 EDGES = [round(0.31 + 0.005 * k, 3) for k in range(17)]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 HEAD = """# Gallery
 
 Published figures of the field, rebuilt: the picture, the question, what the paper says against what was measured here, and what
-differs. `dopt figures --gallery` writes this file. `dopt figures NAME` runs and draws one of them, and `dopt run --id ID` makes
-a run behind a row of its data again.
+differs. `dopt figures --gallery` writes this file. `dopt figures NAME` runs and draws one of them, and `dopt run --id ID` repeats
+the run behind a row of its data.
 """
 
 
